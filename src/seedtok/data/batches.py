@@ -1,0 +1,73 @@
+"""Batches of pictures and captions, each a function of (split, seed, position) alone, so that runs resume exactly."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, the wording that features are learnt of."""
+
+    pixels: Tensor
+    captions: list[str]
+    canonical: list[str]
+    scenes: list[Scene] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.pixels.to(device), self.captions, self.canonical, self.scenes)
+
+
+def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None) -> Batch:
+    """Renders scenes and words their captions; canonical wordings where `phrasings` is None."""
+    pixels = torch.from_numpy(np.stack([render(scene, size) for scene in scenes])).permute(0, 3, 1, 2)
+    canonical = [caption(scene) for scene in scenes]
+    if phrasings is None:
+        return Batch(pixels, canonical, canonical, scenes)
+    return Batch(pixels, [caption(s, p) for s, p in zip(scenes, phrasings, strict=True)], canonical, scenes)
+
+
+def scene_batches(
+    split: Split,
+    batch_size: int,
+    *,
+    size: int = 128,
+    seed: int = 0,
+    group: int = 1,
+    random_phrasing: bool = True,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches rendered on the fly; `start` counts samples over all ranks."""
+    stream = scene_stream(split, seed, start + rank, world_size, group)
+    index = start + rank
+    while True:
+        scenes = [next(stream) for _ in range(batch_size)]
+        phrasings = None
+        if random_phrasing:
+            indices = (index + i * world_size for i in range(batch_size))
+            phrasings = [int(np.random.default_rng([7, seed, i]).integers(PHRASINGS)) for i in indices]
+        index += batch_size * world_size
+        yield to_batch(scenes, size, phrasings)
+
+
+def shard_batches(
+    shards: Path,
+    batch_size: int,
+    *,
+    size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches of a folder of WebDataset shards, stretched to size x size, captions cleaned."""
+    raise NotImplementedError

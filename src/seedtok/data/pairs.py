@@ -1,0 +1,143 @@
+"""People's own pictures with captions: a folder, a table (CSV, TSV, JSONL, JSON), or a COCO captions file."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from seedtok.data.images import list_images
+from seedtok.errors import DataError
+
+IMAGE_COLUMNS = ("image", "path", "file", "filepath", "file_name")
+CAPTION_COLUMNS = ("caption", "text", "title")
+
+
+@dataclass(frozen=True)
+class Pair:
+    name: str  # the picture as its source calls it
+    path: Path
+    captions: tuple[str, ...]
+    problem: str | None = None  # why there is nothing to read, where that is known already
+
+
+def read_pairs(source: Path, captions: Path | None = None, images: Path | None = None) -> Iterator[Pair]:
+    """Every picture of `source` with its captions as written; see `shards.pack` for the arguments."""
+    if captions is not None:
+        if images is not None or not source.is_dir():
+            raise DataError(
+                f"with a captions file, the source must be the folder of its images, not {source}"
+            )
+        source, images = captions, source
+    if not source.exists():
+        raise DataError(f"no such file or folder: {source}")
+    if source.is_dir():
+        return _folder(source)
+    if images is not None and not images.is_dir():
+        raise DataError(f"the folder of images does not exist: {images}")
+    base = source.parent if images is None else images
+    suffix = source.suffix.lower()
+    if suffix == ".jsonl":
+        return _rows(_jsonl(source), source, base)
+    if suffix in (".csv", ".tsv"):
+        return _rows(_csv(source, tab=suffix == ".tsv"), source, base)
+    if suffix != ".json":
+        raise DataError(f"{source}: expected a folder, .csv, .tsv, .jsonl, .json, or a COCO captions .json")
+    content = _json(_text(source), str(source))
+    if isinstance(content, list):
+        return _rows(iter(content), source, base)
+    if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
+        raise DataError(f"{source}: expected a list of records, or a COCO file with images and annotations")
+    return _coco(content, source, base)
+
+
+def _folder(folder: Path) -> Iterator[Pair]:
+    for path in list_images(folder):
+        name, beside = str(path.relative_to(folder)), path.with_suffix(".txt")
+        if not beside.is_file():
+            yield Pair(name, path, (), f"no {beside.name} beside it")
+            continue
+        try:
+            yield Pair(name, path, (beside.read_text("utf-8-sig"),))
+        except (OSError, UnicodeDecodeError):
+            yield Pair(name, path, (), f"{beside.name} cannot be read as UTF-8 text")
+
+
+def _rows(records: Iterator[Any], source: Path, base: Path) -> Iterator[Pair]:
+    first = next(records, None)
+    if not isinstance(first, dict):
+        raise DataError(f"{source}: it has no records with an image and a caption")
+    image, caption = (_column(first, names, source) for names in (IMAGE_COLUMNS, CAPTION_COLUMNS))
+    for number, record in enumerate(chain([first], records), start=1):
+        record = record if isinstance(record, dict) else {}
+        name, text = record.get(image), record.get(caption)
+        texts = text if isinstance(text, list) else [text]
+        if not isinstance(name, str) or not name.strip():
+            yield Pair(f"record {number}", base, (), f"no text under {image!r}")
+        elif not all(isinstance(t, str) for t in texts):
+            yield Pair(name, base, (), f"no text under {caption!r}")
+        else:
+            yield Pair(name, base / name.strip(), tuple(map(str, texts)))
+
+
+def _column(record: dict[str, Any], names: tuple[str, ...], source: Path) -> str:
+    known = {str(column).strip().lower(): column for column in record}
+    for name in names:
+        if name in known:
+            return known[name]
+    raise DataError(
+        f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {', '.join(known) or 'none'}"
+    )
+
+
+def _csv(source: Path, tab: bool) -> Iterator[dict[str, Any]]:
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            # tab-separated files quote nothing, and a stray quote must not swallow the lines below it
+            yield from csv.DictReader(
+                file, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
+            )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {source}: {error}") from None
+
+
+def _jsonl(source: Path) -> Iterator[Any]:
+    try:
+        with source.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _json(line, f"{source}, line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {source}: {error}") from None
+
+
+def _text(source: Path) -> str:
+    try:
+        return source.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {source}: {error}") from None
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error})") from None
+
+
+def _coco(content: dict[str, Any], source: Path, base: Path) -> Iterator[Pair]:
+    try:
+        texts: dict[Any, list[str]] = defaultdict(list)
+        for annotation in content["annotations"]:
+            texts[annotation["image_id"]].append(str(annotation["caption"]))
+        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{source}: not a COCO captions file; an entry lacks {error}") from None
+    for key, name in names.items():
+        found = tuple(texts.pop(key, ()))
+        yield Pair(name, base / name, found, None if found else "no annotation has a caption for it")
+    for key in texts:
+        yield Pair(f"image {key}", base, (), "its captions name an image that the file does not list")

@@ -1,0 +1,178 @@
+"""One shard as a tar file: written whole or not at all, and indexed, so that any sample is one seek away."""
+
+import json
+import os
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from seedtok.errors import DataError
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    written: int
+    skipped: tuple[tuple[str, str], ...]  # (name, reason)
+    shards: tuple[Path, ...]
+
+
+class ShardWriter:
+    """Fills one tar after another in a folder; a shard's counts include what was skipped on the way."""
+
+    def __init__(self, folder: Path, shard_size: int) -> None:
+        self.folder, self.shard_size = folder, shard_size
+        self.written = 0
+        self.skipped: list[tuple[str, str]] = []
+        self.names: list[str] = []
+        self._tar: tarfile.TarFile | None = None
+        self._status: Counter[str] = Counter()
+
+    def add(self, image: bytes, suffix: str, text: str, record: dict[str, Any]) -> None:
+        index = self.written % self.shard_size
+        if index == 0:
+            self.finish()
+            self.names.append(f"{len(self.names):05d}")
+            path = self.folder / f"{self.names[-1]}.tar"
+            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        assert self._tar is not None
+        key = f"{self.names[-1]}{index:0{len(str(self.shard_size - 1))}d}"
+        known = json.dumps({"key": key, "caption": text} | record)
+        for ending, data in (
+            (suffix, image),
+            ("txt", text.encode(errors="replace")),
+            ("json", known.encode()),
+        ):
+            entry = tarfile.TarInfo(f"{key}.{ending}")  # its defaults: time, user and group 0
+            entry.size = len(data)
+            self._tar.addfile(entry, BytesIO(data))
+        self.written += 1
+        self._status["success"] += 1
+
+    def skip(self, name: str, reason: str, status: str) -> None:
+        self.skipped.append((name, reason))
+        self._status[status] += 1
+
+    def finish(self) -> None:
+        if self._tar is None:
+            return
+        self.close()
+        counts = {"count": self._status.total(), "successes": self._status["success"]}
+        failures = {status: self._status[status] for status in ("failed_to_download", "failed_to_resize")}
+        stats = counts | failures | {"status_dict": dict(self._status)}
+        (self.folder / f"{self.names[-1]}_stats.json").write_text(json.dumps(stats, indent=4))
+        self._status.clear()
+
+    def close(self) -> None:
+        tar, self._tar = self._tar, None
+        if tar is not None:
+            tar.close()
+
+    def report(self, out: Path) -> ShardReport:
+        return ShardReport(
+            self.written, tuple(self.skipped), tuple(out / f"{name}.tar" for name in self.names)
+        )
+
+
+@contextmanager
+def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
+    """A writer into a hidden folder inside `out`, whose files move into place at the end, or never."""
+    if shard_size < 1:
+        raise DataError(f"a shard holds at least 1 sample, not {shard_size}")
+    if next(out.glob("*.tar"), None) or next(out.glob("*_stats.json"), None):
+        raise DataError(f"{out} already holds shards: choose another folder, or remove them first")
+    is_new, moved = not out.exists(), []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as hidden:
+            writer = ShardWriter(Path(hidden), shard_size)
+            try:
+                yield writer
+                writer.finish()
+            finally:
+                with suppress(OSError):
+                    writer.close()
+            for path in sorted(Path(hidden).iterdir()):
+                os.replace(path, out / path.name)
+                moved.append(out / path.name)
+    except BaseException as error:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()
+        if isinstance(error, OSError):
+            raise DataError(f"cannot write shards to {out}: {error.strerror or error}") from error
+        raise
+
+
+class Entry(NamedTuple):
+    key: str
+    image: tuple[int, int]  # (offset, size) in the tar
+    text: tuple[int, int]
+    known: tuple[int, int]  # (0, 0) without a .json
+
+
+def slice_of(file: BinaryIO, part: tuple[int, int]) -> bytes:
+    file.seek(part[0])
+    data = file.read(part[1])
+    if len(data) != part[1]:
+        raise ValueError("the file has become shorter since it was opened")
+    return data
+
+
+def stats_path(path: Path) -> Path:
+    """Where a shard's counts are."""
+    return path.with_name(f"{path.stem}_stats.json")
+
+
+def count_samples(path: Path) -> int:
+    """The samples of a shard: as its counts say, which is quick, else by reading its headers."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            file.seek(-min(512, len(head)), os.SEEK_END)
+            tail = file.read()
+    except OSError as error:
+        raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
+    if len(head) < 512 or (head[257:262] != b"ustar" and head.strip(b"\0")):
+        raise DataError(f"{path} is not a tar file")
+    if tail.strip(b"\0"):
+        raise DataError(f"{path} is truncated: its end is missing; copy or write it again")
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(stats_path(path).read_text())["successes"])
+    return len(index_samples(path))
+
+
+def index_samples(path: Path) -> list[Entry]:
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, suffix = name.partition(".")
+                    samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[suffix.lower()] = (
+                        member.offset_data,
+                        member.size,
+                    )
+            end = tar.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(512) != bytes(512):  # tarfile takes a missing end for the end
+                raise tarfile.ReadError("no end-of-archive mark")
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{path} is truncated or not a tar file ({error}); copy or write it again") from None
+    entries: list[Entry] = []
+    for key, parts in samples.items():
+        image = next((parts[suffix] for suffix in ("png", "jpg", "jpeg", "webp") if suffix in parts), None)
+        if image is None or "txt" not in parts:
+            lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
+            raise DataError(f"{path}: sample {key} has no {lacks}; it has {', '.join(sorted(parts))}")
+        entries.append(Entry(key, image, parts["txt"], parts.get("json", (0, 0))))
+    return entries

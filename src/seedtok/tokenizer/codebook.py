@@ -1,0 +1,248 @@
+"""The VQ codebook: embeddings <-> discrete codes, straight-through; usage statistics (section 2.2)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CodebookConfig:
+    """How a `Codebook` quantises and learns; the defaults are SEED's.
+
+    Attributes:
+        beta: weight of the lesser term of `vq_loss`.
+        legacy: beta weights the codebook term, as published, and not the commitment term.
+        normalize: L2-normalise both sides, as BEiT v2 does.
+        ema_decay: learn by moving averages with this decay in place of the codebook term.
+        restart_after: a code unused for this many training steps becomes a random vector of the batch.
+    """
+
+    size: int = 8192
+    dim: int = 32
+    beta: float = 0.25
+    legacy: bool = True
+    normalize: bool = False
+    ema_decay: float | None = None
+    restart_after: int | None = None
+
+    def __post_init__(self):
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; expected 0 <= ema_decay < 1")
+        if self.restart_after is not None and self.restart_after < 1:
+            raise ValueError(f"restart_after is {self.restart_after}; expected at least 1 step")
+
+
+class Quantized(NamedTuple):
+    """Vectors (B, N, dim) with a straight-through gradient, codes int64 (B, N), scalar loss."""
+
+    vectors: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+class Usage(NamedTuple):
+    """How many codes were used, their share of the codebook, and exp(entropy) of their distribution."""
+
+    used: int
+    share: float
+    perplexity: float
+
+
+def codebook_usage(counts: Int[Tensor, " size"] | Float[Tensor, " size"]) -> Usage:
+    """Utilisation from how often each code was chosen; perplexity is `size` when all are equally frequent."""
+    counts = counts.double()
+    total = counts.sum()
+    if total == 0:
+        return Usage(0, 0.0, 0.0)
+    used = int((counts > 0).sum())
+    entropy = torch.special.entr(counts / total).sum()
+    return Usage(used, used / counts.numel(), float(entropy.exp()))
+
+
+def vq_loss(
+    z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, legacy: bool
+) -> Float[Tensor, ""]:
+    """Commitment (z moves to its code) plus codebook term (the code moves to z), beta on one of the two.
+
+    `legacy`, the published form, puts beta on the codebook term; otherwise it is on the commitment, as in
+    VQ-VAE (van den Oord et al., 2017).
+    """
+    commitment = F.mse_loss(z, z_q.detach())
+    codebook = F.mse_loss(z_q, z.detach())
+    return commitment + beta * codebook if legacy else beta * commitment + codebook
+
+
+class Codebook(nn.Module):
+    """`size` vectors; each input becomes the nearest by squared L2, computed in float32 even under autocast.
+
+    The state of training (moving averages, steps without use) lives in buffers, so a checkpoint resumes
+    exactly; it is equal on all ranks of `torch.distributed`. Every forward in training mode is one step.
+    """
+
+    weight: Tensor  # (size, dim)
+    ema_sizes: Tensor  # (size,)
+    ema_sums: Tensor  # (size, dim)
+    unused_steps: Tensor  # (size,) int64
+
+    def __init__(self, config: CodebookConfig):
+        super().__init__()
+        self.config = config
+        weight = torch.empty(config.size, config.dim).uniform_(-1 / config.size, 1 / config.size)
+        if config.ema_decay is None:
+            self.weight = nn.Parameter(weight)
+        else:  # no gradient reaches it, so it must not look trainable
+            weight = F.normalize(weight, dim=-1) if config.normalize else weight
+            self.register_buffer("weight", weight)
+            self.register_buffer("ema_sizes", torch.ones(config.size))
+            self.register_buffer("ema_sums", weight.clone())
+        if config.restart_after is not None:
+            self.register_buffer("unused_steps", torch.zeros(config.size, dtype=torch.int64))
+
+    def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
+        """Quantise (B, N, dim); in training mode also restart dead codes and update moving averages.
+
+        The vectors are exactly `lookup(codes)`; their gradient passes to `z` unchanged (through the
+        normalisation where there is one). Without moving averages the loss is `vq_loss`; with them, its
+        commitment term alone.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            z = self._normalized(z.float())
+            if self.training and self.config.restart_after is not None:
+                self._restart(z.detach().flatten(0, 1))
+            table = self._table()
+            codes = nearest(z.detach().flatten(0, 1), table.detach())[0].view(z.shape[:-1])
+            z_q = F.embedding(codes, table)
+            loss = self._loss(z, z_q)
+            vectors = z_q.detach() + (z - z.detach())  # exactly z_q: z + (z_q - z) would round
+            if self.training:
+                self._track(z.detach().flatten(0, 1), codes.flatten())
+        return Quantized(vectors.to(self.weight.dtype), codes, loss)
+
+    def lookup(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
+        """Codes of any shape -> their vectors.
+
+        Raises:
+            ValueError: a code is outside 0..size-1.
+        """
+        if codes.numel():
+            low, high = int(codes.min()), int(codes.max())
+            if low < 0 or high >= self.config.size:
+                raise ValueError(f"codes are {low}..{high}; this codebook has 0..{self.config.size - 1}")
+        return F.embedding(codes, self._table()).to(self.weight.dtype)
+
+    @torch.no_grad()
+    def initialise(
+        self, samples: Float[Tensor, "n d"], iterations: int = 10, generator: torch.Generator | None = None
+    ) -> None:
+        """Set the codes by k-means on encoder outputs (n, dim), each rank giving its own.
+
+        Starts are distinct random samples of rank 0; a code that no sample chooses moves to the sample that
+        is worst represented. `generator` is a CPU generator.
+
+        Raises:
+            ValueError: fewer samples than codes.
+        """
+        size = self.config.size
+        if len(samples) < size:
+            raise ValueError(f"{len(samples)} samples for {size} codes; give at least {size}")
+        samples = self._normalized(samples.detach().float().to(self.weight.device))
+        start = torch.randperm(len(samples), generator=generator)[:size]
+        table = _from_rank_0(samples[start.to(samples.device)])
+        sizes = torch.ones(size, device=table.device)
+        for step in range(iterations + 20):  # past `iterations` only while a code is left empty
+            codes, distances = nearest(samples, table)
+            sizes, sums = _cluster(samples, codes, size)
+            empty = (sizes == 0).nonzero().flatten()
+            if step >= iterations and not len(empty):
+                break
+            used = sizes > 0
+            table[used] = self._normalized(sums[used] / sizes[used, None])
+            if len(empty):
+                table[empty] = _from_rank_0(samples[distances.topk(len(empty)).indices])
+        self.weight.copy_(table)
+        if self.config.ema_decay is not None:
+            self.ema_sizes.copy_(sizes)
+            self.ema_sums.copy_(table * sizes[:, None])
+        if self.config.restart_after is not None:
+            self.unused_steps.zero_()
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) if self.config.normalize else x
+
+    def _table(self) -> Tensor:
+        """The code vectors as they are compared and looked up (size, dim), float32."""
+        return self._normalized(self.weight.float())
+
+    def _loss(self, z: Tensor, z_q: Tensor) -> Tensor:
+        if self.config.ema_decay is None:
+            return vq_loss(z, z_q, self.config.beta, self.config.legacy)
+        return (1.0 if self.config.legacy else self.config.beta) * F.mse_loss(z, z_q.detach())
+
+    @torch.no_grad()
+    def _restart(self, z: Tensor) -> None:
+        """Before quantising, so that a moved code is at once the nearest of the vector it moved to."""
+        assert self.config.restart_after is not None
+        dead = (self.unused_steps >= self.config.restart_after).nonzero().flatten()
+        if not len(dead):
+            return
+        old = self.weight[dead]
+        chosen = z[torch.randperm(len(z), device=z.device)[: len(dead)]].to(old.dtype)
+        new = _from_rank_0(torch.cat([chosen, old[len(chosen) :]]))  # a small batch leaves some for later
+        moved = (new != old).any(dim=1)
+        self.weight[dead] = new
+        self.unused_steps[dead[moved]] = 0
+        if self.config.ema_decay is not None:
+            self.ema_sums[dead[moved]] = new[moved].to(self.ema_sums.dtype)
+            self.ema_sizes[dead[moved]] = 1
+
+    @torch.no_grad()
+    def _track(self, z: Tensor, codes: Tensor) -> None:
+        decay, restart_after = self.config.ema_decay, self.config.restart_after
+        if decay is None and restart_after is None:
+            return
+        sizes, sums = _cluster(z, codes, self.config.size)
+        if restart_after is not None:
+            self.unused_steps += 1
+            self.unused_steps[sizes > 0] = 0
+        if decay is not None:
+            self.ema_sizes.lerp_(sizes.to(self.ema_sizes.dtype), 1 - decay)
+            self.ema_sums.lerp_(sums.to(self.ema_sums.dtype), 1 - decay)
+            total, epsilon = self.ema_sizes.sum(), 1e-5
+            smoothed = (self.ema_sizes + epsilon) / (total + self.config.size * epsilon) * total
+            self.weight.copy_(self._normalized(self.ema_sums / smoothed[:, None]))
+
+
+def nearest(
+    z: Float[Tensor, "n d"], table: Float[Tensor, "size d"], chunk: int = 1024
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Index of, and squared distance to, the row of `table` nearest to each row of `z`.
+
+    Works through `chunk` rows at a time, so the distance matrix stays small whatever the batch.
+    """
+    squares = table.square().sum(dim=1)
+    best = [torch.addmm(squares, part, table.T, alpha=-2).min(dim=1) for part in z.split(chunk)]
+    codes = torch.cat([b.indices for b in best])
+    distances = torch.cat([b.values for b in best]) + z.square().sum(dim=1)
+    return codes, distances.clamp(min=0)
+
+
+def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """How many vectors chose each code (size,), and their sums (size, dim), over all ranks."""
+    sizes = torch.bincount(codes, minlength=size).to(z.dtype)
+    sums = z.new_zeros(size, z.shape[1]).index_add_(0, codes, z)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sizes)
+        dist.all_reduce(sums)
+    return sizes, sums
+
+
+def _from_rank_0(x: Tensor) -> Tensor:
+    x = x.contiguous()
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(x, src=0)
+    return x

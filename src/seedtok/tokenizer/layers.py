@@ -1,0 +1,177 @@
+"""What the transformers of the tokenizer share: attention, pre-LN ViT block, post-LN Q-Former layer."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+Activation = Literal["gelu", "quick_gelu"]
+
+
+def attention(
+    q: Float[Tensor, "b n d"],
+    k: Float[Tensor, "b m d"],
+    v: Float[Tensor, "b m d"],
+    heads: int,
+    mask: Bool[Tensor, "#b 1 #n m"] | None = None,
+    is_causal: bool = False,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b n d"]:
+    """Multi-head scaled dot-product attention of projected queries, keys and values.
+
+    `mask` is true where a query may look, and excludes `is_causal`; `dropout` is applied as given, whatever
+    the mode of the calling module.
+    """
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, N, d)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
+    return out.transpose(1, 2).flatten(2)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise one module as BERT does, N(0, 0.02) and zero biases; for `nn.Module.apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(f"width {width} is not a multiple of {heads} heads; change one of the two")
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one fused projection; (B, N, width) -> (B, N, width)."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "#b 1 #n n"] | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "b n d"]:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.out(
+            attention(q, k, v, self.heads, mask, is_causal, self.dropout if self.training else 0.0)
+        )
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention to encoder features, keys and values fused; (B, N, width) -> (B, N, width)."""
+
+    def __init__(self, width: int, heads: int, encoder_width: int, dropout: float = 0.0):
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.kv = nn.Linear(encoder_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"], features: Float[Tensor, "b m e"]) -> Float[Tensor, "b n d"]:
+        k, v = self.kv(features).chunk(2, dim=-1)
+        dropout = self.dropout if self.training else 0.0
+        return self.out(attention(self.query(x), k, v, self.heads, dropout=dropout))
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU (exact, or CLIP's sigmoid approximation "quick_gelu"), Linear."""
+
+    def __init__(self, width: int, mlp_width: int, activation: Activation = "gelu"):
+        super().__init__()
+        if activation not in ("gelu", "quick_gelu"):
+            raise ValueError(f"activation is {activation!r}; expected 'gelu' or 'quick_gelu'")
+        self.activation = activation
+        self.up = nn.Linear(width, mlp_width)
+        self.down = nn.Linear(mlp_width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = self.up(x)
+        return self.down(F.gelu(x) if self.activation == "gelu" else x * torch.sigmoid(1.702 * x))
+
+
+class Block(nn.Module):
+    """Pre-LN ViT block: x + attention(norm x), then x + mlp(norm x). No dropout."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_width: int,
+        layer_norm_eps: float = 1e-6,
+        activation: Activation = "gelu",
+    ):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.attention = SelfAttention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.mlp = FeedForward(width, mlp_width, activation)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class QFormerLayer(nn.Module):
+    """Post-LN BERT layer of a Q-Former (section 2.2, after BLIP-2).
+
+    Queries and text share the self-attention; only queries cross-attend to the encoder's features, and each
+    kind has its own feed-forward. `encoder_width` None leaves cross-attention out, `text` False the text
+    feed-forward.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_width: int,
+        encoder_width: int | None,
+        text: bool,
+        layer_norm_eps: float = 1e-12,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.attention = SelfAttention(width, heads, dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.cross: CrossAttention | None = None
+        if encoder_width is not None:
+            self.cross = CrossAttention(width, heads, encoder_width, dropout)
+            self.cross_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.query_mlp = FeedForward(width, mlp_width)
+        self.query_mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        if text:
+            self.text_mlp = FeedForward(width, mlp_width)
+            self.text_mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        features: Float[Tensor, "b p e"] | None,
+        queries: int,
+        mask: Bool[Tensor, "#b 1 #n n"] | None = None,
+        is_causal: bool = False,
+    ) -> Float[Tensor, "b n d"]:
+        """The first `queries` rows of `x` are queries, the rest text; without queries no `features`."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, is_causal)))
+        if queries == 0:
+            return self._text(x)
+        if queries == x.shape[1]:
+            return self._queries(x, features)
+        return torch.cat([self._queries(x[:, :queries], features), self._text(x[:, queries:])], dim=1)
+
+    def _queries(self, x: Tensor, features: Tensor | None) -> Tensor:
+        if self.cross is not None:
+            assert features is not None, "queries cross-attend to features"
+            x = self.cross_norm(x + self.dropout(self.cross(x, features)))
+        return self.query_mlp_norm(x + self.dropout(self.query_mlp(x)))
+
+    def _text(self, x: Tensor) -> Tensor:
+        return self.text_mlp_norm(x + self.dropout(self.text_mlp(x)))

@@ -1,0 +1,168 @@
+"""The frozen ViT encoder: pixels -> patch features (Figure 2, left)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seedtok.tokenizer.layers import Activation, Block, init_weights
+
+if TYPE_CHECKING:
+    from transformers import Blip2VisionModel, CLIPVisionModel, PretrainedConfig
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Sizes of a `VisionTransformer`; `pre_norm` is CLIP's LayerNorm between embeddings and first block."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    width: int = 1408
+    layers: int = 39
+    heads: int = 16
+    mlp_width: int = 6144
+    layer_norm_eps: float = 1e-6
+    activation: Activation = "gelu"
+    pre_norm: bool = False
+    patch_bias: bool = True
+
+    def __post_init__(self):
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+    @classmethod
+    def paper(cls) -> VisionConfig:
+        """EVA-CLIP ViT-g/14 as BLIP-2 uses it: 39 of its 40 blocks."""
+        return cls()
+
+
+class VisionTransformer(nn.Module):
+    """ViT whose output is the last block's, with no final norm: (B, 3, H, W) -> (B, 1 + patches, width)."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        # A Linear on unfolded patches: 20 % faster in bfloat16 on the CPU than the equal strided convolution.
+        self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.width, bias=config.patch_bias)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + config.patches, config.width))
+        norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.pre_norm = norm if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_width, config.layer_norm_eps, config.activation)
+            for _ in range(config.layers)
+        )
+        self.apply(init_weights)
+        nn.init.normal_(self.class_token, std=0.02)
+        nn.init.normal_(self.positions, std=0.02)
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
+        """Features of normalised pixels; [class] first, then patches row by row.
+
+        Raises:
+            ValueError: the image is not `image_size` square.
+        """
+        size, patch = self.config.image_size, self.config.patch_size
+        if pixels.shape[1:] != (3, size, size):
+            raise ValueError(
+                f"pixels are {tuple(pixels.shape)}; expected (batch, 3, {size}, {size}): resize first"
+            )
+        grid = pixels.to(self.class_token.dtype).unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, patches, 3 * patch * patch)
+        x = self.patch_embedding(patches)
+        x = torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1) + self.positions
+        x = self.pre_norm(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    @classmethod
+    def from_clip(cls, clip: CLIPVisionModel) -> VisionTransformer:
+        """The same network as a transformers `CLIPVisionModel`, less its `post_layernorm`.
+
+        Raises:
+            ValueError: a tensor is missing or not understood.
+        """
+        vit = cls(_config(clip.config, pre_norm=True, patch_bias=False))
+        theirs = {key.removeprefix("vision_model."): value for key, value in clip.state_dict().items()}
+        theirs["embeddings.class_embedding"] = theirs["embeddings.class_embedding"][None, None]
+        theirs["positions"] = theirs.pop("embeddings.position_embedding.weight")[None]
+        for i in range(vit.config.layers):
+            for kind in ("weight", "bias"):
+                parts = [theirs.pop(f"encoder.layers.{i}.self_attn.{p}_proj.{kind}") for p in "qkv"]
+                theirs[f"encoder.layers.{i}.self_attn.qkv.{kind}"] = torch.cat(parts)
+        return _load(vit, theirs)
+
+    @classmethod
+    def from_blip2(cls, blip2: Blip2VisionModel) -> VisionTransformer:
+        """The same network as a transformers `Blip2VisionModel` (EVA-CLIP ViT-g), less its `post_layernorm`.
+
+        Raises:
+            ValueError: a tensor is missing or not understood.
+        """
+        vit = cls(_config(blip2.config, pre_norm=False, patch_bias=True))
+        theirs = dict(blip2.state_dict())
+        theirs["positions"] = theirs.pop("embeddings.position_embedding")
+        for i, block in enumerate(vit.blocks):
+            assert isinstance(block, Block)
+            theirs.setdefault(
+                f"encoder.layers.{i}.self_attn.qkv.bias", torch.zeros_like(block.attention.qkv.bias)
+            )
+        return _load(vit, theirs)
+
+
+_RENAMED = {
+    "embeddings.class_embedding": "class_token",
+    "embeddings.patch_embedding.": "patch_embedding.",
+    "pre_layrnorm.": "pre_norm.",
+    "encoder.layers.": "blocks.",
+    ".self_attn.out_proj.": ".attention.out.",
+    ".self_attn.projection.": ".attention.out.",
+    ".self_attn.qkv.": ".attention.qkv.",
+    ".layer_norm1.": ".attention_norm.",
+    ".layer_norm2.": ".mlp_norm.",
+    ".mlp.fc1.": ".mlp.up.",
+    ".mlp.fc2.": ".mlp.down.",
+}
+
+
+def _config(theirs: PretrainedConfig, pre_norm: bool, patch_bias: bool) -> VisionConfig:
+    return VisionConfig(
+        image_size=theirs.image_size,
+        patch_size=theirs.patch_size,
+        width=theirs.hidden_size,
+        layers=theirs.num_hidden_layers,
+        heads=theirs.num_attention_heads,
+        mlp_width=theirs.intermediate_size,
+        layer_norm_eps=theirs.layer_norm_eps,
+        activation=theirs.hidden_act,
+        pre_norm=pre_norm,
+        patch_bias=patch_bias,
+    )
+
+
+def _load(vit: VisionTransformer, theirs: dict[str, Tensor]) -> VisionTransformer:
+    """Fill `vit` from tensors under transformers' names; only `post_layernorm` is knowingly left out."""
+    ours = {}
+    for key, value in theirs.items():
+        if key in ("post_layernorm.weight", "post_layernorm.bias"):
+            continue
+        for old, new in _RENAMED.items():
+            key = key.replace(old, new)
+        ours[key] = value.flatten(1) if key == "patch_embedding.weight" else value
+    wrong = ours.keys() ^ vit.state_dict().keys()
+    if wrong:
+        raise ValueError(f"tensors missing or not understood: {', '.join(sorted(wrong))}")
+    reference = ours["class_token"]
+    vit.to(reference.device, reference.dtype).load_state_dict(ours)
+    return vit

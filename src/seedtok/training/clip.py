@@ -1,0 +1,85 @@
+"""A mini CLIP: its ViT gives the tokenizer's patch features, its text tower the diffusion model's text features."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from seedtok.data.batches import Batch
+from seedtok.evaluation.metrics import retrieval_recalls
+from seedtok.training.config import StageSettings
+from seedtok.training.distributed import first_row, gather_with_gradient
+from seedtok.training.losses import contrastive_loss
+from seedtok.training.pixels import clip_normalize
+from seedtok.training.stage import Losses, Stage
+from seedtok.training.text import clip_tokenizer
+
+
+class ClipSettings(StageSettings):
+    image_size: int = 128
+    patch_size: int = 16
+    vision_width: int = 192
+    vision_layers: int = 4
+    text_width: int = 256
+    text_layers: int = 3
+    head_width: int = 64
+    projection: int = 256
+
+    def build(self) -> "ClipStage":
+        return ClipStage(self)
+
+
+class ClipStage(Stage):
+    """Symmetric contrastive loss between pictures and captions, over all ranks with gradient."""
+
+    def __init__(self, settings: ClipSettings) -> None:
+        super().__init__()
+        self.tokenizer = clip_tokenizer()
+        text = {
+            "vocab_size": len(self.tokenizer), "hidden_size": settings.text_width,
+            "intermediate_size": 4 * settings.text_width, "num_hidden_layers": settings.text_layers,
+            "num_attention_heads": settings.text_width // settings.head_width, "max_position_embeddings": 77,
+            "hidden_act": "gelu", "projection_dim": settings.projection,
+            "bos_token_id": self.tokenizer.bos_token_id, "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }  # fmt: skip
+        vision = {
+            "image_size": settings.image_size, "patch_size": settings.patch_size, "hidden_size": settings.vision_width,
+            "intermediate_size": 4 * settings.vision_width, "num_hidden_layers": settings.vision_layers,
+            "num_attention_heads": settings.vision_width // settings.head_width, "hidden_act": "gelu",
+            "projection_dim": settings.projection,
+        }  # fmt: skip
+        self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.projection))
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Normalised image and text embeddings, each (B, projection)."""
+        tokens = self.tokenizer(batch.captions, padding=True, truncation=True, return_tensors="pt")
+        tokens = tokens.to(batch.pixels.device)
+        vision = self.clip.vision_model(pixel_values=clip_normalize(batch.pixels)).pooler_output
+        # EOS doubles as padding, and attention is causal: no mask is needed
+        text = self.clip.text_model(input_ids=tokens.input_ids).pooler_output
+        image = F.normalize(self.clip.visual_projection(vision).float(), dim=-1)
+        return image, F.normalize(self.clip.text_projection(text).float(), dim=-1)
+
+    def forward(self, batch: Batch) -> Losses:
+        image, text = self.embed(batch)
+        temperature = self.clip.logit_scale.clamp(max=4.6052).exp().reciprocal()
+        all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
+        loss = contrastive_loss(
+            image, text, all_image, all_text, temperature, offset=first_row(image), label_smoothing=0.0
+        )
+        with torch.no_grad():
+            right = (image @ text.T).argmax(1) == torch.arange(len(image), device=image.device)
+        return {"loss": loss, "accuracy": right.float().mean(), "temperature": temperature.detach()}
+
+    @torch.no_grad()
+    def validate(self, batches):
+        pairs = [self.embed(batch) for batch in batches]
+        images, texts = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        return retrieval_recalls(images @ texts.T)
+
+    def export(self, folder: Path) -> None:
+        self.clip.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,101 @@
+"""What a recipe returns: one frozen, validated description of a run, overridable by dotted `key=value`."""
+
+import difflib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from seedtok.errors import ConfigError
+from seedtok.training.stage import Stage
+
+
+class Settings(BaseModel):
+    """A frozen group of fields; an unknown one is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageSettings(Settings, ABC):
+    """The part of a run that one kind of stage understands; it builds that stage."""
+
+    @abstractmethod
+    def build(self) -> Stage: ...
+
+
+class Data(Settings):
+    """Where samples come from: WebDataset shards, or scenes rendered while training when `shards` is None."""
+
+    shards: Path | None = None
+    size: int = 128  # pixels a side
+    group: int = Field(1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
+    phrasing: Literal["random", "canonical"] = "random"
+
+
+class Optimization(Settings):
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # a rank and micro-batch
+    accumulate: int = Field(1, ge=1)
+    lr: float = Field(gt=0)
+    min_lr: float = 0.0
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float | None = 1.0
+    ema_decay: float | None = None
+
+
+class RunConfig(Settings):
+    recipe: str
+    stage: SerializeAsAny[StageSettings]
+    data: Data
+    optimization: Optimization
+    precision: Literal["bf16", "fp16", "no"] = "bf16"
+    seed: int = 0
+    log_every: int = Field(20, ge=1)
+    validate_every: int = Field(500, ge=1)
+    validate_batches: int = Field(4, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+def _override(settings: Settings, path: Sequence[str], text: str, whole: str) -> Settings:
+    head, *rest = path
+    names = list(type(settings).model_fields)
+    if head not in names:
+        near = difflib.get_close_matches(head, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(names)}"
+        raise ConfigError(f"unknown setting {whole!r}: there is no {head!r}{hint}")
+    value: Any = getattr(settings, head)
+    if rest:
+        if not isinstance(value, Settings):
+            raise ConfigError(f"unknown setting {whole!r}: {head!r} is a single value")
+        value = _override(value, rest, text, whole)
+    else:
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = None if text in ("none", "None") else text
+    fields = {name: getattr(settings, name) for name in names} | {head: value}
+    try:
+        return type(settings).model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(f"bad value for {whole!r}: {text!r}: {error.errors()[0]['msg']}") from None
+
+
+def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The configuration with `a.b=value` settings applied; values are JSON, or else plain text.
+
+    Raises ConfigError for a setting that does not exist (naming the near miss) or a value that does not fit.
+    """
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"expected key=value, got {item!r}")
+        changed = _override(config, key.split("."), text, key)
+        assert isinstance(changed, RunConfig)
+        config = changed
+    return config

@@ -1,0 +1,110 @@
+"""The mini latent diffusion model: a `StableDiffusionPipeline` conditioned on the mini CLIP's text tower."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from seedtok.data.batches import Batch
+from seedtok.training.config import StageSettings
+from seedtok.training.pictures import side_by_side, to_pil
+from seedtok.training.pixels import unit_range
+from seedtok.training.stage import Losses, Stage, freeze
+
+
+class DiffusionSettings(StageSettings):
+    clip: Path  # a folder of CLIPModel with its tokenizer
+    autoencoder: Path  # a folder of AutoencoderTiny
+    widths: tuple[int, ...] = (256,)
+    transformer_layers: int = 1
+    head_width: int = 64
+    caption_dropout: float = 0.1  # for classifier-free guidance
+    sample_steps: int = 20
+    guidance_scale: float = 3.0
+
+    def build(self) -> "DiffusionStage":
+        return DiffusionStage(self)
+
+
+class DiffusionStage(Stage):
+    """Velocity prediction on frozen latents, from frozen text features; the caption is dropped now and then."""
+
+    def __init__(self, settings: DiffusionSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = CLIPTokenizer.from_pretrained(settings.clip)
+        self.text_encoder = freeze(CLIPTextModel.from_pretrained(settings.clip))
+        self.autoencoder = freeze(AutoencoderTiny.from_pretrained(settings.autoencoder))
+        self.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        config = self.autoencoder.config
+        depth = len(settings.widths)
+        self.unet = UNet2DConditionModel(
+            sample_size=128 // 2 ** (len(config.encoder_block_out_channels) - 1),
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            block_out_channels=settings.widths,
+            down_block_types=("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+            layers_per_block=1,
+            transformer_layers_per_block=settings.transformer_layers,
+            attention_head_dim=settings.widths[-1] // settings.head_width,  # diffusers' name for the number of heads
+            cross_attention_dim=self.text_encoder.config.hidden_size,
+            use_linear_projection=True,
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+            clip_sample=False, set_alpha_to_one=True, steps_offset=0,
+        )  # fmt: skip
+
+    def text_features(self, captions: list[str]) -> Tensor:
+        """What `StableDiffusionPipeline` conditions on: (B, 77, width)."""
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids.to(self.unet.device)).last_hidden_state
+
+    def forward(self, batch: Batch) -> Losses:
+        with torch.no_grad():
+            drop = torch.rand(len(batch.captions)) < self.settings.caption_dropout
+            features = self.text_features(["" if d else c for c, d in zip(batch.captions, drop, strict=True)])
+            images = unit_range(batch.pixels).contiguous(memory_format=torch.channels_last)
+            latents = self.autoencoder.encode(images).latents.float()
+        noise = torch.randn_like(latents)
+        steps = torch.randint(0, 1000, (len(latents),), device=latents.device)
+        noisy = self.scheduler.add_noise(latents, noise, steps)  # type: ignore[arg-type]
+        target = self.scheduler.get_velocity(latents, noise, steps)  # type: ignore[arg-type]
+        predicted = self.unet(noisy, steps, features.float()).sample.float()
+        error = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
+        early = steps >= 700
+        return {"loss": error.mean(), "high_noise": error[early].mean() if early.any() else error.mean()}
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        pipeline = StableDiffusionPipeline(
+            vae=self.autoencoder,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,  # type: ignore[arg-type]
+            feature_extractor=None,  # type: ignore[arg-type]
+            image_encoder=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def draw(self, batch: Batch) -> Image.Image:
+        count = min(16, len(batch.captions))
+        pictures = self.pipeline()(
+            batch.captions[:count],
+            num_inference_steps=self.settings.sample_steps,
+            guidance_scale=self.settings.guidance_scale,
+            generator=torch.Generator().manual_seed(0),
+        ).images  # type: ignore[union-attr]
+        return side_by_side(to_pil(unit_range(batch.pixels[:count])), pictures)
+
+    def export(self, folder: Path) -> None:
+        self.pipeline().save_pretrained(folder)

@@ -1,0 +1,242 @@
+"""The one training loop: any stage, any number of ranks, resumed exactly.
+
+Nothing random carries over from step to step: the data, and the seed of every step's noise and dropout, are functions
+of (seed, step, rank), so a run that is killed and resumed takes the same steps as one that never was.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from seedtok.data.batches import Batch, scene_batches, shard_batches
+from seedtok.data.scenes import Split
+from seedtok.errors import ConfigError
+from seedtok.training.checkpoints import (
+    list_checkpoints,
+    load_checkpoint,
+    load_optimizer_state,
+    optimizer_state,
+    save_checkpoint,
+)
+from seedtok.training.config import Optimization, RunConfig
+from seedtok.training.stage import Stage
+
+
+def learning_rate(optimization: Optimization, step: int) -> float:
+    """Linear warm-up from 0, then a cosine down to `min_lr` at the last step."""
+    o = optimization
+    if step < o.warmup_steps:
+        return o.lr * (step + 1) / o.warmup_steps
+    done = (step - o.warmup_steps) / max(1, o.steps - o.warmup_steps)
+    return o.min_lr + (o.lr - o.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW groups: biases, norms and other 1-D parameters are not decayed."""
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    plain = [p for n, p in named if p.ndim < 2 or n.endswith("bias")]
+    decayed = [p for n, p in named if not (p.ndim < 2 or n.endswith("bias"))]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+class Ema:
+    """An exponential moving average of a module's trained parameters, in float32."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.average = {n: p.detach().float().clone() for n, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages = list(self.average.values())
+        torch._foreach_lerp_(averages, [p.detach().float() for p in self.parameters.values()], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the module holds the averaged parameters."""
+        kept = {n: p.detach().clone() for n, p in self.parameters.items()}
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.average[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(kept[name])
+
+
+def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: int) -> Iterator[Batch]:
+    """A run's data from sample `start` on, this rank's share."""
+    size, data = config.optimization.batch_size, config.data
+    if data.shards is not None:
+        shuffled = split == "train"
+        return shard_batches(
+            data.shards, size, size=data.size, seed=config.seed, shuffle=shuffled, start=start, rank=rank,
+            world_size=world_size,
+        )  # fmt: skip
+    return scene_batches(
+        split, size, size=data.size, seed=config.seed, group=data.group,
+        random_phrasing=data.phrasing == "random", start=start, rank=rank, world_size=world_size,
+    )  # fmt: skip
+
+
+class _Log:
+    """Numbers of a run: a JSON line, TensorBoard, and the console, on the main rank only."""
+
+    def __init__(self, out: Path, first_step: int) -> None:
+        self.path = out / "log.jsonl"
+        if self.path.exists():  # forget what came after the checkpoint that the run goes on from
+            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] < first_step]
+            self.path.write_text("".join(line + "\n" for line in lines))
+        self.board = SummaryWriter(str(out / "tensorboard"))
+        self.console = Console(stderr=True)
+
+    def write(self, step: int, numbers: dict[str, float], kind: str) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **numbers}) + "\n")
+        for name, value in numbers.items():
+            self.board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
+    """Runs a recipe; returns OUT/final, the folder in the format its users load.
+
+    Raises ConfigError when OUT already holds a run and `resume` is false; CheckpointError when there is nothing to
+    resume or the checkpoint cannot be read.
+    """
+    optimization = config.optimization
+    accelerator = Accelerator(
+        mixed_precision=config.precision, gradient_accumulation_steps=optimization.accumulate,
+        step_scheduler_with_optimizer=False,
+    )  # fmt: skip
+    if not resume and list_checkpoints(out):
+        raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
+    resumed = load_checkpoint(out) if resume else None
+    first = resumed[1]["state"]["step"] if resumed else 0
+    rank, world = accelerator.process_index, accelerator.num_processes
+
+    torch.manual_seed(config.seed)
+    stage = config.stage.build()
+    if resumed:
+        stage.load_own_state(resumed[0]["stage"])
+    else:
+        stage.to(accelerator.device)
+        stage.begin(b.to(accelerator.device) for b in batches(config, "train", 0, 0, 1))
+    optimizer = torch.optim.AdamW(
+        decay_groups(stage, optimization.weight_decay), lr=optimization.lr, betas=optimization.betas
+    )
+    if resumed:
+        load_optimizer_state(optimizer, stage, resumed[0]["optimizer"])
+    wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    ema = Ema(stage, optimization.ema_decay) if optimization.ema_decay else None
+    if ema and resumed:
+        for name, value in resumed[0]["ema"].items():
+            ema.average[name].copy_(value)
+
+    out.mkdir(parents=True, exist_ok=True)
+    log = _Log(out, first) if accelerator.is_main_process else None
+    if log:
+        (out / "config.json").write_text(config.model_dump_json(indent=1))
+    micro_batch = optimization.batch_size * world
+    data = batches(config, "train", first * optimization.accumulate * micro_batch, rank, world)
+    averaged = ema.applied if ema else nullcontext
+
+    def checkpoint(step: int) -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            files = {"stage": stage.own_state(), "optimizer": optimizer_state(optimizer, stage)}
+            if ema:
+                files["ema"] = ema.average
+            save_checkpoint(out, step, files, {"state": {"step": step}}, config.keep_checkpoints)
+
+    def validate(step: int) -> None:
+        held_out = list(islice(batches(config, "validation", 0, 0, 1), config.validate_batches))
+        held_out = [batch.to(accelerator.device) for batch in held_out]
+        stage.eval()
+        torch.manual_seed(config.seed)
+        with averaged(), torch.no_grad(), accelerator.autocast():
+            numbers = stage.validate(held_out)
+            picture = stage.draw(held_out[0])
+        stage.train()
+        if log:
+            log.write(step, numbers, "validation")
+            log.console.print(f"step {step}: validation " + _words(numbers))
+            if picture is not None:
+                (out / "pictures").mkdir(exist_ok=True)
+                picture.save(out / "pictures" / f"{step:08d}.png")
+
+    stage.train()
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+        console=log.console if log else None, disable=not log or not log.console.is_terminal,
+    )  # fmt: skip
+    with progress:
+        task = progress.add_task(config.recipe, total=optimization.steps, completed=first, rate="", loss="")
+        for step in range(first, optimization.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(optimization, step)
+            sums: dict[str, Tensor] = {}
+            for micro in range(optimization.accumulate):
+                batch = next(data).to(accelerator.device)
+                torch.manual_seed(hash((config.seed, step, micro, rank)) % 2**63)
+                with accelerator.accumulate(wrapped):
+                    losses = wrapped(batch)
+                    if not torch.isfinite(losses["loss"]):
+                        raise FloatingPointError(f"the loss is {float(losses['loss'])} at step {step}")
+                    accelerator.backward(losses["loss"])
+                    if accelerator.sync_gradients and optimization.max_grad_norm:
+                        accelerator.clip_grad_norm_(stage.parameters(), optimization.max_grad_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu() / optimization.accumulate
+            done = step + 1
+            if ema:
+                ema.update(step)
+            if log and (done % config.log_every == 0 or done == optimization.steps):
+                numbers = {name: float(value) for name, value in sums.items()}
+                log.write(step, numbers | {"lr": learning_rate(optimization, step)}, "train")
+                speed = progress.tasks[task].speed or 0.0
+                rate = f"{speed * optimization.accumulate * micro_batch:.0f} samples/s"
+                progress.update(task, rate=rate, loss=_words(numbers))
+                if not log.console.is_terminal:
+                    log.console.print(f"step {done}/{optimization.steps} {rate} {_words(numbers)}")
+            progress.update(task, completed=done)
+            if done % config.checkpoint_every == 0 and done < optimization.steps:
+                checkpoint(done)
+            if done % config.validate_every == 0 or done == optimization.steps:
+                validate(done)
+    checkpoint(optimization.steps)
+    final = out / "final"
+    if accelerator.is_main_process:
+        stage.eval()
+        with averaged():
+            stage.export(final)
+        assert log
+        log.board.close()
+    accelerator.end_training()
+    return final
+
+
+def _words(numbers: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def first_batches(config: RunConfig, count: int) -> Iterable[Batch]:
+    """The first training batches of a run, for tests that overfit them."""
+    return islice(batches(config, "train", 0, 0, 1), count)

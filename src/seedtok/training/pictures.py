@@ -1,0 +1,27 @@
+"""Grids of pictures that a run writes, to be looked at."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) in -1..1 -> PIL images."""
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(p) for p in pixels]
+
+
+def grid(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
+    """Images of one size in rows, on white."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
+    return sheet
+
+
+def side_by_side(left: Sequence[Image.Image], right: Sequence[Image.Image], pairs: int = 4) -> Image.Image:
+    """Pairs of (left, right), `pairs` pairs a row."""
+    return grid([image for pair in zip(left, right, strict=True) for image in pair], 2 * pairs)

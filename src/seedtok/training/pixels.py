@@ -1,0 +1,19 @@
+"""From uint8 pixels to what each frozen part of the field expects."""
+
+import torch
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def clip_normalize(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32 by CLIP's mean and standard deviation."""
+    mean = torch.tensor(CLIP_MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(CLIP_STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    return (pixels.float() - mean) / std
+
+
+def unit_range(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32 in -1..1, as diffusion autoencoders take them."""
+    return pixels.float() / 127.5 - 1

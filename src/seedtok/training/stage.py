@@ -1,0 +1,77 @@
+"""What the training loop asks of a stage: losses of a batch, and what to validate, draw and keep."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seedtok.data.batches import Batch
+
+Losses = dict[str, Tensor]
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Marks a module of a stage as frozen for good: no gradient, and in eval mode when the stage trains."""
+    module.requires_grad_(False)
+    module.eval()
+    module.seedtok_frozen = True  # type: ignore[assignment]
+    return module
+
+
+class Stage(nn.Module, ABC):
+    """Joins a model and a loss. `forward` returns named losses, of which "loss" is minimised."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses: ...
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Writes what the stage trained into a folder, in the format its users load."""
+
+    def train(self, mode: bool = True) -> "Stage":
+        super().train(mode)
+        for module in self.modules():
+            if hasattr(module, "seedtok_frozen"):
+                module.eval()
+        return self
+
+    def begin(self, batches: Iterable[Batch]) -> None:
+        """Called once before the first step of a new run, with training batches: data-dependent initialisation."""
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Numbers on held-out batches; by default the mean of each loss."""
+        totals: dict[str, list[float]] = {}
+        for batch in batches:
+            for name, value in self(batch).items():
+                totals.setdefault(name, []).append(float(value))
+        return {name: sum(values) / len(values) for name, values in totals.items()}
+
+    def draw(self, batch: Batch) -> Any:
+        """A PIL picture that shows what has been learnt so far, from held-out samples; None when there is none."""
+        return None
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The tensors a checkpoint needs: all but those of frozen modules."""
+        frozen = [name + "." for name, module in self.named_modules() if hasattr(module, "seedtok_frozen")]
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(tuple(frozen))}
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Restores `own_state`, strictly.
+
+        Raises ValueError naming the first tensor that is missing, extra or of another shape.
+        """
+        own = self.own_state()
+        if odd := sorted(own.keys() ^ state.keys()):
+            raise ValueError(f"checkpoint does not fit the stage: tensor {odd[0]!r} is in one and not in the other")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                if tensor.shape != state[name].shape:
+                    raise ValueError(
+                        f"checkpoint does not fit the stage: {name!r} is {tuple(state[name].shape)}, "
+                        f"not {tuple(tensor.shape)}"
+                    )
+                tensor.copy_(state[name])

@@ -1,0 +1,50 @@
+"""The mini world's text tokenizers, in transformers' formats, built from its captions alone."""
+
+from itertools import islice
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import BertTokenizer, CLIPTokenizer
+
+from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLURALS
+from seedtok.data.scenes import PHRASINGS, caption, scene_stream
+
+
+def scene_words() -> list[str]:
+    """Every word that a caption of the mini world can hold, sorted."""
+    words = {*CONCEPTS, *PLURALS.values(), *BACKGROUNDS}
+    for scene in islice(scene_stream("train", 0), 2000):
+        for phrasing in range(PHRASINGS):
+            words.update(caption(scene, phrasing).replace(",", "").split())
+    return sorted(words)
+
+
+def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
+    """A byte-level BPE in CLIP's format that knows the mini world's words whole and spells the others."""
+    plain = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    plain.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    words = scene_words()
+    trainer = trainers.BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+    plain.train_from_iterator(words, trainer)
+    learnt = plain.to_str()
+    import json
+
+    model = json.loads(learnt)["model"]
+    merges = [tuple(m) for m in model["merges"]]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
+    vocabulary += [a + b for a, b in merges if a + b not in vocabulary]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(dict.fromkeys(vocabulary))},
+        merges=merges,  # type: ignore[arg-type]
+        model_max_length=max_length,
+    )
+
+
+def bert_tokenizer(max_length: int = 32) -> BertTokenizer:
+    """A WordPiece in BERT's format that knows the mini world's words whole and spells the others."""
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = dict.fromkeys([*specials, *letters, *("##" + letter for letter in letters), *scene_words()])
+    return BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, model_max_length=max_length)
