@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from seedtok.data.images import list_images
+from seedtok.images import list_images
 from seedtok.errors import DataError
 
 IMAGE_COLUMNS = ("image", "path", "file", "filepath", "file_name")

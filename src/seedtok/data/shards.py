@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seedtok.data.images import load_image
+from seedtok.images import load_image
 from seedtok.data.pairs import read_pairs
 from seedtok.data.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 from seedtok.data.tars import Entry, ShardReport, count_samples, index_samples, slice_of, stats_path, writing

@@ -1,24 +1,19 @@
 """Recipes of the mini size: every part of the paper on two CPU cores, with no download.
 
-Every value here is ours: the paper has no mini size.
+The paper has no mini size, so every value is ours unless it says paper. The order in which the shipped weights were
+made: clip, autoencoder, diffusion, bidirectional, stage1, stage2; judge and eval_clip for the evaluation.
 """
 
+from pathlib import Path
+
+from seedtok.tokenizer.seed import shipped
 from seedtok.training.autoencoder import AutoencoderSettings
 from seedtok.training.clip import ClipSettings
 from seedtok.training.config import Data, Optimization, RunConfig
-
-
-def autoencoder() -> RunConfig:
-    """The autoencoder of the mini diffusion model: 128 x 128 pixels to 8 x 8 latents of 48 channels."""
-    return RunConfig(
-        recipe="mini.autoencoder",
-        stage=AutoencoderSettings(),
-        data=Data(phrasing="canonical"),
-        optimization=Optimization(steps=2500, batch_size=8, lr=1e-3, min_lr=1e-5, warmup_steps=50, weight_decay=0.0),
-        checkpoint_every=250,
-        validate_every=250,
-        validate_batches=8,
-    )
+from seedtok.training.contrastive import ContrastiveSettings
+from seedtok.training.diffusion import DiffusionSettings
+from seedtok.training.judge import JudgeSettings
+from seedtok.training.quantization import QuantizationSettings
 
 
 def clip() -> RunConfig:
@@ -26,8 +21,109 @@ def clip() -> RunConfig:
     return RunConfig(
         recipe="mini.clip",
         stage=ClipSettings(),
-        data=Data(group=4),
-        optimization=Optimization(steps=2400, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
+        data=Data(group=2),
+        optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
+        checkpoint_every=200,
+        validate_every=200,
+        validate_batches=16,
+    )
+
+
+def autoencoder() -> RunConfig:
+    """The autoencoder of the mini diffusion model: 128 x 128 pixels to 8 x 8 latents of 32 channels."""
+    return RunConfig(
+        recipe="mini.autoencoder",
+        stage=AutoencoderSettings(),
+        data=Data(phrasing="canonical"),
+        optimization=Optimization(steps=4000, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.0),
+        checkpoint_every=250,
+        validate_every=250,
+        validate_batches=8,
+    )
+
+
+def diffusion() -> RunConfig:
+    """The mini latent diffusion model, on the shipped CLIP's text tower and a trained autoencoder."""
+    return RunConfig(
+        recipe="mini.diffusion",
+        stage=DiffusionSettings(clip=shipped("clip"), autoencoder=shipped("diffusion") / "vae"),
+        data=Data(),
+        optimization=Optimization(
+            steps=10_000, batch_size=16, lr=5e-4, min_lr=2e-5, warmup_steps=200, weight_decay=0.01, ema_decay=0.999
+        ),
+        log_every=50,
+        checkpoint_every=500,
+        validate_every=1000,
+        validate_batches=8,
+    )
+
+
+def bidirectional() -> RunConfig:
+    """The BLIP-2-style Q-Former: bidirectional, contrast on the best of its 32 queries."""
+    return RunConfig(
+        recipe="mini.bidirectional",
+        stage=ContrastiveSettings(clip=shipped("clip"), causal=False),
+        data=Data(group=2),
+        optimization=Optimization(steps=1200, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=200,
+        validate_batches=16,
+    )
+
+
+def stage1() -> RunConfig:
+    """Stage I: the Causal Q-Former, from the bidirectional one, by contrast on its final embedding."""
+    return RunConfig(
+        recipe="mini.stage1",
+        stage=ContrastiveSettings(clip=shipped("clip"), start=shipped("bidirectional"), causal=True),
+        data=Data(group=2),
+        optimization=Optimization(steps=1200, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=200,
+        validate_batches=16,
+    )
+
+
+def stage2(stage1: Path | None = None) -> RunConfig:
+    """Stage II: codebook, code decoder and Reverse Q-Former, on stage I's frozen Q-Former."""
+    return RunConfig(
+        recipe="mini.stage2",
+        stage=QuantizationSettings(
+            embedder=stage1 or Path("runs/stage1/final"),
+            image_decoder=shipped("diffusion"),
+            kmeans_batches=100,
+            ema_decay=0.99,
+            restart_after=200,
+        ),
+        data=Data(phrasing="canonical"),
+        optimization=Optimization(steps=2000, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=200,
+        validate_batches=16,
+    )
+
+
+def judge() -> RunConfig:
+    """The scene judge of the evaluation."""
+    return RunConfig(
+        recipe="mini.judge",
+        stage=JudgeSettings(),
+        data=Data(phrasing="canonical"),
+        optimization=Optimization(steps=1500, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=250,
+        validate_every=250,
+        validate_batches=8,
+    )
+
+
+def eval_clip() -> RunConfig:
+    """The evaluation's CLIP: smaller than, and trained apart from, the one inside the tokenizer."""
+    return RunConfig(
+        recipe="mini.eval_clip",
+        stage=ClipSettings(vision_width=128, vision_layers=3, text_width=128, text_layers=2, projection=128),
+        data=Data(group=2),
+        optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
+        seed=1000,
         checkpoint_every=200,
         validate_every=200,
         validate_batches=16,

@@ -1,14 +1,15 @@
 """The mini latent diffusion model's autoencoder: 128 x 128 pixels <-> 8 x 8 latents."""
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from seedtok.data.batches import Batch
+from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.training.config import StageSettings
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import unit_range
@@ -16,10 +17,11 @@ from seedtok.training.stage import Losses, Stage
 
 
 class AutoencoderSettings(StageSettings):
-    width: int = 64
-    latent_channels: int = 48
-    encoder_blocks: tuple[int, ...] = (0, 0, 1, 1, 2)
-    decoder_blocks: tuple[int, ...] = (2, 1, 1, 0, 0)
+    image_size: int = 128
+    patch_size: int = 16
+    latent_channels: int = 32
+    width: int = 256
+    layers: int = 4
     latent_noise: float = 0.1  # of a latent's unit deviation: what the diffusion model gets wrong should not show
     scale_weight: float = 0.01
 
@@ -28,36 +30,54 @@ class AutoencoderSettings(StageSettings):
 
 
 class AutoencoderStage(Stage):
-    """L1 reconstruction; each latent channel is held at mean 0 and deviation 1, and gets a little noise."""
+    """L1 and L2 reconstruction; the encoder starts as the patches' principal components, whitened.
+
+    Each latent channel is held at mean 0 and deviation 1, and gets a little noise.
+    """
 
     def __init__(self, settings: AutoencoderSettings) -> None:
         super().__init__()
         self.settings = settings
-        levels = len(settings.encoder_blocks)
-        self.autoencoder = AutoencoderTiny(
-            encoder_block_out_channels=(settings.width,) * levels,
-            decoder_block_out_channels=(settings.width,) * levels,
-            num_encoder_blocks=settings.encoder_blocks,
-            num_decoder_blocks=settings.decoder_blocks,
+        self.autoencoder = PatchAutoencoder(
+            image_size=settings.image_size,
+            patch_size=settings.patch_size,
             latent_channels=settings.latent_channels,
-            scaling_factor=1.0,
-        ).to(memory_format=torch.channels_last)
+            width=settings.width,
+            layers=settings.layers,
+            heads=settings.width // 64,
+            block_out_channels=(0,) * settings.patch_size.bit_length(),
+        )
+
+    @torch.no_grad()
+    def begin(self, batches: Iterable[Batch]) -> None:
+        patches = []
+        for batch in islice(batches, 64):
+            patches.append(self.autoencoder.patches(unit_range(batch.pixels)).flatten(0, 1))
+        x = torch.cat(patches).double()
+        mean = x.mean(0)
+        variance, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
+        count = self.settings.latent_channels
+        whiten = directions[:, -count:].T / variance[-count:, None].clamp_min(1e-8).sqrt()
+        self.autoencoder.encoder.weight.copy_(whiten)
+        self.autoencoder.encoder.bias.copy_(-whiten @ mean)
+        self.autoencoder.pixels.weight.mul_(0.1)
+        self.autoencoder.pixels.bias.copy_(mean)
 
     def forward(self, batch: Batch) -> Losses:
-        images = unit_range(batch.pixels).contiguous(memory_format=torch.channels_last)
-        latents = self.autoencoder.encoder(images)
-        spread, mean = torch.std_mean(latents.float(), dim=(0, 2, 3))
+        images = unit_range(batch.pixels)
+        latents = self.autoencoder.encode(images).latents.float()
+        spread, mean = torch.std_mean(latents, dim=(0, 2, 3))
         scale = mean.square().mean() + (spread - 1).square().mean()
         noisy = latents + self.settings.latent_noise * torch.randn_like(latents) if self.training else latents
-        decoded = self.autoencoder.decoder(noisy).float()
-        error = (decoded - images).abs().mean()
-        loss = error + F.mse_loss(decoded, images) + self.settings.scale_weight * scale
-        return {"loss": loss, "l1": error, "scale": scale, "psnr": psnr(decoded, images).mean()}
+        error = self.autoencoder.decode(noisy).sample.float() - images
+        l1, l2 = error.abs().mean(), error.square().mean()
+        loss = l1 + l2 + self.settings.scale_weight * scale
+        return {"loss": loss, "l1": l1, "psnr": psnr(images + error.detach(), images).mean(), "scale": scale}
 
     def draw(self, batch: Batch) -> Image.Image:
-        images = unit_range(batch.pixels)
-        decoded = self.autoencoder.decoder(self.autoencoder.encoder(images)).float()
-        return side_by_side(to_pil(images[:16]), to_pil(decoded[:16]))
+        images = unit_range(batch.pixels[:16])
+        decoded = self.autoencoder.decode(self.autoencoder.encode(images).latents).sample
+        return side_by_side(to_pil(images), to_pil(decoded))
 
     def export(self, folder: Path) -> None:
         self.autoencoder.save_pretrained(folder)

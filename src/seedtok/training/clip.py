@@ -1,13 +1,15 @@
 """A mini CLIP: its ViT gives the tokenizer's patch features, its text tower the diffusion model's text features."""
 
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
 from seedtok.data.batches import Batch
+from seedtok.data.scenes import caption, scene_stream
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
@@ -26,13 +28,18 @@ class ClipSettings(StageSettings):
     text_layers: int = 3
     head_width: int = 64
     projection: int = 256
+    word_weight: float = 1.0  # of the bag-of-words loss, which finds the icons' names long before contrast does
 
     def build(self) -> "ClipStage":
         return ClipStage(self)
 
 
 class ClipStage(Stage):
-    """Symmetric contrastive loss between pictures and captions, over all ranks with gradient."""
+    """Symmetric contrastive loss between pictures and captions, over all ranks with gradient.
+
+    Beside it the ViT names the caption's words, as a bag weighted by rarity, with a head that is not kept: the
+    superclass loss of Huang et al. 2024.
+    """
 
     def __init__(self, settings: ClipSettings) -> None:
         super().__init__()
@@ -52,19 +59,34 @@ class ClipStage(Stage):
             "projection_dim": settings.projection,
         }  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.projection))
+        self.word_weight = settings.word_weight
+        self.words = nn.Linear(settings.vision_width, len(self.tokenizer))
+        self.rarity: Tensor
+        self.register_buffer("rarity", self._rarity(), persistent=False)
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Normalised image and text embeddings, each (B, projection)."""
+    def _rarity(self) -> Tensor:
+        """Inverse document frequency of each token, so that what names a thing outweighs what every caption has."""
+        captions = [caption(scene) for scene in islice(scene_stream("train", 0), 2000)]
+        counts = torch.ones(len(self.tokenizer))
+        for ids in self.tokenizer(captions).input_ids:
+            counts[list(set(ids))] += 1
+        return torch.log((len(captions) + 1) / counts)
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised image and text embeddings, each (B, projection), and the loss of the bag of words."""
         tokens = self.tokenizer(batch.captions, padding=True, truncation=True, return_tensors="pt")
         tokens = tokens.to(batch.pixels.device)
         vision = self.clip.vision_model(pixel_values=clip_normalize(batch.pixels)).pooler_output
         # EOS doubles as padding, and attention is causal: no mask is needed
         text = self.clip.text_model(input_ids=tokens.input_ids).pooler_output
         image = F.normalize(self.clip.visual_projection(vision).float(), dim=-1)
-        return image, F.normalize(self.clip.text_projection(text).float(), dim=-1)
+        bag = torch.zeros(len(text), len(self.tokenizer), device=text.device).scatter_(1, tokens.input_ids, 1.0)
+        bag = bag * self.rarity
+        naming = F.cross_entropy(self.words(vision).float(), bag / bag.sum(1, keepdim=True))
+        return image, F.normalize(self.clip.text_projection(text).float(), dim=-1), naming
 
     def forward(self, batch: Batch) -> Losses:
-        image, text = self.embed(batch)
+        image, text, naming = self.embed(batch)
         temperature = self.clip.logit_scale.clamp(max=4.6052).exp().reciprocal()
         all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
         loss = contrastive_loss(
@@ -72,7 +94,9 @@ class ClipStage(Stage):
         )
         with torch.no_grad():
             right = (image @ text.T).argmax(1) == torch.arange(len(image), device=image.device)
-        return {"loss": loss, "accuracy": right.float().mean(), "temperature": temperature.detach()}
+        total = loss + self.word_weight * naming
+        accuracy = right.float().mean()
+        return {"loss": total, "contrast": loss, "words": naming, "accuracy": accuracy, "temperature": temperature}
 
     @torch.no_grad()
     def validate(self, batches):

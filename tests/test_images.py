@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtok.data.images import list_images, load_image
+from seedtok.images import list_images, load_image
 from seedtok.data.text import clean_caption
 from seedtok.errors import ImageError
 

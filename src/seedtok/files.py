@@ -1,0 +1,80 @@
+"""Folders written whole or not at all, and the tensors of a checkpoint read strictly."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from seedtok.errors import CheckpointError
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder that takes the place of `folder` when the block ends well, and else goes away.
+
+    Raises CheckpointError when it cannot be written, such as on a full disk.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {folder}: {error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint; raises CheckpointError when it is missing or broken."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"not a checkpoint: {path} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return record
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file; raises CheckpointError when it is missing, truncated or broken."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"not a checkpoint: {path} is missing") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
+
+
+def check_tensors(own: dict[str, Tensor], found: dict[str, Tensor], where: str) -> None:
+    """Raises CheckpointError naming the first tensor that is missing, extra or of another shape."""
+    for problem, names in (("lacks tensor", own.keys() - found.keys()), ("has an extra tensor", found.keys() - own.keys())):
+        if names:
+            raise CheckpointError(f"{where} {problem} {min(names)!r} ({len(names)} in all)")
+    for name, tensor in own.items():
+        if tensor.shape != found[name].shape:
+            raise CheckpointError(
+                f"{where}: tensor {name!r} is {tuple(found[name].shape)}; expected {tuple(tensor.shape)}"
+            )
+
+
+def load_strictly(module: nn.Module, found: dict[str, Tensor], where: str) -> None:
+    """Copies every tensor into a module, in the module's dtype; raises CheckpointError as `check_tensors` does."""
+    own = module.state_dict()
+    check_tensors(own, found, where)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(found[name])

@@ -1,0 +1,115 @@
+"""Section 2.2.1: pictures and texts in one space, by a Q-Former over a frozen ViT.
+
+Causal, this is the first half of SEED; bidirectional, it is the BLIP-2 stage-1 model that SEED starts from and is
+compared with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertTokenizer
+
+from seedtok.errors import CheckpointError
+from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
+from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """Sizes; the defaults are the paper's."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    projection: int = 256
+    max_text_tokens: int = 32
+
+    @classmethod
+    def from_dict(cls, record: dict) -> EmbedderConfig:
+        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that do not exist."""
+        try:
+            return cls(
+                vision=VisionConfig(**record["vision"]),
+                qformer=QFormerConfig(**record["qformer"]),
+                projection=record["projection"],
+                max_text_tokens=record["max_text_tokens"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"not a configuration of an embedder: {error}") from None
+
+
+class ImageTextEmbedder(nn.Module):
+    """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss."""
+
+    def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | None = None):
+        super().__init__()
+        self.config = config
+        self.text_tokenizer = text_tokenizer
+        self.vision = VisionTransformer(config.vision)
+        self.ln_vision = nn.LayerNorm(config.vision.width, eps=1e-5)
+        self.qformer = QFormer(config.qformer)
+        self.vision_projection = nn.Linear(config.qformer.width, config.projection)
+        self.text_projection = nn.Linear(config.qformer.width, config.projection)
+        self.temperature = nn.Parameter(torch.tensor(0.07))
+
+    def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
+        """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""
+        features = self.vision(pixels)
+        normed = F.layer_norm(
+            features.float(), features.shape[-1:], self.ln_vision.weight.float(), self.ln_vision.bias.float(),
+            self.ln_vision.eps,
+        )  # fmt: skip
+        return normed.to(features.dtype)
+
+    def project_queries(self, embeddings: Float[Tensor, "b q d"]) -> Tensor:
+        """Image embeddings of unit length: of the final query (b, projection) when causal, of all (b, q, projection) else."""
+        chosen = embeddings[:, -1] if self.config.qformer.causal else embeddings
+        return F.normalize(self.vision_projection(chosen).float(), dim=-1)
+
+    def embed_texts(self, texts: list[str]) -> Float[Tensor, "b p"]:
+        """Text embeddings of unit length, off the [CLS] token; texts are cut at `max_text_tokens`."""
+        if self.text_tokenizer is None:
+            raise CheckpointError("this checkpoint has no text tokenizer, so it cannot embed texts")
+        tokens = self.text_tokenizer(
+            texts, padding=True, truncation=True, max_length=self.config.max_text_tokens, return_tensors="pt"
+        ).to(self.text_projection.weight.device)
+        states = self.qformer.encode_text(tokens.input_ids, tokens.attention_mask)
+        return F.normalize(self.text_projection(states[:, 0]).float(), dim=-1)
+
+    def similarity(self, images: Tensor, texts: Float[Tensor, "t p"]) -> Float[Tensor, "i t"]:
+        """Cosines of `project_queries` and `embed_texts` outputs: of the final query, or the maximum over queries."""
+        if images.ndim == 2:
+            return images @ texts.T
+        return torch.einsum("iqp,tp->itq", images, texts).amax(-1)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json, model.safetensors and the text tokenizer."""
+        with whole_folder(Path(folder)) as new:
+            record = {"format": "seedtok.embedder", "version": VERSION, **asdict(self.config)}
+            (new / "config.json").write_text(json.dumps(record, indent=1))
+            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
+            if self.text_tokenizer is not None:
+                self.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ImageTextEmbedder:
+        """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
+        folder = Path(folder)
+        record = read_json(folder / "config.json")
+        if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:
+            raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
+        tokenizer = folder / "text_tokenizer"
+        text = BertTokenizer.from_pretrained(str(tokenizer)) if tokenizer.is_dir() else None
+        model = cls(EmbedderConfig.from_dict(record), text)
+        load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
+        return model.eval()

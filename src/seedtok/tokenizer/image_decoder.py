@@ -1,0 +1,66 @@
+"""The frozen diffusion model, through diffusers: captions to text features, generation embeddings to pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from seedtok.errors import CheckpointError
+
+
+class ImageDecoder:
+    """A `StableDiffusionPipeline` that draws from embeddings in place of captions (section 2.2.2)."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline):
+        self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> ImageDecoder:
+        """Loads a Stable Diffusion v1.x folder or hub id, without its safety checker.
+
+        Raises CheckpointError when there is none.
+        """
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                str(folder_or_hub_id), safety_checker=None, requires_safety_checker=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"cannot load an image decoder from {folder_or_hub_id}: {reason}") from None
+        return cls(pipeline)
+
+    @torch.no_grad()
+    def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:
+        """What the pipeline conditions on: the text encoder's last hidden state of captions padded to 77 tokens."""
+        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        tokens = tokenizer(
+            captions, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+        return encoder(tokens.input_ids.to(encoder.device)).last_hidden_state
+
+    @torch.no_grad()
+    def draw(
+        self,
+        embeddings: Float[Tensor, "b t d"],
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> list[Image.Image]:
+        """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2)."""
+        dtype = self.pipeline.unet.dtype
+        nothing = self.text_features([""]).to(dtype).expand(len(embeddings), -1, -1)
+        return self.pipeline(
+            prompt_embeds=embeddings.to(dtype),
+            negative_prompt_embeds=nothing,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            generator=generator,
+        ).images  # type: ignore[union-attr]

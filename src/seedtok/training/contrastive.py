@@ -1,0 +1,90 @@
+"""Stage I (section 2.2.1): the Causal Q-Former learns by image-text contrast on its final embedding.
+
+With `causal` off it is the BLIP-2-style Q-Former (contrast on the best of its queries) that the causal one starts from.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionModel
+
+from seedtok.data.batches import Batch
+from seedtok.data.text import clean_caption
+from seedtok.evaluation.metrics import retrieval_recalls
+from seedtok.files import load_strictly
+from seedtok.tokenizer.causal_qformer import QFormerConfig
+from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
+from seedtok.tokenizer.vision import VisionTransformer
+from seedtok.training.config import StageSettings
+from seedtok.training.distributed import first_row, gather_with_gradient
+from seedtok.training.losses import symmetric_cross_entropy
+from seedtok.training.pixels import clip_normalize
+from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.text import bert_tokenizer
+
+
+class ContrastiveSettings(StageSettings):
+    clip: Path  # a folder of CLIPModel, whose ViT is the frozen image encoder
+    start: Path | None = None  # the bidirectional Q-Former to start from; None: from nothing
+    causal: bool = True
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    queries: int = 32  # paper
+    projection: int = 256  # paper
+    dropout: float = 0.0
+    label_smoothing: float = 0.1  # paper's code
+
+    def build(self) -> "ContrastiveStage":
+        return ContrastiveStage(self)
+
+
+class ContrastiveStage(Stage):
+    """Image-text contrastive loss over all ranks, with gradient."""
+
+    def __init__(self, settings: ContrastiveSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        vision = VisionTransformer.from_clip(CLIPVisionModel.from_pretrained(settings.clip))
+        text_tokenizer = bert_tokenizer()
+        qformer = QFormerConfig(
+            queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,
+            mlp_width=4 * settings.width, encoder_width=vision.config.width, vocab_size=len(text_tokenizer),
+            max_text_positions=64, dropout=settings.dropout, causal=settings.causal,
+        )  # fmt: skip
+        self.embedder = ImageTextEmbedder(
+            EmbedderConfig(vision=vision.config, qformer=qformer, projection=settings.projection), text_tokenizer
+        )
+        if settings.start is None:
+            self.embedder.qformer.copy_text_ffn_to_query()
+        else:
+            before = ImageTextEmbedder.from_pretrained(settings.start)
+            load_strictly(self.embedder, before.state_dict(), str(settings.start))
+        self.embedder.vision = vision.float()
+        freeze(self.embedder.vision)
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        features = self.embedder.patch_features(clip_normalize(batch.pixels))
+        images = self.embedder.project_queries(self.embedder.qformer(features))
+        return images, self.embedder.embed_texts([clean_caption(caption) for caption in batch.captions])
+
+    def forward(self, batch: Batch) -> Losses:
+        images, texts = self.embed(batch)
+        all_images, all_texts = gather_with_gradient(images), gather_with_gradient(texts)
+        temperature = self.embedder.temperature.clamp(0.01, 0.5)
+        to_text = self.embedder.similarity(images, all_texts) / temperature
+        to_image = self.embedder.similarity(all_images, texts).T / temperature
+        loss = symmetric_cross_entropy(to_text, to_image, first_row(images), self.settings.label_smoothing)
+        right = to_text.argmax(1) == torch.arange(len(images), device=loss.device) + first_row(images)
+        return {"loss": loss, "accuracy": right.float().mean(), "temperature": temperature}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        pairs = [self.embed(batch) for batch in batches]
+        images, texts = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        return retrieval_recalls(self.embedder.similarity(images, texts))
+
+    def export(self, folder: Path) -> None:
+        self.embedder.save_pretrained(folder)

@@ -1,0 +1,131 @@
+"""Stage II (section 2.2.2): the codebook, and what turns codes back into causal embeddings and text features."""
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from seedtok.data.batches import Batch
+from seedtok.evaluation.metrics import retrieval_recalls
+from seedtok.tokenizer.code_decoder import CodeDecoderConfig
+from seedtok.tokenizer.codebook import CodebookConfig, codebook_usage
+from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.image_decoder import ImageDecoder
+from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
+from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.training.config import StageSettings
+from seedtok.training.losses import cosine_loss
+from seedtok.training.pictures import side_by_side, to_pil
+from seedtok.training.pixels import clip_normalize, unit_range
+from seedtok.training.stage import Losses, Stage, freeze
+
+
+class QuantizationSettings(StageSettings):
+    embedder: Path  # stage I's result
+    image_decoder: Path  # a StableDiffusionPipeline folder
+    codebook_size: int = 8192  # paper
+    codebook_dim: int = 32  # paper
+    beta: float = 0.25  # paper's code
+    legacy: bool = True  # paper's code
+    normalize: bool = False
+    ema_decay: float | None = None
+    restart_after: int | None = None
+    kmeans_batches: int = 0  # of data that the codebook is initialised from; 0: the paper's uniform initialisation
+    decoder_layers: int = 4  # paper
+    reverse_layers: int = 4  # paper
+    dropout: float = 0.0
+    vq_weight: float = 5.0  # the successor's
+    embedding_weight: float = 2.0  # the successor's
+    text_weight: float = 0.5  # the successor's
+    sample_steps: int = 20
+    guidance_scale: float = 3.0
+
+    def build(self) -> "QuantizationStage":
+        return QuantizationStage(self)
+
+
+class QuantizationStage(Stage):
+    """Codebook loss, cosine to the causal embeddings, and squared error to the caption's text features.
+
+    The target is the canonical caption's features: those of a random wording would be learnt as their average.
+    """
+
+    def __init__(self, settings: QuantizationSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        before = ImageTextEmbedder.from_pretrained(settings.embedder)
+        decoder = ImageDecoder.from_pretrained(settings.image_decoder)
+        width, heads = before.config.qformer.width, before.config.qformer.heads
+        codebook = CodebookConfig(
+            settings.codebook_size, settings.codebook_dim, settings.beta, settings.legacy, settings.normalize,
+            settings.ema_decay, settings.restart_after,
+        )  # fmt: skip
+        config = SeedConfig(
+            embedder=before.config,
+            codebook=codebook,
+            code_decoder=CodeDecoderConfig(before.config.qformer.queries, width, settings.decoder_layers, heads),
+            reverse_qformer=ReverseQFormerConfig(
+                queries=decoder.pipeline.tokenizer.model_max_length, width=width, layers=settings.reverse_layers,
+                heads=heads, mlp_width=4 * width, encoder_width=width, dropout=settings.dropout,
+                output_width=decoder.pipeline.text_encoder.config.hidden_size,
+            ),
+            image_decoder=str(settings.image_decoder),
+            num_inference_steps=settings.sample_steps,
+            guidance_scale=settings.guidance_scale,
+        )  # fmt: skip
+        self.seed = SeedTokenizer(config, before.text_tokenizer)
+        self.seed.embedder.load_state_dict(before.state_dict())
+        freeze(self.seed.embedder)
+        self.decoder = decoder
+        self.text_encoder = freeze(decoder.pipeline.text_encoder)
+
+    @torch.no_grad()
+    def begin(self, batches: Iterable[Batch]) -> None:
+        if self.settings.kmeans_batches:
+            count = self.settings.kmeans_batches
+            embeddings = (self.seed.causal_embeddings(clip_normalize(b.pixels)) for b in islice(batches, count))
+            samples = torch.cat([self.seed.encode_head(e).flatten(0, 1) for e in embeddings])
+            self.seed.codebook.initialise(samples)
+
+    def forward(self, batch: Batch) -> Losses:
+        s = self.settings
+        with torch.no_grad():
+            embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
+            target = self.decoder.text_features(batch.canonical).float()
+        quantized = self.seed.quantize(embeddings)
+        cosine = cosine_loss(self.seed.reconstructed_embeddings(quantized.vectors).float(), embeddings.float())
+        text = F.mse_loss(self.seed.generation_embeddings(quantized.vectors).float(), target)
+        loss = s.vq_weight * quantized.loss + s.embedding_weight * cosine + s.text_weight * text
+        return {"loss": loss, "vq": quantized.loss, "cosine": cosine, "text": text}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        batches = list(batches)
+        numbers = super().validate(batches)
+        counts = torch.zeros(self.settings.codebook_size)
+        images: list[Tensor] = []
+        texts: list[Tensor] = []
+        for batch in batches:
+            quantized = self.seed.quantize(self.seed.causal_embeddings(clip_normalize(batch.pixels)))
+            counts += torch.bincount(quantized.codes.flatten().cpu(), minlength=len(counts))
+            images.append(self.seed.embedder.project_queries(self.seed.reconstructed_embeddings(quantized.vectors)))
+            texts.append(self.seed.embed_texts(batch.captions))
+        usage = codebook_usage(counts)
+        recalls = retrieval_recalls(torch.cat(images) @ torch.cat(texts).T)
+        return numbers | {"codes_used": usage.used, "perplexity": usage.perplexity, "r_mean": recalls["r_mean"]}
+
+    def draw(self, batch: Batch) -> Image.Image:
+        pixels = batch.pixels[:16]
+        vectors = self.seed.quantize(self.seed.causal_embeddings(clip_normalize(pixels))).vectors
+        pictures = self.decoder.draw(
+            self.seed.generation_embeddings(vectors), self.settings.sample_steps, self.settings.guidance_scale,
+            torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        return side_by_side(to_pil(unit_range(pixels)), pictures)
+
+    def export(self, folder: Path) -> None:
+        self.seed.save_pretrained(folder)
