@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
+from seedtok.data.shards import Sample, ShardSamples
+from seedtok.data.text import clean_caption
+from seedtok.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -69,5 +74,36 @@ def shard_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Endless batches of a folder of WebDataset shards, stretched to size x size, captions cleaned."""
-    raise NotImplementedError
+    """Endless batches of a folder of WebDataset shards, stretched to size x size, captions cleaned.
+
+    `start` counts samples over all ranks. A batch all of whose samples are scenes has these as `scenes`, and their
+    canonical wordings; else the canonical wordings are the captions. Raises DataError as `ShardSamples` does.
+    """
+    samples = ShardSamples(shards, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+    if start % world_size:
+        raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
+    return _shard_batches(iter(samples.skip(start // world_size)), batch_size, size)
+
+
+def _shard_batches(samples: Iterator[Sample], batch_size: int, size: int) -> Iterator[Batch]:
+    while True:
+        batch = list(islice(samples, batch_size))
+        pictures = [sample.image for sample in batch]
+        squares = [im if im.size == (size, size) else im.resize((size, size), Image.Resampling.BICUBIC) for im in pictures]
+        pixels = torch.from_numpy(np.stack([np.asarray(im) for im in squares])).permute(0, 3, 1, 2)
+        captions = [clean_caption(sample.caption) for sample in batch]
+        scenes = [_scene(sample) for sample in batch]
+        known = [scene for scene in scenes if scene is not None]
+        if len(known) == len(batch):
+            yield Batch(pixels, captions, [caption(scene) for scene in known], known)
+        else:
+            yield Batch(pixels, captions, captions)
+
+
+def _scene(sample: Sample) -> Scene | None:
+    """The scene that `write_scene_shards` stored; None for anything else."""
+    record = sample.metadata.get("scene")
+    try:
+        return None if record is None else Scene.from_json(record)
+    except (KeyError, TypeError, IndexError):
+        return None  # somebody's own field of that name

@@ -18,6 +18,8 @@ class ImageDecoder:
 
     def __init__(self, pipeline: StableDiffusionPipeline):
         self.pipeline = pipeline
+        # a CPU with bfloat16 instructions draws twice as fast in it, from float32 latents
+        self.fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.requires_grad_(False).eval()
@@ -57,10 +59,12 @@ class ImageDecoder:
         """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2)."""
         dtype = self.pipeline.unet.dtype
         nothing = self.text_features([""]).to(dtype).expand(len(embeddings), -1, -1)
-        return self.pipeline(
-            prompt_embeds=embeddings.to(dtype),
-            negative_prompt_embeds=nothing,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            generator=generator,
-        ).images  # type: ignore[union-attr]
+        device = self.pipeline.unet.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.fast and device.type == "cpu"):
+            return self.pipeline(
+                prompt_embeds=embeddings.to(dtype),
+                negative_prompt_embeds=nothing,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=generator,
+            ).images  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """A mini CLIP: its ViT gives the tokenizer's patch features, its text tower the diffusion model's text features."""
 
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import contrastive_loss
 from seedtok.training.pixels import clip_normalize
-from seedtok.training.stage import Losses, Stage
+from seedtok.training.stage import Losses, Stage, full_precision
 from seedtok.training.text import clip_tokenizer
 
 
@@ -28,6 +29,7 @@ class ClipSettings(StageSettings):
     text_layers: int = 3
     head_width: int = 64
     projection: int = 256
+    start: Path | None = None  # a CLIPModel of these sizes to go on from
     word_weight: float = 1.0  # of the bag-of-words loss, which finds the icons' names long before contrast does
 
     def build(self) -> "ClipStage":
@@ -59,6 +61,11 @@ class ClipStage(Stage):
             "projection_dim": settings.projection,
         }  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.projection))
+        if settings.start is None:
+            # at transformers' 0.02 the positions drown in the patches, and places are never learnt
+            nn.init.normal_(self.clip.vision_model.embeddings.position_embedding.weight, std=0.5)
+        else:
+            self.clip.load_state_dict(CLIPModel.from_pretrained(settings.start).state_dict())
         self.word_weight = settings.word_weight
         self.words = nn.Linear(settings.vision_width, len(self.tokenizer))
         self.rarity: Tensor
@@ -89,20 +96,22 @@ class ClipStage(Stage):
         image, text, naming = self.embed(batch)
         temperature = self.clip.logit_scale.clamp(max=4.6052).exp().reciprocal()
         all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
-        loss = contrastive_loss(
-            image, text, all_image, all_text, temperature, offset=first_row(image), label_smoothing=0.0
-        )
-        with torch.no_grad():
+        with full_precision(image):
+            loss = contrastive_loss(
+                image, text, all_image, all_text, temperature, offset=first_row(image), label_smoothing=0.0
+            )
+        with torch.no_grad(), full_precision(image):
             right = (image @ text.T).argmax(1) == torch.arange(len(image), device=image.device)
         total = loss + self.word_weight * naming
         accuracy = right.float().mean()
         return {"loss": total, "contrast": loss, "words": naming, "accuracy": accuracy, "temperature": temperature}
 
     @torch.no_grad()
-    def validate(self, batches):
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         pairs = [self.embed(batch) for batch in batches]
         images, texts = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
-        return retrieval_recalls(images @ texts.T)
+        with full_precision(images):
+            return retrieval_recalls(images @ texts.T)
 
     def export(self, folder: Path) -> None:
         self.clip.save_pretrained(folder)

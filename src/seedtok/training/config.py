@@ -16,7 +16,7 @@ from seedtok.training.stage import Stage
 class Settings(BaseModel):
     """A frozen group of fields; an unknown one is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StageSettings(Settings, ABC):
@@ -31,14 +31,14 @@ class Data(Settings):
 
     shards: Path | None = None
     size: int = 128  # pixels a side
-    group: int = Field(1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
+    group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
 
 
 class Optimization(Settings):
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # a rank and micro-batch
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     lr: float = Field(gt=0)
     min_lr: float = 0.0
     warmup_steps: int = 100
@@ -55,11 +55,11 @@ class RunConfig(Settings):
     optimization: Optimization
     precision: Literal["bf16", "fp16", "no"] = "bf16"
     seed: int = 0
-    log_every: int = Field(20, ge=1)
-    validate_every: int = Field(500, ge=1)
-    validate_batches: int = Field(4, ge=1)
-    checkpoint_every: int = Field(500, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(default=20, ge=1)
+    validate_every: int = Field(default=500, ge=1)
+    validate_batches: int = Field(default=4, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
 
 
 def _override(settings: Settings, path: Sequence[str], text: str, whole: str) -> Settings:

@@ -21,7 +21,7 @@ from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import symmetric_cross_entropy
 from seedtok.training.pixels import clip_normalize
-from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.stage import Losses, Stage, freeze, full_precision
 from seedtok.training.text import bert_tokenizer
 
 
@@ -74,8 +74,9 @@ class ContrastiveStage(Stage):
         images, texts = self.embed(batch)
         all_images, all_texts = gather_with_gradient(images), gather_with_gradient(texts)
         temperature = self.embedder.temperature.clamp(0.01, 0.5)
-        to_text = self.embedder.similarity(images, all_texts) / temperature
-        to_image = self.embedder.similarity(all_images, texts).T / temperature
+        with full_precision(images):
+            to_text = self.embedder.similarity(images, all_texts) / temperature
+            to_image = self.embedder.similarity(all_images, texts).T / temperature
         loss = symmetric_cross_entropy(to_text, to_image, first_row(images), self.settings.label_smoothing)
         right = to_text.argmax(1) == torch.arange(len(images), device=loss.device) + first_row(images)
         return {"loss": loss, "accuracy": right.float().mean(), "temperature": temperature}
@@ -84,7 +85,8 @@ class ContrastiveStage(Stage):
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         pairs = [self.embed(batch) for batch in batches]
         images, texts = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
-        return retrieval_recalls(self.embedder.similarity(images, texts))
+        with full_precision(images):
+            return retrieval_recalls(self.embedder.similarity(images, texts))
 
     def export(self, folder: Path) -> None:
         self.embedder.save_pretrained(folder)

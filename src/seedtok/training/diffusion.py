@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
+from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.training.config import StageSettings
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import unit_range
@@ -18,7 +19,7 @@ from seedtok.training.stage import Losses, Stage, freeze
 
 class DiffusionSettings(StageSettings):
     clip: Path  # a folder of CLIPModel with its tokenizer
-    autoencoder: Path  # a folder of AutoencoderTiny
+    autoencoder: Path  # a folder of PatchAutoencoder
     widths: tuple[int, ...] = (256,)
     transformer_layers: int = 1
     head_width: int = 64
@@ -38,12 +39,11 @@ class DiffusionStage(Stage):
         self.settings = settings
         self.tokenizer = CLIPTokenizer.from_pretrained(settings.clip)
         self.text_encoder = freeze(CLIPTextModel.from_pretrained(settings.clip))
-        self.autoencoder = freeze(AutoencoderTiny.from_pretrained(settings.autoencoder))
-        self.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.autoencoder = freeze(PatchAutoencoder.from_pretrained(settings.autoencoder))
         config = self.autoencoder.config
         depth = len(settings.widths)
         self.unet = UNet2DConditionModel(
-            sample_size=128 // 2 ** (len(config.encoder_block_out_channels) - 1),
+            sample_size=config.image_size // config.patch_size,
             in_channels=config.latent_channels,
             out_channels=config.latent_channels,
             block_out_channels=settings.widths,
@@ -58,7 +58,7 @@ class DiffusionStage(Stage):
         self.scheduler = DDIMScheduler(
             num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
             prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
-            clip_sample=False, set_alpha_to_one=True, steps_offset=0,
+            clip_sample=False, set_alpha_to_one=True, steps_offset=1,
         )  # fmt: skip
 
     def text_features(self, captions: list[str]) -> Tensor:
@@ -70,8 +70,7 @@ class DiffusionStage(Stage):
         with torch.no_grad():
             drop = torch.rand(len(batch.captions)) < self.settings.caption_dropout
             features = self.text_features(["" if d else c for c, d in zip(batch.captions, drop, strict=True)])
-            images = unit_range(batch.pixels).contiguous(memory_format=torch.channels_last)
-            latents = self.autoencoder.encode(images).latents.float()
+            latents = self.autoencoder.encode(unit_range(batch.pixels)).latents.float()
         noise = torch.randn_like(latents)
         steps = torch.randint(0, 1000, (len(latents),), device=latents.device)
         noisy = self.scheduler.add_noise(latents, noise, steps)  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seedtok.data.batches import Batch, scene_batches, shard_batches
 from seedtok.data.scenes import Split
-from seedtok.errors import ConfigError
+from seedtok.errors import CheckpointError, ConfigError
+from seedtok.files import check_tensors
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
@@ -64,6 +65,12 @@ class Ema:
         averages = list(self.average.values())
         torch._foreach_lerp_(averages, [p.detach().float() for p in self.parameters.values()], 1 - decay)
 
+    def load(self, average: dict[str, Tensor]) -> None:
+        """Restores `average`; raises CheckpointError when it is of other parameters."""
+        check_tensors(self.average, average, "the checkpoint's moving average")
+        for name, value in average.items():
+            self.average[name].copy_(value)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within, the module holds the averaged parameters."""
@@ -100,10 +107,21 @@ class _Log:
     def __init__(self, out: Path, first_step: int) -> None:
         self.path = out / "log.jsonl"
         if self.path.exists():  # forget what came after the checkpoint that the run goes on from
-            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] < first_step]
-            self.path.write_text("".join(line + "\n" for line in lines))
-        self.board = SummaryWriter(str(out / "tensorboard"))
+            lines = [line for line in self.path.read_text().splitlines() if self._is_before(line, first_step)]
+            new = self.path.with_suffix(".new")
+            new.write_text("".join(line + "\n" for line in lines))
+            new.replace(self.path)
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step or None)
         self.console = Console(stderr=True)
+
+    @staticmethod
+    def _is_before(line: str, first_step: int) -> bool:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the run was killed while it wrote this line
+            return False
+        # training step n is what happens from n to n + 1; validation n is what holds at n
+        return record["step"] < first_step + (record["kind"] == "validation" and first_step > 0)
 
     def write(self, step: int, numbers: dict[str, float], kind: str) -> None:
         with self.path.open("a") as file:
@@ -116,7 +134,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     """Runs a recipe; returns OUT/final, the folder in the format its users load.
 
     Raises ConfigError when OUT already holds a run and `resume` is false; CheckpointError when there is nothing to
-    resume or the checkpoint cannot be read.
+    resume or the checkpoint cannot be read; FloatingPointError when the loss is no longer a number.
     """
     optimization = config.optimization
     accelerator = Accelerator(
@@ -126,26 +144,26 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     if not resume and list_checkpoints(out):
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
     resumed = load_checkpoint(out) if resume else None
-    first = resumed[1]["state"]["step"] if resumed else 0
+    first = _part(resumed[1], "state")["step"] if resumed else 0
+    if first > optimization.steps:
+        raise ConfigError(f"{out} is at step {first} already: ask for more than {optimization.steps} steps")
     rank, world = accelerator.process_index, accelerator.num_processes
 
     torch.manual_seed(config.seed)
-    stage = config.stage.build()
+    stage = config.stage.build().to(accelerator.device)
     if resumed:
-        stage.load_own_state(resumed[0]["stage"])
+        stage.load_own_state(_part(resumed[0], "stage"))
     else:
-        stage.to(accelerator.device)
         stage.begin(b.to(accelerator.device) for b in batches(config, "train", 0, 0, 1))
     optimizer = torch.optim.AdamW(
         decay_groups(stage, optimization.weight_decay), lr=optimization.lr, betas=optimization.betas
     )
     if resumed:
-        load_optimizer_state(optimizer, stage, resumed[0]["optimizer"])
+        load_optimizer_state(optimizer, stage, _part(resumed[0], "optimizer"))
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
     ema = Ema(stage, optimization.ema_decay) if optimization.ema_decay else None
     if ema and resumed:
-        for name, value in resumed[0]["ema"].items():
-            ema.average[name].copy_(value)
+        ema.load(_part(resumed[0], "ema"))
 
     out.mkdir(parents=True, exist_ok=True)
     log = _Log(out, first) if accelerator.is_main_process else None
@@ -197,7 +215,10 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
                 with accelerator.accumulate(wrapped):
                     losses = wrapped(batch)
                     if not torch.isfinite(losses["loss"]):
-                        raise FloatingPointError(f"the loss is {float(losses['loss'])} at step {step}")
+                        raise FloatingPointError(
+                            f"the loss is {losses['loss'].item()} at step {step}: lower optimization.lr or set "
+                            f"optimization.max_grad_norm, and --resume from the last checkpoint under {out}"
+                        )
                     accelerator.backward(losses["loss"])
                     if accelerator.sync_gradients and optimization.max_grad_norm:
                         accelerator.clip_grad_norm_(stage.parameters(), optimization.max_grad_norm)
@@ -217,10 +238,10 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
                 if not log.console.is_terminal:
                     log.console.print(f"step {done}/{optimization.steps} {rate} {_words(numbers)}")
             progress.update(task, completed=done)
+            if done % config.validate_every == 0 or done == optimization.steps:
+                validate(done)  # before the checkpoint, so that a run killed between them validates again
             if done % config.checkpoint_every == 0 and done < optimization.steps:
                 checkpoint(done)
-            if done % config.validate_every == 0 or done == optimization.steps:
-                validate(done)
     checkpoint(optimization.steps)
     final = out / "final"
     if accelerator.is_main_process:
@@ -231,6 +252,12 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
         log.board.close()
     accelerator.end_training()
     return final
+
+
+def _part(checkpoint: dict[str, Any], name: str) -> Any:
+    if name not in checkpoint:
+        raise CheckpointError(f"the checkpoint has no {name!r}: it is not complete, or of a run without one")
+    return checkpoint[name]
 
 
 def _words(numbers: dict[str, float]) -> str:

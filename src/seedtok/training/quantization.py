@@ -21,7 +21,7 @@ from seedtok.training.config import StageSettings
 from seedtok.training.losses import cosine_loss
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import clip_normalize, unit_range
-from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.stage import Losses, Stage, freeze, full_precision
 
 
 class QuantizationSettings(StageSettings):
@@ -115,16 +115,21 @@ class QuantizationStage(Stage):
             images.append(self.seed.embedder.project_queries(self.seed.reconstructed_embeddings(quantized.vectors)))
             texts.append(self.seed.embed_texts(batch.captions))
         usage = codebook_usage(counts)
-        recalls = retrieval_recalls(torch.cat(images) @ torch.cat(texts).T)
-        return numbers | {"codes_used": usage.used, "perplexity": usage.perplexity, "r_mean": recalls["r_mean"]}
+        with full_precision(images[0]):
+            recalls = retrieval_recalls(self.seed.embedder.similarity(torch.cat(images), torch.cat(texts)))
+        used = {"codes_used": usage.used, "perplexity": usage.perplexity}
+        return numbers | used | {"r_mean": recalls["r_mean"]}
 
     def draw(self, batch: Batch) -> Image.Image:
         pixels = batch.pixels[:16]
         vectors = self.seed.quantize(self.seed.causal_embeddings(clip_normalize(pixels))).vectors
+        self.decoder.pipeline.to(pixels.device)  # it is no part of the stage, so nothing else moved it
         pictures = self.decoder.draw(
-            self.seed.generation_embeddings(vectors), self.settings.sample_steps, self.settings.guidance_scale,
+            self.seed.generation_embeddings(vectors),
+            self.settings.sample_steps,
+            self.settings.guidance_scale,
             torch.Generator().manual_seed(0),
-        )  # fmt: skip
+        )
         return side_by_side(to_pil(unit_range(pixels)), pictures)
 
     def export(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seedtok.data.batches import Batch
+from seedtok.files import check_tensors
 
 Losses = dict[str, Tensor]
 
@@ -19,6 +20,11 @@ def freeze(module: nn.Module) -> nn.Module:
     module.eval()
     module.seedtok_frozen = True  # type: ignore[assignment]
     return module
+
+
+def full_precision(features: Tensor) -> torch.autocast:
+    """Within, products are in the operands' own type: a cosine in bfloat16 is too coarse to rank or sharpen."""
+    return torch.autocast(features.device.type, enabled=False)
 
 
 class Stage(nn.Module, ABC):
@@ -39,7 +45,7 @@ class Stage(nn.Module, ABC):
         return self
 
     def begin(self, batches: Iterable[Batch]) -> None:
-        """Called once before the first step of a new run, with training batches: data-dependent initialisation."""
+        """Called once, before the first step of a new run: initialisation from training batches."""
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -51,7 +57,7 @@ class Stage(nn.Module, ABC):
         return {name: sum(values) / len(values) for name, values in totals.items()}
 
     def draw(self, batch: Batch) -> Any:
-        """A PIL picture that shows what has been learnt so far, from held-out samples; None when there is none."""
+        """A PIL picture that shows what has been learnt so far, from held-out samples; None for no picture."""
         return None
 
     def own_state(self) -> dict[str, Tensor]:
@@ -62,16 +68,10 @@ class Stage(nn.Module, ABC):
     def load_own_state(self, state: dict[str, Tensor]) -> None:
         """Restores `own_state`, strictly.
 
-        Raises ValueError naming the first tensor that is missing, extra or of another shape.
+        Raises CheckpointError naming the first tensor that is missing, extra or of another shape.
         """
         own = self.own_state()
-        if odd := sorted(own.keys() ^ state.keys()):
-            raise ValueError(f"checkpoint does not fit the stage: tensor {odd[0]!r} is in one and not in the other")
+        check_tensors(own, state, "the checkpoint of this run")
         with torch.no_grad():
             for name, tensor in own.items():
-                if tensor.shape != state[name].shape:
-                    raise ValueError(
-                        f"checkpoint does not fit the stage: {name!r} is {tuple(state[name].shape)}, "
-                        f"not {tuple(tensor.shape)}"
-                    )
                 tensor.copy_(state[name])

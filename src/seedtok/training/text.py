@@ -1,5 +1,6 @@
 """The mini world's text tokenizers, in transformers' formats, built from its captions alone."""
 
+import json
 from itertools import islice
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -24,12 +25,11 @@ def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
     plain.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     words = scene_words()
-    trainer = trainers.BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
+    )
     plain.train_from_iterator(words, trainer)
-    learnt = plain.to_str()
-    import json
-
-    model = json.loads(learnt)["model"]
+    model = json.loads(plain.to_str())["model"]
     merges = [tuple(m) for m in model["merges"]]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = [*letters, *(letter + "</w>" for letter in letters)]

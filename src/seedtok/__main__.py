@@ -1,0 +1,6 @@
+"""`python -m seedtok`."""
+
+from seedtok.cli import main
+
+if __name__ == "__main__":
+    main()

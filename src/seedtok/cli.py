@@ -1,0 +1,182 @@
+"""The command line: one function a command, over the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from typer.core import TyperGroup
+
+from seedtok import __version__, cli_data, cli_evaluate, cli_pictures
+from seedtok.cli_support import fail, load_tokenizer, out, quiet, say
+from seedtok.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from seedtok.training.config import RunConfig
+
+
+class _Commands(TyperGroup):
+    """What a user can mend is told in one line, with exit code 2; an interrupted command exits with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except (ValueError, OSError, FloatingPointError) as error:
+            fail(error)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Pictures as 32 causal, discrete codes, and back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"seedtok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None: ...
+
+
+for command in (cli_pictures.encode, cli_pictures.decode, cli_pictures.reconstruct, cli_pictures.imagine):
+    app.command()(command)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Such as mini.stage1.", show_default=False)] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimization.lr=1e-4.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
+) -> None:
+    """Train one part of the tokenizer by a recipe."""
+    quiet()
+    recipes = _recipes()
+    if show:
+        table = Table("recipe", "what it trains", box=None, pad_edge=False)
+        for name, function in recipes.items():
+            table.add_row(name, (function.__doc__ or "").strip().split("\n")[0])
+        out.print(table)
+        return
+    if recipe is None or folder is None:
+        raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
+    if recipe not in recipes:
+        from difflib import get_close_matches
+
+        near = get_close_matches(recipe, recipes, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(recipes)}"
+        raise ConfigError(f"unknown recipe {recipe!r}; {hint}")
+    from seedtok.training.config import with_overrides
+    from seedtok.training.loop import train as run
+
+    final = run(with_overrides(recipes[recipe](), overrides or []), folder, resume)
+    say(f"trained: {final}")
+
+
+app.add_typer(cli_evaluate.app, name="evaluate")
+app.add_typer(cli_data.app, name="data")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="'mini', a checkpoint folder, or a hub id.")] = "mini",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+) -> None:
+    """Show the sizes and the parameters of a checkpoint."""
+    tokenizer = load_tokenizer(model)
+    from seedtok.tokenizer.seed import resolve
+
+    config = tokenizer.config
+    parts: dict[str, nn.Module] = {}
+    for name, part in tokenizer.named_children():
+        children = dict(part.named_children()) if name == "embedder" else {}
+        parts |= {f"{name}.{child}": module for child, module in children.items()} or {name: part}
+    beside = resolve(model) / config.image_decoder
+    if beside.is_dir() or Path(config.image_decoder).is_dir():  # one on a hub is not downloaded to be counted
+        pipeline = tokenizer.image_decoder.pipeline
+        parts |= {
+            f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")
+        }
+    rows = {
+        name: {
+            "parameters": sum(p.numel() for p in part.parameters()),
+            "bytes": sum(t.numel() * t.element_size() for t in part.state_dict().values()),
+        }
+        for name, part in parts.items()
+    }
+    sizes = {
+        "image_size": config.embedder.vision.image_size,
+        "codes": config.embedder.qformer.queries,
+        "codebook_size": config.codebook.size,
+        "codebook_dim": config.codebook.dim,
+        "image_decoder": config.image_decoder,
+    }
+    total = {key: sum(row[key] for row in rows.values()) for key in ("parameters", "bytes")}
+    if as_json:
+        print(json.dumps({"model": model, **sizes, **total, "parts": rows}))
+        return
+    for name, value in sizes.items():
+        say(f"{name.replace('_', ' ')}: {value}")
+    table = Table("part", "parameters", "MB")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in (rows | {"total": total}).items():
+        table.add_row(name, f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}")
+    out.print(table)
+
+
+app.command()(cli_pictures.demo)
+
+
+def _recipes() -> dict[str, Callable[[], RunConfig]]:
+    """The public functions of the recipe modules, as MODULE.FUNCTION."""
+    from importlib import import_module
+    from importlib.util import find_spec
+    from inspect import isfunction
+
+    found: dict[str, Callable[[], RunConfig]] = {}
+    for name in ("mini", "paper"):
+        if find_spec(f"seedtok.recipes.{name}") is None:
+            continue
+        module = import_module(f"seedtok.recipes.{name}")
+        for key, value in vars(module).items():
+            if isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_"):
+                found[f"{name}.{key}"] = value
+    return found
+
+
+def main() -> None:
+    """The `seedtok` command."""
+    app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere

@@ -1,0 +1,120 @@
+"""What the commands read: pictures, of which some may be bad, and codes, of which none may be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from seedtok.cli_support import err, fail
+from seedtok.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from seedtok.tokenizer.seed import SeedTokenizer
+
+# ---------------------------------------------------------------- pictures in
+
+
+def list_pictures(images: list[Path], bad: list[ImageError]) -> list[Path]:
+    """The images of all arguments; what is missing or empty goes to `bad`, and is raised when it is alone."""
+    from seedtok.images import list_images
+
+    paths: dict[Path, None] = {}
+    for given in images:
+        try:
+            paths |= dict.fromkeys(list_images(given))
+        except ImageError as error:
+            bad.append(error)
+    if not paths:
+        _nothing_left(bad)
+    return list(paths)
+
+
+def encoded(
+    tokenizer: SeedTokenizer,
+    paths: list[Path],
+    batch_size: int,
+    bad: list[ImageError],
+    done: Callable[[int], None],
+) -> Iterator[tuple[list[Path], torch.Tensor]]:
+    """Batches of paths with their codes (B, 32); of a picture only what the ViT sees stays in memory."""
+    import torch
+
+    names: list[Path] = []
+    pixels: list[torch.Tensor] = []
+    any_read = False
+    for number, path in enumerate(paths, start=1):
+        try:
+            pixels.append(tokenizer.pixels(path))
+            names.append(path)
+        except ImageError as error:
+            bad.append(error)
+        if names and (len(names) == batch_size or number == len(paths)):
+            with torch.no_grad():
+                yield names, tokenizer.quantize(tokenizer.causal_embeddings(torch.cat(pixels))).codes
+            names, pixels, any_read = [], [], True
+            done(number)
+    if not any_read:
+        _nothing_left(bad)
+
+
+def _nothing_left(bad: list[ImageError]) -> None:
+    if len(bad) == 1:
+        raise bad[0]
+    raise ImageError(f"none of {len(bad)} inputs is an image; the first: {bad[0]}")
+
+
+def report(bad: list[ImageError]) -> None:
+    """Names what was skipped, and ends the command with 1 if anything was."""
+    if bad:
+        for error in bad:
+            err.print(f"skipped: {error}", soft_wrap=True, markup=False)
+        fail(f"{len(bad)} skipped; the others are done")
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- codes in
+
+Row = tuple[str, str, list[int]]  # where it stands, the picture's name, codes
+
+
+def typed_codes(text: str) -> list[Row]:
+    try:
+        return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()])]
+    except ValueError:
+        raise DataError(f"--codes: expected integers, not {text!r}") from None
+
+
+def codes_of_lines(file: Path) -> list[Row]:
+    is_stdin = str(file) == "-"
+    name = "stdin" if is_stdin else str(file)
+    try:
+        text = sys.stdin.read() if is_stdin else file.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: not UTF-8 text; expected what `seedtok encode --json` prints") from None
+    lines = [(f"{name}, line {n}", line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise DataError(f"{name}: empty; expected what `seedtok encode --json` prints")
+    return [_row(where, line) for where, line in lines]
+
+
+def _row(where: str, line: str) -> Row:
+    try:
+        record: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DataError(f'{where}: not JSON; expected {{"image": path, "codes": [integers]}}') from None
+    if not isinstance(record, dict) or not isinstance(record.get("codes"), list):
+        raise DataError(f'{where}: expected {{"image": path, "codes": [integers]}}')
+    codes = record["codes"]
+    if not all(type(code) is int for code in codes):
+        raise DataError(f"{where}: codes are integers")
+    name = record.get("image", "picture.png")
+    if not isinstance(name, str):
+        raise DataError(f"{where}: the image is a path, not {json.dumps(name)}")
+    return where, name, codes

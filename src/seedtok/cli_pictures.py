@@ -1,0 +1,200 @@
+"""The commands that see and draw pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seedtok.cli_inputs import codes_of_lines, encoded, list_pictures, report, typed_codes
+from seedtok.cli_support import (
+    check_picture_name,
+    generators,
+    load_tokenizer,
+    progress,
+    say,
+    targets,
+    write_picture,
+)
+from seedtok.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from seedtok.tokenizer.seed import SeedTokenizer
+
+
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; the checkpoint's own unless given.")]
+Guidance = Annotated[
+    float | None, typer.Option(min=0, help="Classifier-free guidance; the checkpoint's own unless given.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the noise that a drawing starts from.")]
+BatchSize = Annotated[int, typer.Option(min=1)]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS...", show_default=False)]
+Folder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="A folder for the PNGs.", show_default=False)
+]
+
+
+def encode(
+    images: Images,
+    model: Model = "mini",
+    as_json: Annotated[
+        bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')
+    ] = False,
+    batch_size: BatchSize = 32,
+    dtype: Annotated[Dtype, typer.Option(help="What the networks compute in.")] = Dtype.float32,
+) -> None:
+    """See pictures as codes, one line each."""
+    bad: list[ImageError] = []
+    paths = list_pictures(images, bad)
+    tokenizer = load_tokenizer(model, dtype.value)
+    with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
+        for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
+            for name, row in zip(names, codes.tolist(), strict=True):
+                line = json.dumps({"image": str(name), "codes": row})
+                print(line if as_json else f"{name}\t{' '.join(map(str, row))}")
+            sys.stdout.flush()
+    report(bad)
+
+
+def decode(
+    out: Folder,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE|-]", help="What `encode --json` prints.")
+    ] = None,
+    codes: Annotated[str | None, typer.Option(help="One picture's codes, in place of FILE.")] = None,
+    model: Model = "mini",
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Draw pictures from codes."""
+    if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
+        raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
+    rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
+    tokenizer = load_tokenizer(model)
+    for where, _, row in rows:
+        try:
+            tokenizer.lookup(row)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
+    paths = targets([name for _, name, _ in rows], out)
+    with progress("decode", len(rows)) as done:
+        for start in range(0, len(rows), batch_size):
+            batch = [row for _, _, row in rows[start : start + batch_size]]
+            drawn = tokenizer.decode(batch, steps, guidance_scale, generators(len(batch), seed))
+            for path, picture in zip(paths[start:], drawn, strict=False):
+                write_picture(picture, path)
+            done(start + len(batch))
+    say(f"{len(paths)} drawn: {paths[0] if len(paths) == 1 else out}")
+
+
+def reconstruct(
+    images: Images,
+    out: Folder,
+    model: Model = "mini",
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Draw pictures from their own codes: original | reconstruction, one PNG each."""
+    bad: list[ImageError] = []
+    paths = list_pictures(images, bad)
+    places = dict(zip(paths, targets([str(path) for path in paths], out), strict=True))
+    tokenizer = load_tokenizer(model)
+    from seedtok.images import load_image
+    from seedtok.training.pictures import side_by_side
+
+    written = 0
+    with progress("reconstruct", len(paths)) as done:
+        for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
+            drawn = tokenizer.decode(codes, steps, guidance_scale, generators(len(codes), seed))
+            for name, picture in zip(names, drawn, strict=True):
+                original = load_image(name).resize(picture.size, 3)
+                write_picture(side_by_side([original], [picture], pairs=1), places[name])
+                written += 1
+    say(f"{written} reconstructed: {out if len(paths) > 1 else places[paths[0]]}")
+    report(bad)
+
+
+def imagine(
+    caption: Annotated[str, typer.Argument(show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)
+    ],
+    model: Model = "mini",
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw a picture from a caption, with the image decoder alone."""
+    check_picture_name(out)
+    tokenizer = load_tokenizer(model)
+    write_picture(_imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
+    say(f"drawn: {out}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the pictures.")] = Path(
+        "demo"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Scenes to see and draw.")] = 6,
+    seed: Seed = 0,
+    model: Model = "mini",
+) -> None:
+    """See test scenes as codes, draw them back, and draw four captions."""
+    tokenizer = load_tokenizer(model)
+    from PIL import Image
+
+    from seedtok.data.scenes import caption, render, unique_scenes
+    from seedtok.training.pictures import grid, side_by_side
+
+    scenes = unique_scenes("test", count + 4, seed)
+    originals = [Image.fromarray(render(scene)) for scene in scenes[:count]]
+    say("Scenes that no training saw, and their codes:\n")
+    drawn: list[Image.Image] = []
+    with progress("draw", count) as done:
+        for start in range(0, count, 8):
+            batch = originals[start : start + 8]
+            codes = tokenizer.encode(batch)
+            for scene, row in zip(scenes[start:count], codes.tolist(), strict=False):
+                say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
+            drawn += tokenizer.decode(codes, generator=generators(len(batch), seed))
+            done(len(drawn))
+    drawn = [picture.resize(originals[0].size) for picture in drawn]
+    write_picture(side_by_side(originals, drawn, pairs=3), out / "reconstructions.png")
+    captions = [caption(scene) for scene in scenes[count:]]
+    say("\nCaptions, drawn by the image decoder:\n")
+    for text in captions:
+        say(text)
+    write_picture(grid(_imagined(tokenizer, captions, None, None, seed), columns=4), out / "drawings.png")
+    say(f"\noriginal | reconstruction: {out / 'reconstructions.png'}")
+    say(f"from captions, in order:   {out / 'drawings.png'}")
+
+
+def _imagined(
+    tokenizer: SeedTokenizer, captions: list[str], steps: int | None, guidance_scale: float | None, seed: int
+) -> list[Image.Image]:
+    if not all(caption.strip() for caption in captions):
+        raise DataError("an empty caption: say what to draw")
+    config = tokenizer.config
+    drawn = tokenizer.image_decoder.pipeline(
+        prompt=captions,
+        num_inference_steps=steps or config.num_inference_steps,
+        guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
+        generator=generators(len(captions), seed),
+    )
+    return drawn.images  # type: ignore[union-attr,return-value]

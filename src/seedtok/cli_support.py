@@ -1,0 +1,148 @@
+"""What the commands share: consoles, progress bars, files written whole, and one way to load a model."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from seedtok.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from seedtok.tokenizer.seed import SeedTokenizer
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def fail(error: BaseException | str) -> None:
+    """One red line on stderr."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        reason = ": ".join(filter(None, (str(error.filename or ""), error.strerror)))
+    err.print(Text(f"error: {reason or type(error).__name__}", style="red"), soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """A line on stdout, as it is."""
+    out.print(Text(line), soft_wrap=True)
+
+
+def quiet() -> None:
+    """Keeps the chatter of transformers and diffusers off the terminal; call it before importing them."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    warnings.simplefilter("ignore")
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    enable_progress_bars()  # those of downloads, which the two lines above took along
+
+
+def load_tokenizer(model: str, dtype: str = "float32") -> SeedTokenizer:
+    """A tokenizer by name, folder or hub id."""
+    quiet()
+    import torch
+
+    from seedtok.tokenizer.seed import SeedTokenizer
+
+    return SeedTokenizer.from_pretrained(model, dtype=getattr(torch, dtype))
+
+
+def generators(count: int, seed: int) -> list[torch.Generator]:
+    """One a picture, all alike, so that what is drawn does not depend on the batch."""
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for _ in range(count)]
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {self.unit}/s" if speed else "")
+
+
+@contextmanager
+def progress(
+    label: str, total: int | None, unit: str = "images", shown: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, with rate and time left, when that is a terminal; yields what sets the number done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(
+        *columns, console=err, transient=True, disable=not (shown and err.is_terminal), redirect_stdout=False
+    )
+    with bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def check_picture_name(path: Path) -> None:
+    """Raises DataError for a name under which no picture can be written."""
+    from PIL import Image
+
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise DataError(f"cannot write a picture as {path}: expected a name that ends in .png or .jpg")
+
+
+def write_picture(image: Image.Image, path: Path) -> None:
+    """Writes a picture, in the format of its suffix, under a temporary name until complete."""
+    from PIL import Image as Images
+
+    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(temporary, format=Images.registered_extensions()[path.suffix.lower()])
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def targets(names: list[str], folder: Path) -> list[Path]:
+    """A PNG in a folder for each picture's name, with a number where two are alike.
+
+    Raises DataError where one would take the place of the picture it is named after.
+    """
+    chosen: dict[Path, None] = {}
+    sources = {Path(name).resolve() for name in names if "\0" not in name}
+    for name in names:
+        stem = Path(name).stem.replace("\0", "_") or "picture"
+        path, number = folder / f"{stem}.png", 1
+        while path in chosen:
+            number += 1
+            path = folder / f"{stem}-{number}.png"
+        if path.resolve() in sources:
+            raise DataError(f"{path} would overwrite an original: choose another folder with --out")
+        chosen[path] = None
+    return list(chosen)

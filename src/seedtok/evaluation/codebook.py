@@ -1,0 +1,43 @@
+"""How much of the codebook is in use, and how far codes in bfloat16 agree with those in float32."""
+
+import time
+from typing import Any
+
+import torch
+
+from seedtok.data.scenes import unique_scenes
+from seedtok.evaluation.common import progress, scene_batches
+from seedtok.tokenizer.codebook import codebook_usage
+from seedtok.tokenizer.seed import SeedTokenizer
+
+
+@torch.no_grad()
+def evaluate_codebook(
+    model: str = "mini", count: int = 20_000, seed: int = 0, batch_size: int = 32
+) -> dict[str, Any]:
+    """Codes used and perplexity over the codes of `count` test scenes; agreement of dtypes on the first 1,000 of them."""
+    began = time.perf_counter()
+    tokenizer = SeedTokenizer.from_pretrained(model)
+    half = SeedTokenizer.from_pretrained(model, dtype=torch.bfloat16)
+    counts = torch.zeros(tokenizer.config.codebook.size, dtype=torch.int64)
+    agree = compared = 0
+    with progress("codebook", count) as bar:
+        for batch in scene_batches(unique_scenes("test", count, seed), batch_size):
+            codes = tokenizer.encode(batch.pixels)
+            counts += torch.bincount(codes.flatten(), minlength=len(counts))
+            if compared < 32_000:
+                agree += int((half.encode(batch.pixels) == codes).sum())
+                compared += codes.numel()
+            bar.advance(bar.task_ids[0], len(batch.captions))
+    usage = codebook_usage(counts)
+    return {
+        "size": len(counts),
+        "used": usage.used,
+        "perplexity": usage.perplexity,
+        "images": count,
+        "bfloat16_agreement": 100 * agree / compared,
+        "model": model,
+        "count": count,
+        "seed": seed,
+        "seconds": time.perf_counter() - began,
+    }

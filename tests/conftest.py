@@ -1,0 +1,109 @@
+"""Tiny random checkpoints in the formats of the real ones, built once a session."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from seedtok.tokenizer.causal_qformer import QFormerConfig
+from seedtok.tokenizer.code_decoder import CodeDecoderConfig
+from seedtok.tokenizer.codebook import CodebookConfig
+from seedtok.tokenizer.embedder import EmbedderConfig
+from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
+from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
+from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.tokenizer.vision import VisionConfig
+from seedtok.training.text import bert_tokenizer, clip_tokenizer
+
+WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a `StableDiffusionPipeline` with 128 x 128 pictures, that draws in milliseconds."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer(TEXT_TOKENS)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=TEXT_TOKENS,
+        hidden_act="gelu",
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(WIDTH,),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        norm_num_groups=8,
+        attention_head_dim=HEADS,
+        cross_attention_dim=WIDTH,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=PatchAutoencoder(latent_channels=4, width=WIDTH, layers=1, heads=HEADS),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("diffusion") / "diffusion"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory, tiny_diffusion: Path) -> Path:
+    """A folder of a random `SeedTokenizer` with 32 codes of 8192, over `tiny_diffusion`."""
+    torch.manual_seed(0)
+    text_tokenizer = bert_tokenizer()
+    vision = VisionConfig(
+        image_size=32, patch_size=16, width=WIDTH, layers=LAYERS, heads=HEADS, mlp_width=2 * WIDTH
+    )
+    qformer = QFormerConfig(
+        width=WIDTH,
+        layers=LAYERS,
+        heads=HEADS,
+        mlp_width=2 * WIDTH,
+        encoder_width=WIDTH,
+        vocab_size=len(text_tokenizer),
+        max_text_positions=64,
+        dropout=0.0,
+    )
+    reverse = ReverseQFormerConfig(
+        queries=TEXT_TOKENS,
+        width=WIDTH,
+        layers=LAYERS,
+        heads=HEADS,
+        mlp_width=2 * WIDTH,
+        encoder_width=WIDTH,
+        output_width=WIDTH,
+    )
+    config = SeedConfig(
+        embedder=EmbedderConfig(vision, qformer, projection=16),
+        codebook=CodebookConfig(8192, 8),
+        code_decoder=CodeDecoderConfig(width=WIDTH, layers=LAYERS, heads=HEADS),
+        reverse_qformer=reverse,
+        image_decoder=str(tiny_diffusion),
+        num_inference_steps=2,
+        guidance_scale=2.0,
+    )
+    folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    model = SeedTokenizer(config, text_tokenizer)
+    torch.nn.init.normal_(model.embedder.vision.positions)  # so that pictures differ, and patches too
+    model.save_pretrained(folder)
+    return folder

@@ -1,0 +1,315 @@
+"""The training loop: its schedule, what it averages and decays, and that a killed run resumes exactly.
+
+Run as a script, this file is the run that gets killed.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from seedtok.data.batches import Batch
+from seedtok.errors import CheckpointError, ConfigError
+from seedtok.training.checkpoints import list_checkpoints
+from seedtok.training.config import Data, Optimization, RunConfig, StageSettings, with_overrides
+from seedtok.training.loop import Ema, batches, decay_groups, first_batches, learning_rate, train
+from seedtok.training.losses import contrastive_loss
+from seedtok.training.stage import Losses, Stage, freeze
+
+
+class TinySettings(StageSettings):
+    width: int = 8
+    nan_at: int | None = None
+    kill_at: int | None = None
+    kill_in: Literal["forward", "checkpoint"] = "forward"
+
+    def build(self) -> "TinyStage":
+        return TinyStage(self)
+
+
+class TinyStage(Stage):
+    """Contrast between pooled pixels and bags of letters, with dropout and noise that a resumed run must repeat."""
+
+    def __init__(self, settings: TinySettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.frozen = freeze(nn.Linear(192, 192))
+        self.image = nn.Linear(192, settings.width)
+        self.norm = nn.LayerNorm(settings.width)
+        self.dropout = nn.Dropout(0.1)
+        self.letters = nn.EmbeddingBag(128, settings.width)
+        self.calls: Tensor
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(192))
+
+    def begin(self, batches: Iterable[Batch]) -> None:
+        self.mean.copy_(self.pooled(next(iter(batches))).mean(0))
+
+    def pooled(self, batch: Batch) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(batch.pixels.float() / 255, 8).flatten(1)
+
+    def kill(self, where: str) -> None:
+        if self.settings.kill_in == where and self.settings.kill_at == int(self.calls):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def forward(self, batch: Batch) -> Losses:
+        if self.training:
+            self.calls += 1
+            self.kill("forward")
+        x = self.pooled(batch) - self.mean
+        image = self.norm(self.image(self.dropout(x + self.frozen(x)) + 0.01 * torch.randn_like(x)))
+        letters = [torch.tensor([ord(c) % 128 for c in caption]) for caption in batch.captions]
+        text = torch.stack([self.letters(x[None])[0] for x in letters])
+        loss = contrastive_loss(image, text, image, text, 0.1)
+        return {"loss": loss * float("nan") if self.calls == self.settings.nan_at else loss}
+
+    def own_state(self) -> dict[str, Tensor]:
+        self.kill("checkpoint")
+        return super().own_state()
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        save_file(self.state_dict(), folder / "model.safetensors")
+
+
+def tiny_run(*overrides: str) -> RunConfig:
+    config = RunConfig(
+        recipe="tests.tiny",
+        stage=TinySettings(),
+        data=Data(size=64),
+        optimization=Optimization(steps=8, batch_size=4, lr=1e-2, warmup_steps=2),
+        precision="no",
+        log_every=1,
+        validate_every=3,
+        validate_batches=1,
+        checkpoint_every=3,
+    )
+    return with_overrides(config, overrides)
+
+
+def logged(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+# ---------------------------------------------------------------- the parts
+
+
+def test_learning_rate_by_hand():
+    o = Optimization(steps=14, batch_size=1, lr=1.0, min_lr=0.2, warmup_steps=4)
+    rates = [learning_rate(o, step) for step in range(15)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[9] == pytest.approx(0.6)  # half way down
+    assert rates[14] == pytest.approx(0.2)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert learning_rate(Optimization(steps=2, batch_size=1, lr=1.0, warmup_steps=0), 0) == 1.0
+
+
+def test_only_matrices_decay_and_frozen_parts_are_left_out():
+    stage = TinySettings().build()
+    decayed, plain = decay_groups(stage, 0.3)
+    assert decayed["weight_decay"] == 0.3
+    assert plain["weight_decay"] == 0.0
+    assert {id(p) for p in decayed["params"]} == {id(stage.image.weight), id(stage.letters.weight)}
+    assert {id(p) for p in plain["params"]} == {id(stage.image.bias), id(stage.norm.weight), id(stage.norm.bias)}
+
+
+def test_ema_by_hand_and_what_it_replaced_comes_back():
+    module = nn.Linear(1, 1, bias=False).requires_grad_(True)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    ema = Ema(module, 0.5)
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    ema.update(0)  # the decay warms up: (1 + 0) / (10 + 0)
+    assert float(ema.average["weight"]) == pytest.approx(0.1 * 1 + 0.9 * 2)
+    ema.update(1000)
+    assert float(ema.average["weight"]) == pytest.approx(0.5 * 1.9 + 0.5 * 2)
+    with ema.applied():
+        assert module.weight.item() == pytest.approx(1.95)
+    assert module.weight.item() == 2.0
+    with pytest.raises(CheckpointError, match="lacks tensor 'weight'"):
+        ema.load({})
+
+
+def test_overfits_one_batch():
+    torch.manual_seed(0)
+    stage = TinySettings().build()
+    batch = next(iter(first_batches(tiny_run(), 1)))
+    stage.begin([batch])
+    stage.train()
+    optimizer = torch.optim.AdamW(decay_groups(stage, 0.05), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        torch.manual_seed(0)
+        loss = stage(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < losses[30] < losses[0]
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kill"),
+    [
+        (["optimization.ema_decay=0.9"], ["stage.kill_at=5"]),
+        (["optimization.accumulate=2"], ["stage.kill_at=16"]),  # the second micro-batch of the eighth step
+        (["optimization.ema_decay=0.9"], ["stage.kill_at=6", "stage.kill_in=checkpoint"]),
+    ],
+    ids=["ema", "accumulation", "checkpoint"],
+)
+def test_a_killed_run_resumes_exactly(tmp_path, overrides, kill):
+    train(tiny_run(*overrides), tmp_path / "whole")
+    done = subprocess.run(
+        [sys.executable, __file__, str(tmp_path / "killed"), *overrides, *kill],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list_checkpoints(tmp_path / "killed")
+    assert not (tmp_path / "killed" / "final").exists()
+    with (tmp_path / "killed" / "log.jsonl").open("a") as file:
+        file.write('{"step": 7, "ki')  # killed while writing
+    train(tiny_run(*overrides), tmp_path / "killed", resume=True)
+
+    whole, killed = logged(tmp_path / "whole"), logged(tmp_path / "killed")
+    order = [(line["kind"], line["step"]) for line in whole]
+    assert [s for kind, s in order if kind == "train"] == list(range(8))
+    assert [s for kind, s in order if kind == "validation"] == [3, 6, 8]
+    assert [(line["kind"], line["step"]) for line in killed] == order
+    for a, b in zip(whole, killed, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-6)
+    a, b = (load_file(tmp_path / run / "final" / "model.safetensors") for run in ("whole", "killed"))
+    for name, tensor in a.items():
+        torch.testing.assert_close(b[name], tensor, rtol=1e-6, atol=1e-6)
+
+
+def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
+    config = tiny_run("optimization.accumulate=2", "optimization.steps=1")
+    train(config, tmp_path / "run")
+    torch.manual_seed(0)
+    stage = config.stage.build()
+    stage.begin(batches(config, "train", 0, 0, 1))
+    stage.train()
+    data = batches(config, "train", 0, 0, 1)
+    losses = []
+    for micro in range(2):
+        torch.manual_seed(hash((0, 0, micro, 0)) % 2**63)
+        losses.append(stage(next(data))["loss"].item())
+    assert logged(tmp_path / "run")[0]["loss"] == pytest.approx(sum(losses) / 2, abs=1e-6)
+
+
+def test_will_not_start_over_a_run(tmp_path):
+    train(tiny_run("optimization.steps=1"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="already holds a run.*--resume"):
+        train(tiny_run(), tmp_path / "run")
+
+
+def test_more_steps_of_a_finished_run_and_not_fewer(tmp_path):
+    train(tiny_run("optimization.steps=3"), tmp_path / "run")
+    train(tiny_run("optimization.steps=5"), tmp_path / "run", resume=True)
+    steps = [line["step"] for line in logged(tmp_path / "run") if line["kind"] == "train"]
+    assert steps == [0, 1, 2, 3, 4]
+    with pytest.raises(ConfigError, match="is at step 5 already"):
+        train(tiny_run("optimization.steps=4"), tmp_path / "run", resume=True)
+
+
+def test_keeps_the_newest_checkpoints(tmp_path):
+    train(tiny_run("checkpoint_every=1", "keep_checkpoints=2", "optimization.steps=5"), tmp_path / "run")
+    assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000004", "00000005"]
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.startswith(".")] == []
+
+
+def test_resumes_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(tiny_run(), tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["stage.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_checkpoint(tmp_path, name, damage):
+    train(tiny_run("optimization.steps=1"), tmp_path / "run")
+    path = list_checkpoints(tmp_path / "run")[-1] / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=path.stem):
+        train(tiny_run(), tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_of_another_stage_or_without_an_average(tmp_path):
+    train(tiny_run("optimization.steps=1"), tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"tensor 'image.weight' is \(8, 192\); expected \(4, 192\)"):
+        train(tiny_run("stage.width=4"), tmp_path / "run", resume=True)
+    with pytest.raises(CheckpointError, match="no 'ema'"):
+        train(tiny_run("optimization.ema_decay=0.9"), tmp_path / "run", resume=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("seedtok.training.checkpoints.save_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        train(tiny_run(), tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 4: lower optimization.lr"):
+        train(tiny_run("stage.nan_at=5"), tmp_path / "run")
+    assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000003"]
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def test_overrides():
+    config = tiny_run("optimization.lr=3e-4", "data.shards=some/where", "optimization.max_grad_norm=none", "seed=7")
+    assert config.optimization.lr == 3e-4
+    assert config.data.shards == Path("some/where")
+    assert config.optimization.max_grad_norm is None
+    assert config.seed == 7
+    assert tiny_run().optimization.lr == 1e-2  # the original is frozen
+    assert isinstance(config.stage, TinySettings)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimization.stpes=3", "unknown setting 'optimization.stpes'.*did you mean 'steps'"),
+        ("optimizaton.steps=3", "did you mean 'optimization'"),
+        ("stage.zzz=3", "known here: width, nan_at"),
+        ("seed.steps=3", "'seed' is a single value"),
+        ("optimization.steps=0", "bad value for 'optimization.steps': '0'.*greater than or equal to 1"),
+        ("optimization.steps=many", "bad value for 'optimization.steps': 'many'"),
+        ("optimization.lr=NaN", "bad value for 'optimization.lr'"),
+        ("optimization.lr=none", "bad value for 'optimization.lr'"),
+        ("precision=fp8", "bad value for 'precision'"),
+        ("optimization.steps", "expected key=value"),
+        ("=3", "expected key=value"),
+    ],
+)
+def test_overrides_that_do_not_fit(override, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_run(override)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(tiny_run(*sys.argv[2:]), Path(sys.argv[1]))
