@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -18,6 +19,13 @@ from seedtok.tokenizer.vision import VisionConfig
 from seedtok.training.text import bert_tokenizer, clip_tokenizer
 
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
+
+
+@pytest.fixture(autouse=True)
+def _new_accelerator():
+    """Lets the next test choose another precision."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +112,8 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory, tiny_diffusion: Pat
     )
     folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
     model = SeedTokenizer(config, text_tokenizer)
-    torch.nn.init.normal_(model.embedder.vision.positions)  # so that pictures differ, and patches too
+    for weights in (*model.embedder.vision.parameters(), *model.embedder.qformer.parameters()):
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=0.3)  # so that different pictures have different codes
     model.save_pretrained(folder)
     return folder

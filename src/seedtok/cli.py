@@ -73,9 +73,11 @@ for command in (cli_pictures.encode, cli_pictures.decode, cli_pictures.reconstru
 
 @app.command()
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="Such as mini.stage1.", show_default=False)] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="Such as mini.stage1.", show_default=False)
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimization.lr=1e-4.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.lr=1e-4.")
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
@@ -85,10 +87,9 @@ def train(
     quiet()
     recipes = _recipes()
     if show:
-        table = Table("recipe", "what it trains", box=None, pad_edge=False)
         for name, function in recipes.items():
-            table.add_row(name, (function.__doc__ or "").strip().split("\n")[0])
-        out.print(table)
+            what, *_ = (function.__doc__ or "").strip().split("\n")
+            say(f"{name:<20}{what}")
         return
     if recipe is None or folder is None:
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
@@ -111,7 +112,9 @@ app.add_typer(cli_data.app, name="data")
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="'mini', a checkpoint folder, or a hub id.")] = "mini",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")
+    ] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
 ) -> None:
     """Show the sizes and the parameters of a checkpoint."""

@@ -48,7 +48,10 @@ def scenes(
 @app.command()
 def pack(
     source: Annotated[
-        Path, typer.Argument(help="A folder, a .csv, .tsv, .jsonl or .json table, or a COCO captions .json.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder, a .csv, .tsv, .jsonl or .json table, or a COCO captions .json."
+        ),
     ],
     out: Out,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a table's images are.")] = None,

@@ -57,7 +57,8 @@ def encoded(
             bad.append(error)
         if names and (len(names) == batch_size or number == len(paths)):
             with torch.no_grad():
-                yield names, tokenizer.quantize(tokenizer.causal_embeddings(torch.cat(pixels))).codes
+                codes = tokenizer.quantize(tokenizer.causal_embeddings(torch.cat(pixels))).codes
+            yield names, codes
             names, pixels, any_read = [], [], True
             done(number)
     if not any_read:
@@ -85,6 +86,7 @@ Row = tuple[str, str, list[int]]  # where it stands, the picture's name, codes
 
 
 def typed_codes(text: str) -> list[Row]:
+    """The integers of `--codes`; raises DataError for anything else."""
     try:
         return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()])]
     except ValueError:
@@ -92,6 +94,7 @@ def typed_codes(text: str) -> list[Row]:
 
 
 def codes_of_lines(file: Path) -> list[Row]:
+    """The lines of `encode --json`, from a file or stdin; raises DataError that names a line for others."""
     is_stdin = str(file) == "-"
     name = "stdin" if is_stdin else str(file)
     try:

@@ -40,7 +40,7 @@ Guidance = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the noise that a drawing starts from.")]
 BatchSize = Annotated[int, typer.Option(min=1)]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS...", show_default=False)]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", show_default=False)]
 Folder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="A folder for the PNGs.", show_default=False)
 ]
@@ -71,7 +71,7 @@ def encode(
 def decode(
     out: Folder,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE|-]", help="What `encode --json` prints.")
+        Path | None, typer.Argument(metavar="FILE|-", help="What `encode --json` prints.")
     ] = None,
     codes: Annotated[str | None, typer.Option(help="One picture's codes, in place of FILE.")] = None,
     model: Model = "mini",
@@ -115,6 +115,8 @@ def reconstruct(
     paths = list_pictures(images, bad)
     places = dict(zip(paths, targets([str(path) for path in paths], out), strict=True))
     tokenizer = load_tokenizer(model)
+    from PIL import Image
+
     from seedtok.images import load_image
     from seedtok.training.pictures import side_by_side
 
@@ -123,7 +125,7 @@ def reconstruct(
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             drawn = tokenizer.decode(codes, steps, guidance_scale, generators(len(codes), seed))
             for name, picture in zip(names, drawn, strict=True):
-                original = load_image(name).resize(picture.size, 3)
+                original = load_image(name).resize(picture.size, Image.Resampling.BICUBIC)
                 write_picture(side_by_side([original], [picture], pairs=1), places[name])
                 written += 1
     say(f"{written} reconstructed: {out if len(paths) > 1 else places[paths[0]]}")
@@ -131,7 +133,7 @@ def reconstruct(
 
 
 def imagine(
-    caption: Annotated[str, typer.Argument(show_default=False)],
+    caption: Annotated[str, typer.Argument(metavar="CAPTION", show_default=False)],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)
     ],
@@ -165,14 +167,14 @@ def demo(
     scenes = unique_scenes("test", count + 4, seed)
     originals = [Image.fromarray(render(scene)) for scene in scenes[:count]]
     say("Scenes that no training saw, and their codes:\n")
+    codes = [row for image in originals for row in tokenizer.encode(image).tolist()]
+    for scene, row in zip(scenes, codes, strict=False):
+        say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
     drawn: list[Image.Image] = []
     with progress("draw", count) as done:
         for start in range(0, count, 8):
-            batch = originals[start : start + 8]
-            codes = tokenizer.encode(batch)
-            for scene, row in zip(scenes[start:count], codes.tolist(), strict=False):
-                say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
-            drawn += tokenizer.decode(codes, generator=generators(len(batch), seed))
+            batch = codes[start : start + 8]
+            drawn += tokenizer.decode(batch, generator=generators(len(batch), seed))
             done(len(drawn))
     drawn = [picture.resize(originals[0].size) for picture in drawn]
     write_picture(side_by_side(originals, drawn, pairs=3), out / "reconstructions.png")
@@ -190,11 +192,10 @@ def _imagined(
 ) -> list[Image.Image]:
     if not all(caption.strip() for caption in captions):
         raise DataError("an empty caption: say what to draw")
-    config = tokenizer.config
-    drawn = tokenizer.image_decoder.pipeline(
-        prompt=captions,
+    decoder, config = tokenizer.image_decoder, tokenizer.config
+    return decoder.draw(
+        decoder.text_features(captions),
         num_inference_steps=steps or config.num_inference_steps,
         guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
-        generator=generators(len(captions), seed),
+        generator=generators(len(captions), seed),  # type: ignore[arg-type]
     )
-    return drawn.images  # type: ignore[union-attr,return-value]

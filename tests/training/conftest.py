@@ -1,13 +1,7 @@
-"""What the tests of training share: one thread, and a fresh accelerate for every test."""
+"""The tests of training run on one thread: their matrices are tiny."""
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate():
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -44,7 +44,6 @@ def run_config(clip: Path, causal: bool, batch_size: int) -> RunConfig:
 
 def spread(module: nn.Module) -> None:
     """Weights so large that pictures and texts differ: fresh ones give gradients that are mostly cancellation."""
-    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:
@@ -53,6 +52,7 @@ def spread(module: nn.Module) -> None:
 
 def one_step(config: RunConfig, accelerator: Accelerator) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and the gradients of one step on this rank's share of the first batch."""
+    torch.manual_seed(0)
     stage = config.stage.build()
     spread(stage)
     wrapped = accelerator.prepare(stage)

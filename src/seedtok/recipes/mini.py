@@ -62,8 +62,8 @@ def bidirectional() -> RunConfig:
     """The BLIP-2-style Q-Former: bidirectional, contrast on the best of its 32 queries."""
     return RunConfig(
         recipe="mini.bidirectional",
-        stage=ContrastiveSettings(clip=shipped("clip"), causal=False),
-        data=Data(group=2),
+        stage=ContrastiveSettings(clip=shipped("clip"), causal=False, caption_weight=1.0),
+        data=Data(group=4),
         optimization=Optimization(steps=1200, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=200,
@@ -75,8 +75,10 @@ def stage1() -> RunConfig:
     """Stage I: the Causal Q-Former, from the bidirectional one, by contrast on its final embedding."""
     return RunConfig(
         recipe="mini.stage1",
-        stage=ContrastiveSettings(clip=shipped("clip"), start=shipped("bidirectional"), causal=True),
-        data=Data(group=2),
+        stage=ContrastiveSettings(
+            clip=shipped("clip"), start=shipped("bidirectional"), causal=True, caption_weight=1.0
+        ),
+        data=Data(group=4),
         optimization=Optimization(steps=1200, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=200,

@@ -81,8 +81,12 @@ class QFormer(nn.Module):
         features: Float[Tensor, "b p e"],
         input_ids: Int[Tensor, "b t"],
         attention_mask: Int[Tensor, "b t"] | Bool[Tensor, "b t"],
+        captioning: bool = False,
     ) -> tuple[Float[Tensor, "b q d"], Float[Tensor, "b t d"]]:
         """Queries and text in one sequence: all text is seen by all, queries by text and by later queries.
+
+        With `captioning` the text is read left to right and hidden from the queries, as where BLIP-2 learns to
+        caption: the queries then come out as from `forward`.
 
         Returns:
             The queries (B, queries, width) and the text (B, T, width).
@@ -92,7 +96,7 @@ class QFormer(nn.Module):
         """
         queries = self.config.queries
         x = torch.cat([self._embed_queries(len(features)), self._embed_text(input_ids)], dim=1)
-        mask = self._joint_mask(attention_mask)
+        mask = self._joint_mask(attention_mask, captioning)
         for layer in self.layers:
             x = layer(x, features, queries, mask)
         return x[:, :queries], x[:, queries:]
@@ -127,11 +131,13 @@ class QFormer(nn.Module):
         x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
         return self.dropout(self.embedding_norm(x))
 
-    def _joint_mask(self, attention_mask: Tensor) -> Tensor:
+    def _joint_mask(self, attention_mask: Tensor, captioning: bool = False) -> Tensor:
         """(B, T) -> (B, 1, queries + T, queries + T), true where a row may look."""
         queries, (batch, length) = self.config.queries, attention_mask.shape
         to_queries = torch.ones(queries + length, queries, dtype=torch.bool, device=attention_mask.device)
         if self.config.causal:
             to_queries[:queries] = to_queries[:queries].tril()
         to_text = attention_mask.bool()[:, None, :].expand(-1, queries + length, -1)
+        if captioning:
+            to_text = to_text.tril(-queries)
         return torch.cat([to_queries.expand(batch, -1, -1), to_text], dim=2)[:, None]

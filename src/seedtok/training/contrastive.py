@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import CLIPVisionModel
 
 from seedtok.data.batches import Batch
@@ -36,13 +37,14 @@ class ContrastiveSettings(StageSettings):
     projection: int = 256  # paper
     dropout: float = 0.0
     label_smoothing: float = 0.1  # paper's code
+    caption_weight: float = 0.0  # of BLIP-2's captioning loss; paper: the contrastive loss alone
 
     def build(self) -> "ContrastiveStage":
         return ContrastiveStage(self)
 
 
 class ContrastiveStage(Stage):
-    """Image-text contrastive loss over all ranks, with gradient."""
+    """Image-text contrastive loss over all ranks, with gradient; beside it, if wanted, BLIP-2's captioning loss."""
 
     def __init__(self, settings: ContrastiveSettings) -> None:
         super().__init__()
@@ -66,12 +68,36 @@ class ContrastiveStage(Stage):
         freeze(self.embedder.vision)
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Image and text embeddings of unit length."""
         features = self.embedder.patch_features(clip_normalize(batch.pixels))
-        images = self.embedder.project_queries(self.embedder.qformer(features))
-        return images, self.embedder.embed_texts([clean_caption(caption) for caption in batch.captions])
+        return self.embedder.project_queries(self.embedder.qformer(features)), self._embed_texts(batch)
+
+    def _embed_texts(self, batch: Batch) -> Tensor:
+        return self.embedder.embed_texts([clean_caption(caption) for caption in batch.captions])
+
+    def _caption(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The queries, and the loss of saying the caption from them, word by word (BLIP-2's image-grounded text)."""
+        tokenizer, qformer = self.embedder.text_tokenizer, self.embedder.qformer
+        assert tokenizer is not None
+        tokens = tokenizer(
+            [clean_caption(caption) for caption in batch.captions], padding=True, truncation=True,
+            max_length=self.embedder.config.max_text_tokens, return_tensors="pt",
+        ).to(features.device)  # fmt: skip
+        said = tokens.input_ids.clone()
+        said[:, 0] = tokenizer.mask_token_id  # where BLIP-2 has [DEC]: the start of a caption, not of a text to embed
+        queries, states = qformer.forward_joint(features, said, tokens.attention_mask, captioning=True)
+        logits = states[:, :-1] @ qformer.word_embeddings.weight.T.to(states.dtype)
+        target = said[:, 1:].masked_fill(tokens.attention_mask[:, 1:] == 0, -100)
+        return queries, F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
 
     def forward(self, batch: Batch) -> Losses:
-        images, texts = self.embed(batch)
+        features = self.embedder.patch_features(clip_normalize(batch.pixels))
+        caption = features.new_zeros(())
+        if self.settings.caption_weight:
+            queries, caption = self._caption(batch, features)
+        else:
+            queries = self.embedder.qformer(features)
+        images, texts = self.embedder.project_queries(queries), self._embed_texts(batch)
         all_images, all_texts = gather_with_gradient(images), gather_with_gradient(texts)
         temperature = self.embedder.temperature.clamp(0.01, 0.5)
         with full_precision(images):
@@ -79,7 +105,10 @@ class ContrastiveStage(Stage):
             to_image = self.embedder.similarity(all_images, texts).T / temperature
         loss = symmetric_cross_entropy(to_text, to_image, first_row(images), self.settings.label_smoothing)
         right = to_text.argmax(1) == torch.arange(len(images), device=loss.device) + first_row(images)
-        return {"loss": loss, "accuracy": right.float().mean(), "temperature": temperature}
+        numbers = {"contrast": loss, "accuracy": right.float().mean(), "temperature": temperature}
+        if self.settings.caption_weight:
+            numbers["caption"] = caption
+        return {"loss": loss + self.settings.caption_weight * caption, **numbers}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

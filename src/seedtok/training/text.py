@@ -20,19 +20,23 @@ def scene_words() -> list[str]:
 
 
 def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
-    """A byte-level BPE in CLIP's format that knows the mini world's words whole and spells the others."""
+    """A byte-level BPE in CLIP's format that knows the mini world's words whole and spells the others.
+
+    The same one every time: a resumed run builds its own.
+    """
     plain = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     plain.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    words = scene_words()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    last_letters = [letter + "</w>" for letter in letters]
     trainer = trainers.BpeTrainer(
-        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
-    )
-    plain.train_from_iterator(words, trainer)
+        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False,
+        special_tokens=last_letters,  # else numbered in the order of a hash map, by which ties are broken
+    )  # fmt: skip
+    plain.train_from_iterator(scene_words(), trainer)
     model = json.loads(plain.to_str())["model"]
     merges = [tuple(m) for m in model["merges"]]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
+    vocabulary = [*letters, *last_letters]
     vocabulary += [a + b for a, b in merges if a + b not in vocabulary]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(

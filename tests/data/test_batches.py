@@ -1,0 +1,81 @@
+"""Batches of shards: what is in them, and that a run goes on where it stopped."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seedtok.data.batches import shard_batches
+from seedtok.data.scenes import caption, render
+from seedtok.data.shards import pack, write_scene_shards
+from seedtok.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("scenes")
+    write_scene_shards(out, "train", 10, size=64, shard_size=4)
+    return out
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"Photo {i}: A CAT!")
+    out = tmp_path_factory.mktemp("packed")
+    pack(folder, out)
+    return out
+
+
+def test_scenes_come_back_with_their_canonical_captions(scenes):
+    batch = next(shard_batches(scenes, 5, size=64, shuffle=False))
+    assert batch.pixels.shape == (5, 3, 64, 64)
+    assert batch.pixels.dtype == torch.uint8
+    assert batch.scenes is not None
+    assert batch.canonical == [caption(scene) for scene in batch.scenes]
+    assert batch.captions != batch.canonical  # train is worded at random
+    for pixels, scene in zip(batch.pixels, batch.scenes, strict=True):
+        assert np.array_equal(pixels.permute(1, 2, 0), render(scene, 64))
+
+
+def test_photos_are_stretched_and_their_captions_cleaned(photos):
+    batch = next(shard_batches(photos, 3, size=16, shuffle=False))
+    assert batch.pixels.shape == (3, 3, 16, 16)
+    assert batch.captions == batch.canonical == [f"photo {i} a cat" for i in range(3)]
+    assert batch.scenes is None
+    pixels = np.random.default_rng(1).integers(0, 256, (21, 30, 3), dtype=np.uint8)
+    expected = Image.fromarray(pixels).resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(batch.pixels[1].permute(1, 2, 0), np.asarray(expected))
+
+
+def test_photos_and_scenes_together_have_no_scenes(scenes, photos, tmp_path):
+    for i, path in enumerate([*sorted(scenes.glob("*.tar")), *photos.glob("*.tar")]):
+        (tmp_path / f"{i:05d}.tar").write_bytes(path.read_bytes())
+    batch = next(shard_batches(tmp_path, 13, size=16, shuffle=False))
+    assert batch.scenes is None
+    assert batch.canonical == batch.captions
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_starts_anywhere_over_ranks(scenes, shuffle, world):
+    """Rank r of n has every n-th sample from `start` on, over the seams of epochs."""
+    line = shard_batches(scenes, 1, size=64, seed=3, shuffle=shuffle)
+    everything = [batch.captions[0] for batch in islice(line, 40)]
+    for rank in range(world):
+        data = shard_batches(scenes, 4, size=64, seed=3, shuffle=shuffle, start=6, rank=rank, world_size=world)
+        found = [c for batch in islice(data, 2) for c in batch.captions]
+        assert found == everything[6 + rank :: world][:8]
+
+
+def test_what_cannot_be_read(tmp_path, scenes):
+    with pytest.raises(DataError, match="no shards in"):
+        shard_batches(tmp_path, 4, size=64)
+    with pytest.raises(DataError, match="not a multiple of 2 ranks"):
+        shard_batches(scenes, 4, size=64, start=3, world_size=2)

@@ -1,0 +1,140 @@
+"""The floors of the house: imports go down, files stay short, and nothing is loaded loosely."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import seedtok
+
+ROOT = Path(seedtok.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+GROUND = ("errors", "files", "images")  # what every floor stands on
+FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside itself and the ground
+    "recipes": ("training", "evaluation", "tokenizer", "mllm", "data"),
+    "training": ("evaluation", "tokenizer", "mllm", "data"),  # validation uses the evaluation's metrics and judge
+    "evaluation": ("tokenizer", "mllm", "data"),
+    "weights": ("tokenizer", "mllm", "data"),
+    "mllm": ("tokenizer",),
+    "tokenizer": (),
+    "data": (),
+}
+COMPOSERS = ("seed", "embedder")  # the tokenizer's only modules that import siblings, apart from layers
+LONG: dict[str, str] = {}  # files of over 300 lines, and why
+
+
+def name_of(path: Path) -> str:
+    """The dotted name below seedtok: "training.loop"; "" for the package itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def exists(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return not name or path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Our modules that a file imports, anywhere in it, by their dotted names below seedtok."""
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join(["seedtok", *filter(None, above), *filter(None, [node.module])])
+            found = [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for whole in found:
+            if whole.split(".")[0] != "seedtok":
+                continue
+            name = whole.removeprefix("seedtok").removeprefix(".")
+            yield name if exists(name) else name.rpartition(".")[0]
+
+
+def is_entrance(name: str) -> bool:
+    """The command line, and the package's own face: they import anything."""
+    return name in ("", "cli", "__main__") or name.startswith("cli_")
+
+
+def wrong(importer: str, imported: str) -> str | None:
+    """What is wrong with an arrow between two of our modules; None when it is right."""
+    here, there = importer.split(".")[0], imported.split(".")[0]
+    if is_entrance(importer):
+        return None
+    if is_entrance(imported):
+        return "nothing below imports the command line, or the package as a whole"
+    if there in GROUND:
+        return None
+    if here in GROUND:
+        return "the ground floor imports only itself"
+    if here != there:
+        if here not in FLOORS:
+            return f"{here} is on no floor: say in this test where it belongs"
+        return None if there in FLOORS[here] else f"{here} may import {FLOORS[here]}"
+    if here == "tokenizer":
+        _, _, sibling = imported.partition(".")
+        if sibling != "layers" and importer.partition(".")[2] not in COMPOSERS:
+            return f"in the tokenizer only {' and '.join(COMPOSERS)} import siblings"
+    return None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    name = name_of(path)
+    faults = [f"{name} -> {other}: {fault}" for other in imports(path) if (fault := wrong(name, other))]
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "right"),
+    [
+        ("cli", "training.loop", True),
+        ("cli_data", "cli_support", True),
+        ("training.loop", "cli_support", False),
+        ("data.scenes", "", False),
+        ("training.judge", "evaluation.judge", True),
+        ("evaluation.judge", "training.pictures", False),
+        ("evaluation.judge", "evaluation.metrics", True),
+        ("data.scenes", "tokenizer.layers", False),
+        ("tokenizer.codebook", "data.text", False),
+        ("tokenizer.vision", "tokenizer.layers", True),
+        ("tokenizer.vision", "tokenizer.codebook", False),
+        ("tokenizer.seed", "tokenizer.codebook", True),
+        ("mllm.seed_lm", "data.scenes", False),
+        ("images", "errors", True),
+        ("files", "data.text", False),
+        ("attic.old", "data.text", False),
+    ],
+)
+def test_the_rule_itself(importer, imported, right):
+    assert (wrong(importer, imported) is None) == right
+
+
+def test_the_walk_finds_what_is_there():
+    found = set(imports(ROOT / "training" / "loop.py"))
+    assert {"data.batches", "errors", "files", "training.checkpoints", "training.stage"} <= found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    if str(path.relative_to(ROOT)) in LONG:
+        assert lines > 300, "no longer an exception"
+    else:
+        assert lines <= 300, "split it, or write in LONG why not"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_loaded_loosely(path):
+    """No pickles, and no tensor that may be missing."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) != "torch.load", f"line {node.lineno}"
+            for keyword in node.keywords:
+                loose = keyword.arg in ("strict", "weights_only") and ast.unparse(keyword.value) == "False"
+                assert not (loose and ast.unparse(node.func) != "zip"), f"line {node.lineno}: {keyword.arg}=False"
