@@ -214,7 +214,7 @@ def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
 
 def test_will_not_start_over_a_run(tmp_path):
     train(tiny_run("optimization.steps=1"), tmp_path / "run")
-    with pytest.raises(ConfigError, match="already holds a run.*--resume"):
+    with pytest.raises(ConfigError, match=r"already holds a run.*--resume"):
         train(tiny_run(), tmp_path / "run")
 
 
@@ -271,7 +271,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeyp
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 4: lower optimization.lr"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 4: lower optimization\.lr"):
         train(tiny_run("stage.nan_at=5"), tmp_path / "run")
     assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000003"]
 

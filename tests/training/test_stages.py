@@ -24,6 +24,7 @@ from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import decay_groups, first_batches, train
 from seedtok.training.quantization import QuantizationStage
 from seedtok.training.stage import Stage
+from seedtok.training.text import bert_tokenizer, clip_tokenizer
 
 RUN = (
     "optimization.steps=3", "optimization.batch_size=4", "optimization.warmup_steps=1", "log_every=1",
@@ -177,6 +178,13 @@ def test_every_stage_resumes_exactly(runs, tmp_path, name):
     whole, again = ((folder / "log.jsonl").read_text() for folder in (runs / name, tmp_path / "run"))
     for a, b in zip(whole.splitlines(), again.splitlines(), strict=True):
         assert json.loads(b) == pytest.approx(json.loads(a), abs=1e-6, nan_ok=True)
+
+
+def test_text_tokenizers_are_the_same_every_time():
+    """A resumed run, and a stage on another's result, build their own."""
+    assert clip_tokenizer().get_vocab() == clip_tokenizer().get_vocab()
+    assert clip_tokenizer().backend_tokenizer.to_str() == clip_tokenizer().backend_tokenizer.to_str()
+    assert bert_tokenizer().get_vocab() == bert_tokenizer().get_vocab()
 
 
 # ---------------------------------------------------------------- what they export

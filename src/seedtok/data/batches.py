@@ -88,9 +88,8 @@ def shard_batches(
 def _shard_batches(samples: Iterator[Sample], batch_size: int, size: int) -> Iterator[Batch]:
     while True:
         batch = list(islice(samples, batch_size))
-        pictures = [sample.image for sample in batch]
-        squares = [im if im.size == (size, size) else im.resize((size, size), Image.Resampling.BICUBIC) for im in pictures]
-        pixels = torch.from_numpy(np.stack([np.asarray(im) for im in squares])).permute(0, 3, 1, 2)
+        squares = [np.asarray(_stretched(sample.image, size)) for sample in batch]
+        pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
         captions = [clean_caption(sample.caption) for sample in batch]
         scenes = [_scene(sample) for sample in batch]
         known = [scene for scene in scenes if scene is not None]
@@ -98,6 +97,10 @@ def _shard_batches(samples: Iterator[Sample], batch_size: int, size: int) -> Ite
             yield Batch(pixels, captions, [caption(scene) for scene in known], known)
         else:
             yield Batch(pixels, captions, captions)
+
+
+def _stretched(image: Image.Image, size: int) -> Image.Image:
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def _scene(sample: Sample) -> Scene | None:

@@ -33,7 +33,7 @@ def evaluate_generation(
     began = time.perf_counter()
     tokenizer = SeedTokenizer.from_pretrained(model)
     judge = SceneJudge.from_pretrained(shipped("judge"))
-    clip = CLIPModel.from_pretrained(shipped("eval_clip")).eval()
+    clip = CLIPModel.from_pretrained(shipped("eval_clip"), dtype=torch.float32).eval()
 
     def embed(images: Tensor) -> Tensor:
         return F.normalize(clip.visual_projection(clip.vision_model(tokenizer.pixels(images)).pooler_output), dim=-1)

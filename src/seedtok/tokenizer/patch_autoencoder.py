@@ -4,6 +4,8 @@ Matrix products are the fast part of a CPU and convolutions the slow one; this t
 of diffusers' smallest convolutional autoencoder, and at full size any autoencoder of diffusers takes its place.
 """
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
@@ -50,13 +52,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         size = self.config["patch_size"]
         return F.unfold(images, size, stride=size).transpose(1, 2)
 
-    def encode(self, x: Float[Tensor, "b 3 h w"], return_dict: bool = True):
+    def encode(self, x: Float[Tensor, "b 3 h w"], return_dict: bool = True) -> Any:
         """Latents of images, as `.latents`."""
         rows = x.shape[-2] // self.config["patch_size"]
         latents = self.encoder(self.patches(x.to(self.encoder.weight.dtype))).transpose(1, 2).unflatten(2, (rows, -1))
         return AutoencoderTinyOutput(latents=latents) if return_dict else (latents,)
 
-    def decode(self, z: Float[Tensor, "b c h w"], return_dict: bool = True, generator: object = None):
+    def decode(self, z: Float[Tensor, "b c h w"], return_dict: bool = True, generator: object = None) -> Any:
         """Images of latents, as `.sample`; there is nothing random in it."""
         size = self.config["patch_size"]
         x = self.embedding(z.flatten(2).transpose(1, 2)) + self.positions

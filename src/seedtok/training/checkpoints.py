@@ -25,9 +25,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict
     }
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, module: nn.Module, state: dict[str, Tensor]
-) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, state: dict[str, Tensor]) -> None:
     """Restores `optimizer_state`; raises CheckpointError for a parameter that is not there."""
     parameters = dict(module.named_parameters())
     for key, value in state.items():

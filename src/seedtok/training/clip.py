@@ -65,7 +65,7 @@ class ClipStage(Stage):
             # at transformers' 0.02 the positions drown in the patches, and places are never learnt
             nn.init.normal_(self.clip.vision_model.embeddings.position_embedding.weight, std=0.5)
         else:
-            self.clip.load_state_dict(CLIPModel.from_pretrained(settings.start).state_dict())
+            self.clip.load_state_dict(CLIPModel.from_pretrained(settings.start, dtype=torch.float32).state_dict())
         self.word_weight = settings.word_weight
         self.words = nn.Linear(settings.vision_width, len(self.tokenizer))
         self.rarity: Tensor

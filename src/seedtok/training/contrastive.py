@@ -49,7 +49,7 @@ class ContrastiveStage(Stage):
     def __init__(self, settings: ContrastiveSettings) -> None:
         super().__init__()
         self.settings = settings
-        vision = VisionTransformer.from_clip(CLIPVisionModel.from_pretrained(settings.clip))
+        vision = VisionTransformer.from_clip(CLIPVisionModel.from_pretrained(settings.clip, dtype=torch.float32))
         text_tokenizer = bert_tokenizer()
         qformer = QFormerConfig(
             queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,

@@ -38,7 +38,7 @@ class DiffusionStage(Stage):
         super().__init__()
         self.settings = settings
         self.tokenizer = CLIPTokenizer.from_pretrained(settings.clip)
-        self.text_encoder = freeze(CLIPTextModel.from_pretrained(settings.clip))
+        self.text_encoder = freeze(CLIPTextModel.from_pretrained(settings.clip, dtype=torch.float32))
         self.autoencoder = freeze(PatchAutoencoder.from_pretrained(settings.autoencoder))
         config = self.autoencoder.config
         depth = len(settings.widths)

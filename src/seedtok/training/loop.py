@@ -31,7 +31,6 @@ from seedtok.training.checkpoints import (
     save_checkpoint,
 )
 from seedtok.training.config import Optimization, RunConfig
-from seedtok.training.stage import Stage
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,10 @@ from seedtok.data.batches import Batch
 from seedtok.files import check_tensors
 
 Losses = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: M) -> M:
     """Marks a module of a stage as frozen for good: no gradient, and in eval mode when the stage trains."""
     module.requires_grad_(False)
     module.eval()
