@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch, shard_batches
 from seedtok.data.shards import write_scene_shards
@@ -20,6 +20,7 @@ from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.training.clip import ClipStage
 from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import decay_groups, first_batches, train
 from seedtok.training.quantization import QuantizationStage
@@ -196,6 +197,15 @@ def test_clip_loads_again(runs, name):
     checkpoint = load_file(runs / name / "checkpoints" / "00000003" / "stage.safetensors")
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, checkpoint[f"clip.{key}"]), key
+
+
+def test_clip_goes_on_from_another_with_its_tokenizer(runs):
+    start = runs / "clip" / "final"
+    stage = tiny("clip", runs, f"stage.start={start}").stage.build()
+    assert isinstance(stage, ClipStage)
+    assert stage.tokenizer.get_vocab() == CLIPTokenizer.from_pretrained(start).get_vocab()
+    for key, tensor in CLIPModel.from_pretrained(start).state_dict().items():
+        assert torch.equal(stage.clip.state_dict()[key], tensor), key
 
 
 def test_autoencoder_loads_again(runs):

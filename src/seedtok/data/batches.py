@@ -18,7 +18,7 @@ from seedtok.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, the wording that features are learnt of."""
+    """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, what features are learnt of."""
 
     pixels: Tensor
     captions: list[str]

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
+import seedtok.tokenizer.patch_autoencoder  # noqa: F401  diffusers loads it by name, from modules already imported
 from seedtok.errors import CheckpointError, ImageError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.images import ImageSource, load_image
@@ -126,8 +127,12 @@ class SeedTokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, images: Pictures) -> Int[Tensor, "b n"]:
         """Pictures -> codes (B, 32) int64. `images` as for `pixels`."""
-        embeddings = self.causal_embeddings(self.pixels(images))
-        return self.quantize(embeddings).codes
+        return self.encode_pixels(self.pixels(images))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
+        """What `pixels` returned -> codes (B, 32) int64: for those who prepare batches elsewhere."""
+        return self.quantize(self.causal_embeddings(pixels)).codes
 
     @torch.no_grad()
     def decode(
@@ -155,7 +160,7 @@ class SeedTokenizer(nn.Module):
             given = torch.as_tensor(codes)
         except (TypeError, ValueError, RuntimeError):
             raise ValueError("codes are rows of integers, all of one length") from None
-        if given.is_floating_point() or given.dtype == torch.bool:
+        if (given.numel() and given.is_floating_point()) or given.dtype == torch.bool:
             raise ValueError(f"codes are integers, not {given.dtype}")
         given = given[None] if given.ndim == 1 else given
         count = self.config.embedder.qformer.queries

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
 from seedtok.data.scenes import caption, scene_stream
@@ -45,7 +45,8 @@ class ClipStage(Stage):
 
     def __init__(self, settings: ClipSettings) -> None:
         super().__init__()
-        self.tokenizer = clip_tokenizer()
+        start = settings.start
+        self.tokenizer = clip_tokenizer() if start is None else CLIPTokenizer.from_pretrained(str(start))
         text = {
             "vocab_size": len(self.tokenizer), "hidden_size": settings.text_width,
             "intermediate_size": 4 * settings.text_width, "num_hidden_layers": settings.text_layers,

@@ -199,7 +199,8 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     stage.train()
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
         console=log.console if log else None, disable=not log or not log.console.is_terminal,
     )  # fmt: skip
     with progress:
