@@ -56,7 +56,9 @@ class PlainPort(nn.Module):
         width, heads = qformer.config.width, qformer.config.heads
         self.queries = nn.ModuleList(self._self(layer.attention, width, heads) for layer in qformer.layers)
         self.cross = nn.ModuleList(
-            nn.Identity() if layer.cross is None else self._cross(layer.cross, width, heads, qformer.config.encoder_width)
+            nn.Identity()
+            if layer.cross is None
+            else self._cross(layer.cross, width, heads, qformer.config.encoder_width)
             for layer in qformer.layers
         )
 
@@ -143,7 +145,8 @@ def main() -> None:
         ("seedtok bfloat16", rate(lambda: ours(fast, half), len(images))),
         ("seedtok bfloat16, from PIL images", rate(lambda: fast.encode(images), len(images))),
     ]
-    print(f"batch {len(images)}, {arguments.threads} threads; codes: port = float32 {same:.2%}, bfloat16 = float32 {close:.2%}")
+    print(f"batch {len(images)}, {arguments.threads} threads")
+    print(f"codes that agree with float32's: the port's {same:.2%}, bfloat16's {close:.2%}")
     for name, value in rows:
         print(f"{name:36s} {value:8.1f} images/s  {value / plain:5.2f} x")
 

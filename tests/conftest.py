@@ -79,9 +79,7 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory, tiny_diffusion: Pat
     """A folder of a random `SeedTokenizer` with 32 codes of 8192, over `tiny_diffusion`."""
     torch.manual_seed(0)
     text_tokenizer = bert_tokenizer()
-    vision = VisionConfig(
-        image_size=32, patch_size=16, width=WIDTH, layers=LAYERS, heads=HEADS, mlp_width=2 * WIDTH
-    )
+    vision = VisionConfig(image_size=32, patch_size=16, width=WIDTH, layers=LAYERS, heads=HEADS, mlp_width=2 * WIDTH)
     qformer = QFormerConfig(
         width=WIDTH,
         layers=LAYERS,

@@ -13,7 +13,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 GROUND = ("errors", "files", "images")  # what every floor stands on
 FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside itself and the ground
     "recipes": ("training", "evaluation", "tokenizer", "mllm", "data"),
-    "training": ("evaluation", "tokenizer", "mllm", "data"),  # validation uses the evaluation's metrics and judge
+    "training": (
+        "evaluation",
+        "tokenizer",
+        "mllm",
+        "data",
+    ),  # validation uses the evaluation's metrics and judge
     "evaluation": ("tokenizer", "mllm", "data"),
     "weights": ("tokenizer", "mllm", "data"),
     "mllm": ("tokenizer",),
@@ -117,7 +122,7 @@ def test_the_rule_itself(importer, imported, right):
 
 def test_the_walk_finds_what_is_there():
     found = set(imports(ROOT / "training" / "loop.py"))
-    assert {"data.batches", "errors", "files", "training.checkpoints", "training.stage"} <= found
+    assert {"data.batches", "errors", "files", "training.checkpoints", "training.config"} <= found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

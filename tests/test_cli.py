@@ -95,9 +95,7 @@ def test_encode_prints_plain_lines_in_bfloat16(cli, pictures: Path, tiny_tokeniz
 def test_encode_takes_odd_sizes(cli, tmp_path: Path, tiny_tokenizer: Path):
     Image.new("L", (1, 1)).save(tmp_path / "dot.png")
     Image.new("RGB", (20_000, 3), "red").save(tmp_path / "wide.png")
-    code, out, _ = cli(
-        "encode", tmp_path / "dot.png", tmp_path / "wide.png", "--json", "--model", tiny_tokenizer
-    )
+    code, out, _ = cli("encode", tmp_path / "dot.png", tmp_path / "wide.png", "--json", "--model", tiny_tokenizer)
     assert code == 0
     assert [len(r["codes"]) for r in records(out)] == [32, 32]
 
@@ -182,9 +180,7 @@ def test_decode_takes_typed_codes(cli, tiny_tokenizer: Path, tmp_path: Path):
     ],
 )
 def test_bad_codes_are_refused(cli, tiny_tokenizer: Path, tmp_path: Path, codes: str, words: str):
-    check_refused(
-        cli("decode", "--codes", codes, "--out", tmp_path / "out", "--model", tiny_tokenizer), words
-    )
+    check_refused(cli("decode", "--codes", codes, "--out", tmp_path / "out", "--model", tiny_tokenizer), words)
     assert not (tmp_path / "out").exists()
 
 
@@ -213,9 +209,7 @@ def test_decode_refuses_bad_files(cli, tiny_tokenizer: Path, tmp_path: Path):
     check_refused(cli("decode", tmp_path / "none.jsonl", "--out", tmp_path, *model), "none.jsonl")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x80")
     check_refused(cli("decode", tmp_path / "bytes", "--out", tmp_path, *model), "not UTF-8")
-    check_refused(
-        cli("decode", tmp_path / "bytes", "--codes", CODES, "--out", tmp_path, *model), "expected codes"
-    )
+    check_refused(cli("decode", tmp_path / "bytes", "--codes", CODES, "--out", tmp_path, *model), "expected codes")
     check_refused(cli("decode", "--codes", CODES, "--out", tmp_path / "bytes", *model), "bytes")
     (tmp_path / "codes.png").mkdir()  # a full disk and its like: nothing half-written stays behind
     check_refused(cli("decode", "--codes", CODES, "--out", tmp_path, *model))
@@ -361,9 +355,7 @@ def test_data_scenes(cli, tmp_path: Path):
 def test_data_pack(cli, pictures: Path, tmp_path: Path):
     table = tmp_path / "captions.csv"
     table.write_text("image,caption\na.png,noise\nb.jpg,more noise\nc.png,noise again\n")
-    code, out, error = cli(
-        "data", "pack", table, "--images", pictures, "--out", tmp_path / "all", "--size", 16
-    )
+    code, out, error = cli("data", "pack", table, "--images", pictures, "--out", tmp_path / "all", "--size", 16)
     assert (code, error) == (0, "")
     assert "3 written" in out
     (pictures / "b.jpg").write_bytes(b"no picture")
@@ -471,9 +463,7 @@ def program(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_program_starts_fast_and_says_its_version():
     found = program("--version")
     assert (found.returncode, found.stdout, found.stderr) == (0, f"seedtok {__version__}\n", "")
-    loaded = (
-        "import sys, seedtok.cli; print(sorted({'torch', 'transformers', 'diffusers'} & set(sys.modules)))"
-    )
+    loaded = "import sys, seedtok.cli; print(sorted({'torch', 'transformers', 'diffusers'} & set(sys.modules)))"
     lean = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert lean.stdout == "[]\n"
     wrong = program("encode", "none.png", "--debug")  # --debug may stand anywhere

@@ -71,9 +71,7 @@ def test_both_forms_of_the_loss(legacy):
     loss.backward()
     to_z, to_codes = (1, 0.25) if legacy else (0.25, 1)
     torch.testing.assert_close(z.grad, -2 * to_z * difference / z.numel())
-    expected = torch.zeros(20, 4).index_add_(
-        0, codes.flatten(), 2 * to_codes * difference.flatten(0, 1) / z.numel()
-    )
+    expected = torch.zeros(20, 4).index_add_(0, codes.flatten(), 2 * to_codes * difference.flatten(0, 1) / z.numel())
     torch.testing.assert_close(codebook.weight.grad, expected)
 
 
@@ -115,9 +113,7 @@ def test_moving_averages_approach_the_data():
 def test_k_means(normalize, ema_decay):
     codebook = build(size=64, normalize=normalize, ema_decay=ema_decay)
     generator = torch.Generator().manual_seed(3)
-    centres = 5 * torch.randn(
-        8, 4, generator=generator
-    )  # few clusters: random starts would leave codes empty
+    centres = 5 * torch.randn(8, 4, generator=generator)  # few clusters: random starts would leave codes empty
     samples = centres.repeat(100, 1) + 0.1 * torch.randn(800, 4, generator=generator)
     targets = F.normalize(samples, dim=1) if normalize else samples
     codebook.initialise(samples, iterations=0, generator=torch.Generator().manual_seed(4))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtok.images import list_images, load_image
 from seedtok.data.text import clean_caption
 from seedtok.errors import ImageError
+from seedtok.images import list_images, load_image
 
 RED = (200, 20, 30)
 

@@ -146,9 +146,7 @@ def test_text():
     theirs, ours = qformers(causal=True)
     torch.manual_seed(2)
     ids, mask = text_batch()
-    expected = theirs.bert(
-        query_embeds=theirs.text(ids), query_length=0, attention_mask=mask
-    ).last_hidden_state
+    expected = theirs.bert(query_embeds=theirs.text(ids), query_length=0, attention_mask=mask).last_hidden_state
     out = ours.encode_text(ids, mask)
     assert_close(out[mask.bool()], expected[mask.bool()])
 
@@ -193,9 +191,7 @@ def test_copy_text_ffn_to_query():
 
 
 def test_text_branch_is_optional():
-    ours = QFormer(
-        QFormerConfig(width=24, layers=2, heads=4, mlp_width=40, encoder_width=20, vocab_size=None)
-    )
+    ours = QFormer(QFormerConfig(width=24, layers=2, heads=4, mlp_width=40, encoder_width=20, vocab_size=None))
     assert not [name for name, _ in ours.named_parameters() if "text" in name or "word" in name]
     with pytest.raises(ValueError, match="no text branch"):
         ours.encode_text(*text_batch())

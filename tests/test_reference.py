@@ -18,8 +18,7 @@ from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 from seedtok.training.losses import contrastive_loss, cosine_loss
 
 PATH = Path(
-    os.environ.get("SEEDTOK_REFERENCE")
-    or Path(__file__).parents[2] / "shared/reference/official_small.safetensors"
+    os.environ.get("SEEDTOK_REFERENCE") or Path(__file__).parents[2] / "shared/reference/official_small.safetensors"
 )
 
 
@@ -60,10 +59,7 @@ def take(theirs: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
 
 
 def take_fused(theirs: dict[str, Tensor], old: str, names: list[str], new: str) -> dict[str, Tensor]:
-    return {
-        f"{new}.{kind}": torch.cat([theirs.pop(f"{old}.{n}.{kind}") for n in names])
-        for kind in ("weight", "bias")
-    }
+    return {f"{new}.{kind}": torch.cat([theirs.pop(f"{old}.{n}.{kind}") for n in names]) for kind in ("weight", "bias")}
 
 
 def take_blocks(theirs: dict[str, Tensor], name: str, positions: str, depth: int) -> dict[str, Tensor]:
@@ -90,9 +86,7 @@ def take_vit(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
     return ours
 
 
-def take_bert(
-    theirs: dict[str, Tensor], name: str, tokens: str, layers: int, text: bool = False
-) -> dict[str, Tensor]:
+def take_bert(theirs: dict[str, Tensor], name: str, tokens: str, layers: int, text: bool = False) -> dict[str, Tensor]:
     ours = {"query_tokens": theirs.pop(tokens)}
     ours |= take(theirs, f"{name}.bert.embeddings.LayerNorm", "embedding_norm")
     if text:
@@ -216,9 +210,7 @@ def test_v1_end_to_end(reference):
     text = load(build_decoder(cfg), take_blocks(state, "blocks_text", "pos_embed_text", cfg["block_depth"]))
     output = take(state, "distill_text_proj", "output")
     reverse = load(build_reverse(cfg), take_bert(state, "Reverse_Qformer", "reverse_tokens", 4) | output)
-    assert_used_up(
-        state, ("Qformer.bert.embeddings.position_ids", "Reverse_Qformer.bert.embeddings.position_ids")
-    )
+    assert_used_up(state, ("Qformer.bert.embeddings.position_ids", "Reverse_Qformer.bert.embeddings.position_ids"))
 
     taps = reference.part("v1/taps/")
     patches = vit(reference["image"])
@@ -262,9 +254,9 @@ def test_stage1(reference):
     vit = load(build_vit(cfg), take_vit(state, cfg["vit_depth"]))
     bert = ("Qformer", "query_tokens", cfg["bert_layers"], True)
     qformer = load(build_qformer(cfg, True), take_bert(state, *bert))
-    projections = {
-        name: nn.Linear(cfg["hidden"], cfg["embed_dim"]) for name in ("vision_proj", "text_proj")
-    } | {"ln_vision": nn.LayerNorm(cfg["vit_width"])}
+    projections = {name: nn.Linear(cfg["hidden"], cfg["embed_dim"]) for name in ("vision_proj", "text_proj")} | {
+        "ln_vision": nn.LayerNorm(cfg["vit_width"])
+    }
     heads = nn.ModuleDict(projections)
     load(heads, {k: v for name in projections for k, v in take(state, name, name).items()})
     temperature = nn.Parameter(state.pop("temp"))
@@ -326,9 +318,7 @@ def test_stage2_text(reference):
 
     for name, weights in trained(state).items():
         load(modules[name], weights)
-    assert_used_up(
-        state, ("Qformer.bert.embeddings.position_ids", "Reverse_Qformer_text.bert.embeddings.position_ids")
-    )
+    assert_used_up(state, ("Qformer.bert.embeddings.position_ids", "Reverse_Qformer_text.bert.embeddings.position_ids"))
 
     taps = reference.part("stage2_text/taps/")
     with torch.no_grad():

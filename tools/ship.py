@@ -1,6 +1,6 @@
 """Copies finished runs into the package as its mini weights, in half precision (they load as float32).
 
-    python tools/ship.py RUN/final PART      # PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip
+python tools/ship.py RUN/final PART      # PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip
 """
 
 import json

@@ -112,9 +112,7 @@ app.add_typer(cli_data.app, name="data")
 
 @app.command()
 def info(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")
-    ] = "mini",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
 ) -> None:
     """Show the sizes and the parameters of a checkpoint."""
@@ -129,9 +127,7 @@ def info(
     beside = resolve(model) / config.image_decoder
     if beside.is_dir() or Path(config.image_decoder).is_dir():  # one on a hub is not downloaded to be counted
         pipeline = tokenizer.image_decoder.pipeline
-        parts |= {
-            f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")
-        }
+        parts |= {f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")}
     rows = {
         name: {
             "parameters": sum(p.numel() for p in part.parameters()),

@@ -22,9 +22,7 @@ class SplitName(StrEnum):
     test = "test"
 
 
-Out = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="A folder for the shards.", show_default=False)
-]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the shards.", show_default=False)]
 ShardSize = Annotated[int, typer.Option(min=1, help="Samples a shard.")]
 
 
@@ -55,12 +53,8 @@ def pack(
     ],
     out: Out,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a table's images are.")] = None,
-    captions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A folder's table of captions.")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")
-    ] = None,
+    captions: Annotated[Path | None, typer.Option(metavar="FILE", help="A folder's table of captions.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
     shard_size: ShardSize = 1000,
 ) -> None:
     """Write your own pictures and captions."""

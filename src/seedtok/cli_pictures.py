@@ -41,17 +41,13 @@ Guidance = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the noise that a drawing starts from.")]
 BatchSize = Annotated[int, typer.Option(min=1)]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", show_default=False)]
-Folder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="A folder for the PNGs.", show_default=False)
-]
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the PNGs.", show_default=False)]
 
 
 def encode(
     images: Images,
     model: Model = "mini",
-    as_json: Annotated[
-        bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')] = False,
     batch_size: BatchSize = 32,
     dtype: Annotated[Dtype, typer.Option(help="What the networks compute in.")] = Dtype.float32,
 ) -> None:
@@ -70,9 +66,7 @@ def encode(
 
 def decode(
     out: Folder,
-    file: Annotated[
-        Path | None, typer.Argument(metavar="FILE|-", help="What `encode --json` prints.")
-    ] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE|-", help="What `encode --json` prints.")] = None,
     codes: Annotated[str | None, typer.Option(help="One picture's codes, in place of FILE.")] = None,
     model: Model = "mini",
     steps: Steps = None,
@@ -134,9 +128,7 @@ def reconstruct(
 
 def imagine(
     caption: Annotated[str, typer.Argument(metavar="CAPTION", show_default=False)],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)],
     model: Model = "mini",
     steps: Steps = None,
     guidance_scale: Guidance = None,
@@ -150,9 +142,7 @@ def imagine(
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the pictures.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the pictures.")] = Path("demo"),
     count: Annotated[int, typer.Option(min=1, help="Scenes to see and draw.")] = 6,
     seed: Seed = 0,
     model: Model = "mini",

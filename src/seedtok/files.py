@@ -61,7 +61,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def check_tensors(own: dict[str, Tensor], found: dict[str, Tensor], where: str) -> None:
     """Raises CheckpointError naming the first tensor that is missing, extra or of another shape."""
-    for problem, names in (("lacks tensor", own.keys() - found.keys()), ("has an extra tensor", found.keys() - own.keys())):
+    for problem, names in (
+        ("lacks tensor", own.keys() - found.keys()),
+        ("has an extra tensor", found.keys() - own.keys()),
+    ):
         if names:
             raise CheckpointError(f"{where} {problem} {min(names)!r} ({len(names)} in all)")
     for name, tensor in own.items():

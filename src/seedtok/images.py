@@ -65,9 +65,7 @@ def _images_below(folder: Path) -> list[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+            Path(parent, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
         ]
     return sorted(inside)
 
@@ -108,14 +106,10 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(
-        "I"
-    ):  # 16 bits, which Pillow would clip at 255; PGM files of 16 bits have mode I
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255; PGM files of 16 bits have mode I
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ImageError(
-                f"values from {values.min()} to {values.max()}; expected 0 to 65535 in 16-bit grayscale"
-            )
+            raise ImageError(f"values from {values.min()} to {values.max()}; expected 0 to 65535 in 16-bit grayscale")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         return _from_array(np.asarray(image)).convert("RGB")
@@ -128,9 +122,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     shape = " x ".join(map(str, array.shape))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(
-            f"expected an array (H, W) or (H, W, 1, 3 or 4), channels last; got {shape or 'a scalar'}"
-        )
+        raise ImageError(f"expected an array (H, W) or (H, W, 1, 3 or 4), channels last; got {shape or 'a scalar'}")
     if array.size == 0:
         raise ImageError(f"an empty array, {shape}, is not an image")
     if np.issubdtype(array.dtype, np.floating):

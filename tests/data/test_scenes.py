@@ -201,8 +201,6 @@ def test_errors_say_what_is_possible():
 
 
 def test_a_split_that_runs_out_says_so(monkeypatch):
-    monkeypatch.setattr(
-        "seedtok.data.scenes.scene_stream", lambda *_: iter([scene(("apple", "middle"))] * 2000)
-    )
+    monkeypatch.setattr("seedtok.data.scenes.scene_stream", lambda *_: iter([scene(("apple", "middle"))] * 2000))
     with pytest.raises(ValueError, match="gave 1 different scenes; asked for 5"):
         unique_scenes("test", 5)

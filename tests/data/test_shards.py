@@ -52,17 +52,13 @@ def photos(tmp_path) -> Path:
 
 def test_scene_shards_have_img2datasets_layout(tmp_path):
     seen = []
-    report = write_scene_shards(
-        tmp_path / "out", "validation", 25, size=64, shard_size=10, progress=seen.append
-    )
+    report = write_scene_shards(tmp_path / "out", "validation", 25, size=64, shard_size=10, progress=seen.append)
     assert report.written == 25
     assert report.skipped == ()
     assert [path.name for path in report.shards] == ["00000.tar", "00001.tar", "00002.tar"]
     assert all(path.is_file() for path in report.shards)
     assert seen == list(range(1, 26))
-    assert set(files(tmp_path / "out")) == {
-        f"0000{i}{end}" for i in range(3) for end in (".tar", "_stats.json")
-    }
+    assert set(files(tmp_path / "out")) == {f"0000{i}{end}" for i in range(3) for end in (".tar", "_stats.json")}
     stats = json.loads((tmp_path / "out/00002_stats.json").read_text())
     assert stats == {
         "count": 5,

@@ -32,7 +32,14 @@ def run_config(clip: Path, causal: bool, batch_size: int) -> RunConfig:
     return RunConfig(
         recipe="tests.contrastive",
         stage=ContrastiveSettings(
-            clip=clip, causal=causal, width=32, layers=2, heads=2, queries=4, projection=16, label_smoothing=0.1
+            clip=clip,
+            causal=causal,
+            width=32,
+            layers=2,
+            heads=2,
+            queries=4,
+            projection=16,
+            label_smoothing=0.1,
         ),
         data=Data(size=64, group=2),
         optimization=Optimization(steps=4, batch_size=batch_size, lr=1e-2, warmup_steps=1),
@@ -93,7 +100,13 @@ def clip(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
     settings = ClipSettings(
-        image_size=64, vision_width=32, vision_layers=1, text_width=32, text_layers=1, head_width=16, projection=16
+        image_size=64,
+        vision_width=32,
+        vision_layers=1,
+        text_width=32,
+        text_layers=1,
+        head_width=16,
+        projection=16,
     )
     settings.build().export(folder)
     stage = run_config(folder, True, 1).stage.build()
@@ -108,7 +121,12 @@ def two_ranks(tmp_path_factory, clip) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
+    together = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "ACCELERATE_USE_CPU": "1",
+    }
     processes = []
     for rank in range(2):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}

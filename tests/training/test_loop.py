@@ -120,7 +120,11 @@ def test_only_matrices_decay_and_frozen_parts_are_left_out():
     assert decayed["weight_decay"] == 0.3
     assert plain["weight_decay"] == 0.0
     assert {id(p) for p in decayed["params"]} == {id(stage.image.weight), id(stage.letters.weight)}
-    assert {id(p) for p in plain["params"]} == {id(stage.image.bias), id(stage.norm.weight), id(stage.norm.bias)}
+    assert {id(p) for p in plain["params"]} == {
+        id(stage.image.bias),
+        id(stage.norm.weight),
+        id(stage.norm.bias),
+    }
 
 
 def test_ema_by_hand_and_what_it_replaced_comes_back():

@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from seedtok.images import list_images
 from seedtok.errors import DataError
+from seedtok.images import list_images
 
 IMAGE_COLUMNS = ("image", "path", "file", "filepath", "file_name")
 CAPTION_COLUMNS = ("caption", "text", "title")
@@ -28,9 +28,7 @@ def read_pairs(source: Path, captions: Path | None = None, images: Path | None =
     """Every picture of `source` with its captions as written; see `shards.pack` for the arguments."""
     if captions is not None:
         if images is not None or not source.is_dir():
-            raise DataError(
-                f"with a captions file, the source must be the folder of its images, not {source}"
-            )
+            raise DataError(f"with a captions file, the source must be the folder of its images, not {source}")
         source, images = captions, source
     if not source.exists():
         raise DataError(f"no such file or folder: {source}")
@@ -88,9 +86,7 @@ def _column(record: dict[str, Any], names: tuple[str, ...], source: Path) -> str
     for name in names:
         if name in known:
             return known[name]
-    raise DataError(
-        f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {', '.join(known) or 'none'}"
-    )
+    raise DataError(f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {', '.join(known) or 'none'}")
 
 
 def _csv(source: Path, tab: bool) -> Iterator[dict[str, Any]]:

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seedtok.images import load_image
 from seedtok.data.pairs import read_pairs
 from seedtok.data.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 from seedtok.data.tars import Entry, ShardReport, count_samples, index_samples, slice_of, stats_path, writing
 from seedtok.data.text import clean_caption
 from seedtok.errors import DataError, ImageError
+from seedtok.images import load_image
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together
@@ -53,9 +53,7 @@ def write_scene_shards(
         raise DataError(f"expected a count of at least 1 and a seed of at least 0, not {count} and {seed}")
     with writing(Path(out), shard_size) as writer:
         try:
-            scenes = (
-                scene_stream(split, seed) if split == "train" else iter(unique_scenes(split, count, seed))
-            )
+            scenes = scene_stream(split, seed) if split == "train" else iter(unique_scenes(split, count, seed))
         except ValueError as error:
             raise DataError(str(error)) from None
         for index in range(count):
@@ -253,12 +251,7 @@ class ShardSamples:
         except (ImageError, ValueError, TypeError) as error:
             raise DataError(f"{where}: {error}") from None
         captions = metadata.get("captions")
-        if (
-            self.shuffle
-            and isinstance(captions, list)
-            and captions
-            and all(isinstance(c, str) for c in captions)
-        ):
+        if self.shuffle and isinstance(captions, list) and captions and all(isinstance(c, str) for c in captions):
             draw = np.random.default_rng([self.seed, epoch, shard, entry.image[0]])
             words = captions[int(draw.integers(len(captions)))]
         return Sample(picture, words, metadata)

@@ -74,9 +74,7 @@ class ShardWriter:
             tar.close()
 
     def report(self, out: Path) -> ShardReport:
-        return ShardReport(
-            self.written, tuple(self.skipped), tuple(out / f"{name}.tar" for name in self.names)
-        )
+        return ShardReport(self.written, tuple(self.skipped), tuple(out / f"{name}.tar" for name in self.names))
 
 
 @contextmanager

@@ -12,10 +12,8 @@ from seedtok.tokenizer.seed import SeedTokenizer
 
 
 @torch.no_grad()
-def evaluate_codebook(
-    model: str = "mini", count: int = 20_000, seed: int = 0, batch_size: int = 32
-) -> dict[str, Any]:
-    """Codes used and perplexity over the codes of `count` test scenes; agreement of dtypes on the first 1,000 of them."""
+def evaluate_codebook(model: str = "mini", count: int = 20_000, seed: int = 0, batch_size: int = 32) -> dict[str, Any]:
+    """Codes used and perplexity over `count` test scenes' codes; agreement of dtypes on the first 1,000 of them."""
     began = time.perf_counter()
     tokenizer = SeedTokenizer.from_pretrained(model)
     half = SeedTokenizer.from_pretrained(model, dtype=torch.bfloat16)

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from seedtok.data.batches import Batch, to_batch
 from seedtok.data.scenes import Scene
@@ -27,4 +34,3 @@ def progress(what: str, total: int) -> Iterator[Progress]:
     with bar:
         bar.add_task(what, total=total)
         yield bar
-

@@ -22,9 +22,7 @@ def _pixels(images: list[Image.Image]) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate_generation(
-    model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32
-) -> dict[str, Any]:
+def evaluate_generation(model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32) -> dict[str, Any]:
     """CLIP similarity (x100) to the true picture, and the share of things and backgrounds the scene judge finds.
 
     "caption" is the diffusion model drawing from the caption, "seed" the tokenizer's reconstruction; both draw from
@@ -63,7 +61,10 @@ def evaluate_generation(
         "clip_similarity": {name: cosine_similarity_x100(torch.cat(embedded[name]), real) for name in ways},
         "things_right": {name: verdicts[name].thing_share for name in ways},
         "background_right": {name: verdicts[name].background_share for name in ways},
-        "judge_on_real": {"things": verdicts["real"].thing_share, "background": verdicts["real"].background_share},
+        "judge_on_real": {
+            "things": verdicts["real"].thing_share,
+            "background": verdicts["real"].background_share,
+        },
         "model": model,
         "count": count,
         "seed": seed,

@@ -75,9 +75,7 @@ class SceneJudge(nn.Module):
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.judge":
             raise CheckpointError(f"{folder} is not a scene judge")
-        config = JudgeConfig(
-            VisionConfig(**record["vision"]), tuple(record["concepts"]), tuple(record["backgrounds"])
-        )
+        config = JudgeConfig(VisionConfig(**record["vision"]), tuple(record["concepts"]), tuple(record["backgrounds"]))
         model = cls(config)
         load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
         return model.eval()

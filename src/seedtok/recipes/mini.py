@@ -49,7 +49,13 @@ def diffusion() -> RunConfig:
         stage=DiffusionSettings(clip=shipped("clip"), autoencoder=shipped("diffusion") / "vae"),
         data=Data(),
         optimization=Optimization(
-            steps=10_000, batch_size=16, lr=5e-4, min_lr=2e-5, warmup_steps=200, weight_decay=0.01, ema_decay=0.999
+            steps=10_000,
+            batch_size=16,
+            lr=5e-4,
+            min_lr=2e-5,
+            warmup_steps=200,
+            weight_decay=0.01,
+            ema_decay=0.999,
         ),
         log_every=50,
         checkpoint_every=500,
@@ -93,6 +99,8 @@ def stage2(stage1: Path | None = None) -> RunConfig:
         stage=QuantizationSettings(
             embedder=stage1 or Path("runs/stage1/final"),
             image_decoder=shipped("diffusion"),
+            decoder_layers=2,
+            reverse_layers=3,
             kmeans_batches=100,
             ema_decay=0.99,
             restart_after=200,

@@ -125,9 +125,7 @@ class QFormer(nn.Module):
         self._require_text()
         length = input_ids.shape[1]
         if length > self.config.max_text_positions:
-            raise ValueError(
-                f"text of {length} tokens; at most {self.config.max_text_positions}: truncate it"
-            )
+            raise ValueError(f"text of {length} tokens; at most {self.config.max_text_positions}: truncate it")
         x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
         return self.dropout(self.embedding_norm(x))
 

@@ -64,9 +64,7 @@ def codebook_usage(counts: Int[Tensor, " size"] | Float[Tensor, " size"]) -> Usa
     return Usage(used, used / counts.numel(), float(entropy.exp()))
 
 
-def vq_loss(
-    z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, legacy: bool
-) -> Float[Tensor, ""]:
+def vq_loss(z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, legacy: bool) -> Float[Tensor, ""]:
     """Commitment (z moves to its code) plus codebook term (the code moves to z), beta on one of the two.
 
     `legacy`, the published form, puts beta on the codebook term; otherwise it is on the commitment, as in

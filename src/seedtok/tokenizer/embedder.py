@@ -72,7 +72,7 @@ class ImageTextEmbedder(nn.Module):
         return normed.to(features.dtype)
 
     def project_queries(self, embeddings: Float[Tensor, "b q d"]) -> Tensor:
-        """Image embeddings of unit length: of the final query (b, projection) when causal, of all (b, q, projection) else."""
+        """Unit-length image embeddings: the final query's (b, projection) when causal, else all (b, q, projection)."""
         chosen = embeddings[:, -1] if self.config.qformer.causal else embeddings
         return F.normalize(self.vision_projection(chosen).float(), dim=-1)
 

@@ -44,7 +44,11 @@ class ImageDecoder:
         """What the pipeline conditions on: the text encoder's last hidden state of captions padded to 77 tokens."""
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = tokenizer(
-            captions, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            captions,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
         return encoder(tokens.input_ids.to(encoder.device)).last_hidden_state
 

@@ -59,9 +59,7 @@ class SelfAttention(nn.Module):
         is_causal: bool = False,
     ) -> Float[Tensor, "b n d"]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        return self.out(
-            attention(q, k, v, self.heads, mask, is_causal, self.dropout if self.training else 0.0)
-        )
+        return self.out(attention(q, k, v, self.heads, mask, is_causal, self.dropout if self.training else 0.0))
 
 
 class CrossAttention(nn.Module):

@@ -119,7 +119,9 @@ class SeedTokenizer(nn.Module):
         upright = [_to_pil(image) for image in _as_list(images)]
         if not upright:
             raise ImageError("no images given")
-        square = [im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC) for im in upright]
+        square = [
+            im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC) for im in upright
+        ]
         pixels = torch.from_numpy(np.stack([np.asarray(im) for im in square])).to(self.device)
         mean, std = (torch.tensor(x, device=self.device) * 255 for x in (CLIP_MEAN, CLIP_STD))
         return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype)
@@ -220,7 +222,11 @@ class SeedTokenizer(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "mini", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        cls,
+        name: str | Path = "mini",
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
     ) -> SeedTokenizer:
         """Loads "mini" (shipped with the package), a folder, or a hub id.
 

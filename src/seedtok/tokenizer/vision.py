@@ -32,9 +32,7 @@ class VisionConfig:
 
     def __post_init__(self):
         if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
     @property
     def patches(self) -> int:
@@ -74,9 +72,7 @@ class VisionTransformer(nn.Module):
         """
         size, patch = self.config.image_size, self.config.patch_size
         if pixels.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"pixels are {tuple(pixels.shape)}; expected (batch, 3, {size}, {size}): resize first"
-            )
+            raise ValueError(f"pixels are {tuple(pixels.shape)}; expected (batch, 3, {size}, {size}): resize first")
         grid = pixels.to(self.class_token.dtype).unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, patches, 3 * patch * patch)
         x = self.patch_embedding(patches)
@@ -115,9 +111,7 @@ class VisionTransformer(nn.Module):
         theirs["positions"] = theirs.pop("embeddings.position_embedding")
         for i, block in enumerate(vit.blocks):
             assert isinstance(block, Block)
-            theirs.setdefault(
-                f"encoder.layers.{i}.self_attn.qkv.bias", torch.zeros_like(block.attention.qkv.bias)
-            )
+            theirs.setdefault(f"encoder.layers.{i}.self_attn.qkv.bias", torch.zeros_like(block.attention.qkv.bias))
         return _load(vit, theirs)
 
 

@@ -10,13 +10,15 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
+from seedtok.data.concepts import BACKGROUNDS, CONCEPTS
 from seedtok.data.scenes import caption, scene_stream
+from seedtok.evaluation.judge import labels
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import contrastive_loss
 from seedtok.training.pixels import clip_normalize
-from seedtok.training.stage import Losses, Stage, full_precision
+from seedtok.training.stage import Losses, Stage, freeze, full_precision
 from seedtok.training.text import clip_tokenizer
 
 
@@ -30,6 +32,8 @@ class ClipSettings(StageSettings):
     head_width: int = 64
     projection: int = 256
     start: Path | None = None  # a CLIPModel of these sizes to go on from
+    freeze_vision: bool = False
+    slot_weight: float = 1.0  # of naming what stands where from the padding's last ten tokens
     word_weight: float = 1.0  # of the bag-of-words loss, which finds the icons' names long before contrast does
 
     def build(self) -> "ClipStage":
@@ -40,7 +44,9 @@ class ClipStage(Stage):
     """Symmetric contrastive loss between pictures and captions, over all ranks with gradient.
 
     Beside it the ViT names the caption's words, as a bag weighted by rarity, with a head that is not kept: the
-    superclass loss of Huang et al. 2024.
+    superclass loss of Huang et al. 2024. And the text tower's last padding tokens learn to say, one a place and one for
+    the background, what the caption puts there: contrast alone leaves which thing is where out of the token features,
+    and the diffusion model draws from nothing else.
     """
 
     def __init__(self, settings: ClipSettings) -> None:
@@ -67,7 +73,12 @@ class ClipStage(Stage):
             nn.init.normal_(self.clip.vision_model.embeddings.position_embedding.weight, std=0.5)
         else:
             self.clip.load_state_dict(CLIPModel.from_pretrained(settings.start, dtype=torch.float32).state_dict())
-        self.word_weight = settings.word_weight
+        if settings.freeze_vision:
+            freeze(self.clip.vision_model)
+            freeze(self.clip.visual_projection)
+        self.settings = settings
+        self.slots = nn.Linear(settings.text_width, 1 + len(CONCEPTS))
+        self.background = nn.Linear(settings.text_width, len(BACKGROUNDS))
         self.words = nn.Linear(settings.vision_width, len(self.tokenizer))
         self.rarity: Tensor
         self.register_buffer("rarity", self._rarity(), persistent=False)
@@ -80,21 +91,29 @@ class ClipStage(Stage):
             counts[list(set(ids))] += 1
         return torch.log((len(captions) + 1) / counts)
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised image and text embeddings, each (B, projection), and the loss of the bag of words."""
-        tokens = self.tokenizer(batch.captions, padding=True, truncation=True, return_tensors="pt")
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Losses]:
+        """Normalised image and text embeddings, each (B, projection), and the losses beside the contrast."""
+        padding = "max_length" if self.settings.slot_weight else "longest"
+        tokens = self.tokenizer(batch.captions, padding=padding, truncation=True, return_tensors="pt")
         tokens = tokens.to(batch.pixels.device)
         vision = self.clip.vision_model(pixel_values=clip_normalize(batch.pixels)).pooler_output
         # EOS doubles as padding, and attention is causal: no mask is needed
-        text = self.clip.text_model(input_ids=tokens.input_ids).pooler_output
+        states = self.clip.text_model(input_ids=tokens.input_ids)
+        text = states.pooler_output
         image = F.normalize(self.clip.visual_projection(vision).float(), dim=-1)
         bag = torch.zeros(len(text), len(self.tokenizer), device=text.device).scatter_(1, tokens.input_ids, 1.0)
         bag = bag * self.rarity
-        naming = F.cross_entropy(self.words(vision).float(), bag / bag.sum(1, keepdim=True))
-        return image, F.normalize(self.clip.text_projection(text).float(), dim=-1), naming
+        beside = {"words": F.cross_entropy(self.words(vision).float(), bag / bag.sum(1, keepdim=True))}
+        if self.settings.slot_weight and batch.scenes is not None:
+            things, backgrounds = (x.to(text.device) for x in labels(batch.scenes))
+            slots = self.slots(states.last_hidden_state[:, -things.shape[1] :]).float()
+            color = self.background(states.last_hidden_state[:, -things.shape[1] - 1]).float()
+            beside["slots"] = 9 * F.cross_entropy(slots.flatten(0, 1), things.flatten())
+            beside["slots"] = beside["slots"] + F.cross_entropy(color, backgrounds)
+        return image, F.normalize(self.clip.text_projection(text).float(), dim=-1), beside
 
     def forward(self, batch: Batch) -> Losses:
-        image, text, naming = self.embed(batch)
+        image, text, beside = self.embed(batch)
         temperature = self.clip.logit_scale.clamp(max=4.6052).exp().reciprocal()
         all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
         with full_precision(image):
@@ -103,9 +122,16 @@ class ClipStage(Stage):
             )
         with torch.no_grad(), full_precision(image):
             right = (image @ text.T).argmax(1) == torch.arange(len(image), device=image.device)
-        total = loss + self.word_weight * naming
-        accuracy = right.float().mean()
-        return {"loss": total, "contrast": loss, "words": naming, "accuracy": accuracy, "temperature": temperature}
+        total = loss + self.settings.word_weight * beside["words"]
+        if "slots" in beside:
+            total = total + self.settings.slot_weight * beside["slots"]
+        return {
+            "loss": total,
+            "contrast": loss,
+            **beside,
+            "accuracy": right.float().mean(),
+            "temperature": temperature,
+        }
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

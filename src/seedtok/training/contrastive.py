@@ -57,7 +57,8 @@ class ContrastiveStage(Stage):
             max_text_positions=64, dropout=settings.dropout, causal=settings.causal,
         )  # fmt: skip
         self.embedder = ImageTextEmbedder(
-            EmbedderConfig(vision=vision.config, qformer=qformer, projection=settings.projection), text_tokenizer
+            EmbedderConfig(vision=vision.config, qformer=qformer, projection=settings.projection),
+            text_tokenizer,
         )
         if settings.start is None:
             self.embedder.qformer.copy_text_ffn_to_query()

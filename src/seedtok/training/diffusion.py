@@ -1,6 +1,7 @@
 """The mini latent diffusion model: a `StableDiffusionPipeline` conditioned on the mini CLIP's text tower."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -40,7 +41,7 @@ class DiffusionStage(Stage):
         self.tokenizer = CLIPTokenizer.from_pretrained(settings.clip)
         self.text_encoder = freeze(CLIPTextModel.from_pretrained(settings.clip, dtype=torch.float32))
         self.autoencoder = freeze(PatchAutoencoder.from_pretrained(settings.autoencoder))
-        config = self.autoencoder.config
+        config: Any = self.autoencoder.config
         depth = len(settings.widths)
         self.unet = UNet2DConditionModel(
             sample_size=config.image_size // config.patch_size,
@@ -82,11 +83,11 @@ class DiffusionStage(Stage):
 
     def pipeline(self) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline(
-            vae=self.autoencoder,
+            vae=self.autoencoder,  # type: ignore[arg-type]
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             unet=self.unet,
-            scheduler=self.scheduler,
+            scheduler=self.scheduler,  # type: ignore[arg-type]
             safety_checker=None,  # type: ignore[arg-type]
             feature_extractor=None,  # type: ignore[arg-type]
             image_encoder=None,  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ class DiffusionStage(Stage):
 
     def draw(self, batch: Batch) -> Image.Image:
         count = min(16, len(batch.captions))
-        pictures = self.pipeline()(
+        pictures: Any = self.pipeline()(
             batch.captions[:count],
             num_inference_steps=self.settings.sample_steps,
             guidance_scale=self.settings.guidance_scale,

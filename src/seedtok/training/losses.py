@@ -35,8 +35,7 @@ def symmetric_cross_entropy(
     """Mean cross-entropy of both directions' logits, where row i belongs to column offset + i."""
     target = offset + torch.arange(len(image_to_text), device=image_to_text.device)
     losses = [
-        F.cross_entropy(logits, target, label_smoothing=label_smoothing)
-        for logits in (image_to_text, text_to_image)
+        F.cross_entropy(logits, target, label_smoothing=label_smoothing) for logits in (image_to_text, text_to_image)
     ]
     return (losses[0] + losses[1]) / 2
 
