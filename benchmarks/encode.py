@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from seedtok import SeedTokenizer
 from seedtok.data.batches import to_batch
 from seedtok.data.scenes import unique_scenes
+from seedtok.machine import keep_freed_memory
 
 
 class PlainAttention(nn.Module):
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     images = to_batch(unique_scenes("test", arguments.batch), 128).pixels
 
     exact = SeedTokenizer.from_pretrained(arguments.model)

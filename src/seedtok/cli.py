@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from seedtok import __version__, cli_data, cli_evaluate, cli_pictures
 from seedtok.cli_support import fail, load_tokenizer, out, quiet, say
 from seedtok.errors import ConfigError
+from seedtok.machine import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,4 +179,5 @@ def _recipes() -> dict[str, Callable[[], RunConfig]]:
 
 def main() -> None:
     """The `seedtok` command."""
+    keep_freed_memory()
     app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere

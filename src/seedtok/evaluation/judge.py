@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLACES
-from seedtok.data.scenes import Scene
+from seedtok.data.scenes import GRID, Scene
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
@@ -46,10 +46,7 @@ class SceneJudge(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 9 c"], Float[Tensor, "b k"]]:
         """Logits of (nothing or a concept) by place, in the order of `PLACES`, and of backgrounds."""
         states = self.norm(self.vision(images))
-        side = self.config.vision.image_size // self.config.vision.patch_size
-        patches = states[:, 1:].unflatten(1, (side, side))
-        cells = [patches[:, 2 * r : 2 * r + 4, 2 * c : 2 * c + 4].mean((1, 2)) for r, c in PLACES.values()]
-        return self.thing(torch.stack(cells, 1)), self.background(states[:, 0])
+        return self.thing(places_of(states[:, 1:])), self.background(states[:, 0])
 
     @torch.no_grad()
     def verdict(self, images: Float[Tensor, "b 3 h w"], scenes: list[Scene]) -> Verdict:
@@ -79,6 +76,12 @@ class SceneJudge(nn.Module):
         model = cls(config)
         load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
         return model.eval()
+
+
+def places_of(patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b 9 d"]:
+    """Mean state of the patches that each place may cover, on the 8 x 8 grid of a scene's cells."""
+    rows = patches.unflatten(1, (GRID, GRID))
+    return torch.stack([rows[:, 2 * r : 2 * r + 4, 2 * c : 2 * c + 4].mean((1, 2)) for r, c in PLACES.values()], 1)
 
 
 @dataclass(frozen=True)

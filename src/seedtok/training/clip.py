@@ -1,7 +1,6 @@
 """A mini CLIP: its ViT gives the tokenizer's patch features, its text tower the diffusion model's text features."""
 
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,9 +9,8 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
-from seedtok.data.concepts import BACKGROUNDS, CONCEPTS
-from seedtok.data.scenes import caption, scene_stream
-from seedtok.evaluation.judge import labels
+from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLACES
+from seedtok.evaluation.judge import labels, places_of
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
@@ -20,6 +18,8 @@ from seedtok.training.losses import contrastive_loss
 from seedtok.training.pixels import clip_normalize
 from seedtok.training.stage import Losses, Stage, freeze, full_precision
 from seedtok.training.text import clip_tokenizer
+
+SLOT = 32  # where the text tower's naming tokens begin: past the longest caption, in its padding
 
 
 class ClipSettings(StageSettings):
@@ -33,24 +33,40 @@ class ClipSettings(StageSettings):
     projection: int = 256
     start: Path | None = None  # a CLIPModel of these sizes to go on from
     freeze_vision: bool = False
-    slot_weight: float = 1.0  # of naming what stands where from the padding's last ten tokens
-    word_weight: float = 1.0  # of the bag-of-words loss, which finds the icons' names long before contrast does
+    naming_weight: float = 1.0  # of the losses that name what stands where, on scenes; 0: contrast alone
 
     def build(self) -> "ClipStage":
         return ClipStage(self)
 
 
+class Naming(nn.Module):
+    """Cross-entropy of what stands in each place, and of the background: heads that are not kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.things = nn.Linear(width, 1 + len(CONCEPTS))
+        self.background = nn.Linear(width, len(BACKGROUNDS))
+
+    def forward(self, places: Tensor, whole: Tensor, right: tuple[Tensor, Tensor]) -> Tensor:
+        """States of the nine places (B, 9, width) and of the whole (B, width), against `labels`."""
+        things = self.things(self.norm(places)).float().flatten(0, 1)
+        background = F.cross_entropy(self.background(self.norm(whole)).float(), right[1])
+        return len(PLACES) * F.cross_entropy(things, right[0].flatten()) + background
+
+
 class ClipStage(Stage):
     """Symmetric contrastive loss between pictures and captions, over all ranks with gradient.
 
-    Beside it the ViT names the caption's words, as a bag weighted by rarity, with a head that is not kept: the
-    superclass loss of Huang et al. 2024. And the text tower's last padding tokens learn to say, one a place and one for
-    the background, what the caption puts there: contrast alone leaves which thing is where out of the token features,
-    and the diffusion model draws from nothing else.
+    Contrast alone learns slowly which thing is where, and what it does not need it leaves out of the patch and token
+    features, which are all that the Q-Former and the diffusion model see. So on scenes both towers also name what
+    stands where: the ViT from its patches, the text tower from ten tokens of its padding, one a place and one for the
+    background.
     """
 
     def __init__(self, settings: ClipSettings) -> None:
         super().__init__()
+        self.settings = settings
         start = settings.start
         self.tokenizer = clip_tokenizer() if start is None else CLIPTokenizer.from_pretrained(str(start))
         text = {
@@ -68,77 +84,60 @@ class ClipStage(Stage):
             "projection_dim": settings.projection,
         }  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.projection))
-        if settings.start is None:
+        if start is None:
             # at transformers' 0.02 the positions drown in the patches, and places are never learnt
             nn.init.normal_(self.clip.vision_model.embeddings.position_embedding.weight, std=0.5)
         else:
-            self.clip.load_state_dict(CLIPModel.from_pretrained(settings.start, dtype=torch.float32).state_dict())
+            self.clip.load_state_dict(CLIPModel.from_pretrained(start, dtype=torch.float32).state_dict())
         if settings.freeze_vision:
             freeze(self.clip.vision_model)
             freeze(self.clip.visual_projection)
-        self.settings = settings
-        self.slots = nn.Linear(settings.text_width, 1 + len(CONCEPTS))
-        self.background = nn.Linear(settings.text_width, len(BACKGROUNDS))
-        self.words = nn.Linear(settings.vision_width, len(self.tokenizer))
-        self.rarity: Tensor
-        self.register_buffer("rarity", self._rarity(), persistent=False)
-
-    def _rarity(self) -> Tensor:
-        """Inverse document frequency of each token, so that what names a thing outweighs what every caption has."""
-        captions = [caption(scene) for scene in islice(scene_stream("train", 0), 2000)]
-        counts = torch.ones(len(self.tokenizer))
-        for ids in self.tokenizer(captions).input_ids:
-            counts[list(set(ids))] += 1
-        return torch.log((len(captions) + 1) / counts)
+        if settings.naming_weight:
+            self.vision_naming = Naming(settings.vision_width)
+            self.text_naming = Naming(settings.text_width)
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Losses]:
-        """Normalised image and text embeddings, each (B, projection), and the losses beside the contrast."""
-        padding = "max_length" if self.settings.slot_weight else "longest"
-        tokens = self.tokenizer(batch.captions, padding=padding, truncation=True, return_tensors="pt")
-        tokens = tokens.to(batch.pixels.device)
-        vision = self.clip.vision_model(pixel_values=clip_normalize(batch.pixels)).pooler_output
+        """Normalised image and text embeddings, each (B, projection), and the naming losses."""
+        tokens = self.tokenizer(
+            batch.captions,
+            padding="max_length",
+            max_length=SLOT + len(PLACES) + 1,
+            truncation=True,
+            return_tensors="pt",
+        ).to(batch.pixels.device)
+        vision = self.clip.vision_model(pixel_values=clip_normalize(batch.pixels))
         # EOS doubles as padding, and attention is causal: no mask is needed
-        states = self.clip.text_model(input_ids=tokens.input_ids)
-        text = states.pooler_output
-        image = F.normalize(self.clip.visual_projection(vision).float(), dim=-1)
-        bag = torch.zeros(len(text), len(self.tokenizer), device=text.device).scatter_(1, tokens.input_ids, 1.0)
-        bag = bag * self.rarity
-        beside = {"words": F.cross_entropy(self.words(vision).float(), bag / bag.sum(1, keepdim=True))}
-        if self.settings.slot_weight and batch.scenes is not None:
-            things, backgrounds = (x.to(text.device) for x in labels(batch.scenes))
-            slots = self.slots(states.last_hidden_state[:, -things.shape[1] :]).float()
-            color = self.background(states.last_hidden_state[:, -things.shape[1] - 1]).float()
-            beside["slots"] = 9 * F.cross_entropy(slots.flatten(0, 1), things.flatten())
-            beside["slots"] = beside["slots"] + F.cross_entropy(color, backgrounds)
-        return image, F.normalize(self.clip.text_projection(text).float(), dim=-1), beside
+        text = self.clip.text_model(input_ids=tokens.input_ids)
+        named: Losses = {}
+        if self.settings.naming_weight and batch.scenes is not None:
+            things, backgrounds = labels(batch.scenes)
+            right = things.to(batch.pixels.device), backgrounds.to(batch.pixels.device)
+            patches, slots = vision.last_hidden_state, text.last_hidden_state[:, SLOT:]
+            named["vision_naming"] = self.vision_naming(places_of(patches[:, 1:]), patches[:, 0], right)
+            named["text_naming"] = self.text_naming(slots[:, :-1], slots[:, -1], right)
+        image = F.normalize(self.clip.visual_projection(vision.pooler_output).float(), dim=-1)
+        return image, F.normalize(self.clip.text_projection(text.pooler_output).float(), dim=-1), named
 
     def forward(self, batch: Batch) -> Losses:
-        image, text, beside = self.embed(batch)
+        image, text, named = self.embed(batch)
         temperature = self.clip.logit_scale.clamp(max=4.6052).exp().reciprocal()
         all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
         with full_precision(image):
-            loss = contrastive_loss(
+            contrast = contrastive_loss(
                 image, text, all_image, all_text, temperature, offset=first_row(image), label_smoothing=0.0
             )
         with torch.no_grad(), full_precision(image):
             right = (image @ text.T).argmax(1) == torch.arange(len(image), device=image.device)
-        total = loss + self.settings.word_weight * beside["words"]
-        if "slots" in beside:
-            total = total + self.settings.slot_weight * beside["slots"]
-        return {
-            "loss": total,
-            "contrast": loss,
-            **beside,
-            "accuracy": right.float().mean(),
-            "temperature": temperature,
-        }
+        loss = contrast + sum(named.values(), torch.zeros_like(contrast)) * self.settings.naming_weight
+        return {"loss": loss, "contrast": contrast, **named, "accuracy": right.float().mean()}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        pairs = [self.embed(batch) for batch in batches]
-        images, texts = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        parts = [self.embed(batch) for batch in batches]
+        images, texts = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        named = {name: sum(float(p[2][name]) for p in parts) / len(parts) for name in parts[0][2]}
         with full_precision(images):
-            return retrieval_recalls(images @ texts.T)
+            return retrieval_recalls(images @ texts.T) | named
 
     def export(self, folder: Path) -> None:
         self.clip.save_pretrained(folder)
