@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
+from seedtok.files import load_strictly
 from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.training.config import StageSettings
 from seedtok.training.pictures import side_by_side, to_pil
@@ -21,6 +22,7 @@ from seedtok.training.stage import Losses, Stage, freeze
 class DiffusionSettings(StageSettings):
     clip: Path  # a folder of CLIPModel with its tokenizer
     autoencoder: Path  # a folder of PatchAutoencoder
+    start: Path | None = None  # a UNet2DConditionModel to go on from; None: from nothing
     widths: tuple[int, ...] = (256,)
     transformer_layers: int = 1
     head_width: int = 64
@@ -56,6 +58,9 @@ class DiffusionStage(Stage):
             cross_attention_dim=self.text_encoder.config.hidden_size,
             use_linear_projection=True,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.start is not None:
+            before = UNet2DConditionModel.from_pretrained(settings.start, torch_dtype=torch.float32)
+            load_strictly(self.unet, before.state_dict(), str(settings.start))
         self.scheduler = DDIMScheduler(
             num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
             prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
