@@ -32,8 +32,8 @@ RUN = (
     "validate_every=2", "validate_batches=1", "checkpoint_every=2", "data.size=64",
 )  # fmt: skip
 CLIP = (
-    "stage.image_size=64", "stage.patch_size=8", "stage.vision_width=32", "stage.vision_layers=1", "stage.text_width=32",
-    "stage.text_layers=1", "stage.head_width=16", "stage.projection=16",
+    "stage.image_size=64", "stage.patch_size=8", "stage.vision_width=32", "stage.vision_layers=1",
+    "stage.text_width=32", "stage.text_layers=1", "stage.head_width=16", "stage.projection=16",
 )  # fmt: skip
 QFORMER = ("stage.width=32", "stage.layers=2", "stage.heads=2", "stage.projection=16")
 TINY: dict[str, tuple[str, ...]] = {

@@ -85,11 +85,21 @@ class QuantizationStage(Stage):
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
-        if self.settings.kmeans_batches:
-            count = self.settings.kmeans_batches
-            embeddings = (self.seed.causal_embeddings(clip_normalize(b.pixels)) for b in islice(batches, count))
-            samples = torch.cat([self.seed.encode_head(e).flatten(0, 1) for e in embeddings])
-            self.seed.codebook.initialise(samples)
+        """Starts the output projection's bias at the mean text feature, and the codebook by k-means if wanted.
+
+        Where the mean has to be learnt, learning it moves all queries of the Reverse Q-Former the same way until they
+        are one, and they do not come apart again.
+        """
+        samples, means = [], []
+        for batch in islice(batches, max(self.settings.kmeans_batches, 8)):
+            if len(means) < 8:
+                means.append(self.decoder.text_features(batch.canonical).float().mean((0, 1)))
+            if self.settings.kmeans_batches:
+                embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
+                samples.append(self.seed.encode_head(embeddings).flatten(0, 1))
+        self.seed.reverse_qformer.output.bias.copy_(torch.stack(means).mean(0))
+        if samples:
+            self.seed.codebook.initialise(torch.cat(samples))
 
     def forward(self, batch: Batch) -> Losses:
         s = self.settings
