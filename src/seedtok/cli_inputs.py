@@ -56,9 +56,7 @@ def encoded(
         except ImageError as error:
             bad.append(error)
         if names and (len(names) == batch_size or number == len(paths)):
-            with torch.no_grad():
-                codes = tokenizer.quantize(tokenizer.causal_embeddings(torch.cat(pixels))).codes
-            yield names, codes
+            yield names, tokenizer.encode_pixels(torch.cat(pixels))
             names, pixels, any_read = [], [], True
             done(number)
     if not any_read:

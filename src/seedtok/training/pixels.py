@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+from seedtok.tokenizer.seed import CLIP_MEAN, CLIP_STD
 
 
 def clip_normalize(pixels: Tensor) -> Tensor:
