@@ -11,8 +11,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from transformers import CLIPModel
+
 import seedtok
 from seedtok.files import whole_folder
+from seedtok.tokenizer.vision import VisionTransformer
+
+PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
+VISION = {"seedtok.embedder": "vision.", "seedtok.tokenizer": "embedder.vision."}  # where a checkpoint keeps its ViT
 
 
 def half(path: Path) -> None:
@@ -26,9 +32,19 @@ def half(path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def share_vision(path: Path, prefix: str) -> None:
+    """Takes out the ViT, which is the shipped CLIP's; raises ValueError where it is not."""
+    clip = CLIPModel.from_pretrained(PACKAGE / "clip", dtype=torch.float32)
+    tensors = load_file(path)
+    for name, tensor in VisionTransformer.from_clip(clip.vision_model).state_dict().items():
+        if not torch.equal(tensors.pop(prefix + name).float(), tensor):
+            raise ValueError(f"{path}: {prefix}{name} is not the shipped CLIP's: train on that first")
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def main() -> None:
     run, part = Path(sys.argv[1]), sys.argv[2]
-    target = Path(seedtok.__file__).parent / "pretrained" / "mini" / part
+    target = PACKAGE / part
     with whole_folder(target) as new:
         shutil.copytree(run, new, dirs_exist_ok=True)
         for path in new.rglob("*.safetensors"):
@@ -36,7 +52,12 @@ def main() -> None:
         config = new / "config.json"
         record = json.loads(config.read_text()) if config.exists() else {}
         if "image_decoder" in record:
-            config.write_text(json.dumps(record | {"image_decoder": "../diffusion"}, indent=1))
+            record["image_decoder"] = "../diffusion"
+        if record.get("format") in VISION:
+            share_vision(new / "model.safetensors", VISION[record["format"]])
+            record["vision_from"] = "../clip"
+        if record:
+            config.write_text(json.dumps(record, indent=1))
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file()) / 1e6
     print(f"{target}: {size:.1f} MB")
 

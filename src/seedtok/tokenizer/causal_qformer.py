@@ -57,7 +57,8 @@ class QFormer(nn.Module):
 
     def forward(self, features: Float[Tensor, "b p e"]) -> Float[Tensor, "b q d"]:
         """Patch features (B, P, encoder_width) -> one embedding a query (B, queries, width)."""
-        x = self._embed_queries(len(features))
+        # up to the first cross-attention the queries are the same for all images: one row, unless dropout tells them apart
+        x = self._embed_queries(len(features) if self.training and self.config.dropout else 1)
         for layer in self.layers:
             x = layer(x, features, self.config.queries, is_causal=self.config.causal)
         return x

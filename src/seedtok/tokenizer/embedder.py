@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertTokenizer
+from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
@@ -106,10 +108,29 @@ class ImageTextEmbedder(nn.Module):
         """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
         folder = Path(folder)
         record = read_json(folder / "config.json")
+        shared = shared_vision(folder, record, "vision.")
         if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:
             raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
         tokenizer = folder / "text_tokenizer"
         text = BertTokenizer.from_pretrained(str(tokenizer)) if tokenizer.is_dir() else None
         model = cls(EmbedderConfig.from_dict(record), text)
-        load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
+        load_strictly(model, read_tensors(folder / "model.safetensors") | shared, str(folder))
         return model.eval()
+
+
+def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """The ViT's tensors of a checkpoint that leaves them to a CLIP beside it, named by "vision_from" in its record.
+
+    Takes "vision_from" out of `record`; without one there is nothing to add. Raises CheckpointError when that CLIP is
+    missing.
+    """
+    source = record.pop("vision_from", None)
+    if source is None:
+        return {}
+    if not (folder / source).is_dir():
+        raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
+    try:
+        clip = CLIPModel.from_pretrained(folder / source, dtype=torch.float32)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / source} is not a CLIP: {str(error).splitlines()[0]}") from None
+    return {prefix + k: v for k, v in VisionTransformer.from_clip(clip.vision_model).state_dict().items()}

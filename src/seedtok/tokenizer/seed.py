@@ -23,13 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
-import seedtok.tokenizer.patch_autoencoder  # noqa: F401  diffusers loads it by name, from modules already imported
+import seedtok.tokenizer.patch_autoencoder  # noqa: F401  diffusers loads both by name, from modules already imported
+import seedtok.tokenizer.positioned_unet  # noqa: F401
 from seedtok.errors import CheckpointError, ImageError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.images import ImageSource, load_image
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
-from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
+from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
 
@@ -238,10 +239,11 @@ class SeedTokenizer(nn.Module):
             raise CheckpointError(f"{folder} is not a SEED tokenizer")
         if (version := record.pop("version", None)) != VERSION:
             raise CheckpointError(f"{folder} is of version {version}; this release reads version {VERSION}")
+        shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
         text_tokenizer = BertTokenizer.from_pretrained(str(texts)) if texts.is_dir() else None
         model = cls(SeedConfig.from_dict(record), text_tokenizer)
-        load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
+        load_strictly(model, read_tensors(folder / "model.safetensors") | shared, str(folder))
         model._folder = folder
         model.eval().to(device)
         for name_, module in model.named_children():

@@ -32,7 +32,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, st
         name, _, field = key.partition("//")
         if name not in parameters:
             raise CheckpointError(f"optimiser state for {name!r}, which this stage does not train")
-        optimizer.state[parameters[name]][field] = value.clone()
+        parameter = parameters[name]
+        # in the parameter's own memory format: fused optimisers walk through both in the order of memory
+        like = parameter if value.shape == parameter.shape else value
+        optimizer.state[parameter][field] = torch.empty_like(like, requires_grad=False).copy_(value)
 
 
 def save_checkpoint(out: Path, step: int, files: State, records: dict[str, Any], keep: int) -> None:

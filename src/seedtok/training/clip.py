@@ -85,8 +85,12 @@ class ClipStage(Stage):
         }  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.projection))
         if start is None:
-            # at transformers' 0.02 the positions drown in the patches, and places are never learnt
-            nn.init.normal_(self.clip.vision_model.embeddings.position_embedding.weight, std=0.5)
+            # at transformers' 0.02 positions drown in the patches, words and positions in the first attention's
+            # output: then places are never learnt
+            vision_embeddings, text_embeddings = self.clip.vision_model.embeddings, self.clip.text_model.embeddings
+            nn.init.normal_(vision_embeddings.position_embedding.weight, std=0.5)
+            nn.init.normal_(text_embeddings.token_embedding.weight, std=0.5)
+            nn.init.normal_(text_embeddings.position_embedding.weight, std=0.5)
         else:
             self.clip.load_state_dict(CLIPModel.from_pretrained(start, dtype=torch.float32).state_dict())
         if settings.freeze_vision:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPVisionModel
+from transformers import CLIPModel
 
 from seedtok.data.batches import Batch
 from seedtok.data.text import clean_caption
@@ -49,7 +49,7 @@ class ContrastiveStage(Stage):
     def __init__(self, settings: ContrastiveSettings) -> None:
         super().__init__()
         self.settings = settings
-        vision = VisionTransformer.from_clip(CLIPVisionModel.from_pretrained(settings.clip, dtype=torch.float32))
+        vision = VisionTransformer.from_clip(CLIPModel.from_pretrained(settings.clip, dtype=torch.float32).vision_model)
         text_tokenizer = bert_tokenizer()
         qformer = QFormerConfig(
             queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,

@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
 from seedtok.files import load_strictly
+from seedtok.tokenizer.image_decoder import plain_attention
 from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
+from seedtok.tokenizer.positioned_unet import PositionedUNet
 from seedtok.training.config import StageSettings
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import unit_range
@@ -22,11 +24,12 @@ from seedtok.training.stage import Losses, Stage, freeze
 class DiffusionSettings(StageSettings):
     clip: Path  # a folder of CLIPModel with its tokenizer
     autoencoder: Path  # a folder of PatchAutoencoder
-    start: Path | None = None  # a UNet2DConditionModel to go on from; None: from nothing
+    start: Path | None = None  # a PositionedUNet to go on from; None: from nothing
     widths: tuple[int, ...] = (256,)
     transformer_layers: int = 1
     head_width: int = 64
     caption_dropout: float = 0.1  # for classifier-free guidance
+    timestep_shift: float = 1.0  # of the steps drawn in training, to the noisy ones where the caption decides; 1: uniform
     sample_steps: int = 20
     guidance_scale: float = 3.0
 
@@ -41,11 +44,11 @@ class DiffusionStage(Stage):
         super().__init__()
         self.settings = settings
         self.tokenizer = CLIPTokenizer.from_pretrained(settings.clip)
-        self.text_encoder = freeze(CLIPTextModel.from_pretrained(settings.clip, dtype=torch.float32))
+        self.text_encoder = freeze(CLIPModel.from_pretrained(settings.clip, dtype=torch.float32).text_model)
         self.autoencoder = freeze(PatchAutoencoder.from_pretrained(settings.autoencoder))
         config: Any = self.autoencoder.config
         depth = len(settings.widths)
-        self.unet = UNet2DConditionModel(
+        self.unet = PositionedUNet(
             sample_size=config.image_size // config.patch_size,
             in_channels=config.latent_channels,
             out_channels=config.latent_channels,
@@ -59,8 +62,9 @@ class DiffusionStage(Stage):
             use_linear_projection=True,
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.start is not None:
-            before = UNet2DConditionModel.from_pretrained(settings.start, torch_dtype=torch.float32)
+            before = PositionedUNet.from_pretrained(settings.start, torch_dtype=torch.float32)
             load_strictly(self.unet, before.state_dict(), str(settings.start))
+        plain_attention(self.unet)
         self.scheduler = DDIMScheduler(
             num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
             prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
@@ -72,13 +76,18 @@ class DiffusionStage(Stage):
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.unet.device)).last_hidden_state
 
+    def random_steps(self, count: int) -> Tensor:
+        """(count,) int64 in 0..999: uniform u, moved by u -> s u / (1 + (s - 1) u) (Esser et al. 2024, equation 23)."""
+        u, shift = torch.rand(count), self.settings.timestep_shift
+        return (1000 * shift * u / (1 + (shift - 1) * u)).long().clamp(max=999)
+
     def forward(self, batch: Batch) -> Losses:
         with torch.no_grad():
             drop = torch.rand(len(batch.captions)) < self.settings.caption_dropout
             features = self.text_features(["" if d else c for c, d in zip(batch.captions, drop, strict=True)])
             latents = self.autoencoder.encode(unit_range(batch.pixels)).latents.float()
         noise = torch.randn_like(latents)
-        steps = torch.randint(0, 1000, (len(latents),), device=latents.device)
+        steps = self.random_steps(len(latents)).to(latents.device)
         noisy = self.scheduler.add_noise(latents, noise, steps)  # type: ignore[arg-type]
         target = self.scheduler.get_velocity(latents, noise, steps)  # type: ignore[arg-type]
         predicted = self.unet(noisy, steps, features.float()).sample.float()

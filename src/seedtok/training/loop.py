@@ -155,7 +155,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     else:
         stage.begin(b.to(accelerator.device) for b in batches(config, "train", 0, 0, 1))
     optimizer = torch.optim.AdamW(
-        decay_groups(stage, optimization.weight_decay), lr=optimization.lr, betas=optimization.betas
+        decay_groups(stage, optimization.weight_decay), lr=optimization.lr, betas=optimization.betas, fused=True
     )
     if resumed:
         load_optimizer_state(optimizer, stage, _part(resumed[0], "optimizer"))
