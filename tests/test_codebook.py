@@ -29,9 +29,10 @@ def test_starts_uniform():
     assert weight.abs().max() > 0.9 / 50
 
 
-def test_nearest_is_brute_force():
+@pytest.mark.parametrize("size", [20, 64, 320])  # 64 and 320: found block by block
+def test_nearest_is_brute_force(size):
     torch.manual_seed(1)
-    z, table = torch.randn(37, 4), torch.randn(20, 4)
+    z, table = torch.randn(37, 4), torch.randn(size, 4)
     squared = (z[:, None] - table[None]).square().sum(dim=2)
     codes, distances = nearest(z, table, chunk=10)
     assert torch.equal(codes, squared.argmin(dim=1))

@@ -1,5 +1,7 @@
 """The shipped mini weights do what the README says: quick checks, the numbers themselves are `seedtok evaluate`'s."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from seedtok import SeedTokenizer
 from seedtok.data.batches import to_batch
 from seedtok.data.scenes import unique_scenes
+from seedtok.errors import CheckpointError
 from seedtok.evaluation.judge import SceneJudge
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.tokenizer.seed import shipped
@@ -21,10 +24,23 @@ def mini() -> SeedTokenizer:
     return SeedTokenizer.from_pretrained("mini")
 
 
-@pytest.mark.xfail(strict=True, reason="105 MB: the ViT is in three folders, the text tower in two")
 def test_shipped_weights_fit_their_budget():
     total = sum(p.stat().st_size for p in shipped("tokenizer").parent.rglob("*") if p.is_file())
     assert total <= 100e6
+
+
+def test_saved_it_stands_alone(mini, tmp_path):
+    """Shipped, the ViT is in the CLIP's folder only; saved, it is in the tokenizer's own."""
+    mini.save_pretrained(tmp_path / "saved")
+    again = SeedTokenizer.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in mini.state_dict().items())
+    assert (tmp_path / "saved" / again.config.image_decoder).is_dir()
+
+
+def test_a_missing_clip_is_named(tmp_path):
+    shutil.copytree(shipped("tokenizer"), tmp_path / "alone")
+    with pytest.raises(CheckpointError, match=r"takes its ViT from \.\./clip, which is missing"):
+        SeedTokenizer.from_pretrained(tmp_path / "alone")
 
 
 def test_same_pictures_same_codes_whatever_the_batch(mini):

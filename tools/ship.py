@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-
 from transformers import CLIPModel
 
 import seedtok

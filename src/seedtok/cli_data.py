@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli_support import err, fail, progress, say
+from seedtok.cli_support import err, fail, say
+from seedtok.progress import progress
 
 if TYPE_CHECKING:
     from seedtok.data.tars import ShardReport

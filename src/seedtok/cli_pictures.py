@@ -15,12 +15,12 @@ from seedtok.cli_support import (
     check_picture_name,
     generators,
     load_tokenizer,
-    progress,
     say,
     targets,
     write_picture,
 )
 from seedtok.errors import DataError, ImageError
+from seedtok.progress import progress
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,24 +1,13 @@
-"""What the commands share: consoles, progress bars, files written whole, and one way to load a model."""
+"""What the commands share: consoles, files written whole, and one way to load a model."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from seedtok.errors import DataError
@@ -76,36 +65,6 @@ def generators(count: int, seed: int) -> list[torch.Generator]:
     import torch
 
     return [torch.Generator().manual_seed(seed) for _ in range(count)]
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self.unit}/s" if speed else "")
-
-
-@contextmanager
-def progress(
-    label: str, total: int | None, unit: str = "images", shown: bool = True
-) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, with rate and time left, when that is a terminal; yields what sets the number done."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(unit),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(
-        *columns, console=err, transient=True, disable=not (shown and err.is_terminal), redirect_stdout=False
-    )
-    with bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def check_picture_name(path: Path) -> None:

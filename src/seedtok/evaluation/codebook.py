@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from seedtok.data.scenes import unique_scenes
-from seedtok.evaluation.common import progress, scene_batches
+from seedtok.evaluation.common import scene_batches
+from seedtok.progress import progress
 from seedtok.tokenizer.codebook import codebook_usage
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -19,14 +20,14 @@ def evaluate_codebook(model: str = "mini", count: int = 20_000, seed: int = 0, b
     half = SeedTokenizer.from_pretrained(model, dtype=torch.bfloat16)
     counts = torch.zeros(tokenizer.config.codebook.size, dtype=torch.int64)
     agree = compared = 0
-    with progress("codebook", count) as bar:
-        for batch in scene_batches(unique_scenes("test", count, seed), batch_size):
+    with progress("codebook", count) as done:
+        for number, batch in enumerate(scene_batches(unique_scenes("test", count, seed), batch_size)):
             codes = tokenizer.encode(batch.pixels)
             counts += torch.bincount(codes.flatten(), minlength=len(counts))
             if compared < 32_000:
                 agree += int((half.encode(batch.pixels) == codes).sum())
                 compared += codes.numel()
-            bar.advance(bar.task_ids[0], len(batch.captions))
+            done(min(count, (number + 1) * batch_size))
     usage = codebook_usage(counts)
     return {
         "size": len(counts),

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from seedtok.data.scenes import unique_scenes
-from seedtok.evaluation.common import progress, scene_batches
+from seedtok.evaluation.common import scene_batches
 from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import cosine_similarity_x100
+from seedtok.progress import progress
 from seedtok.tokenizer.seed import SeedTokenizer, shipped
 
 
@@ -39,7 +40,7 @@ def evaluate_generation(model: str = "mini", count: int = 1000, seed: int = 0, b
     verdicts = {name: Verdict(0, 0, 0, 0) for name in ("caption", "seed", "real")}
     embedded: dict[str, list[Tensor]] = {name: [] for name in verdicts}
     config = tokenizer.config
-    with progress("generation", count) as bar:
+    with progress("generation", count) as done:
         for number, batch in enumerate(scene_batches(unique_scenes("test", count, seed), batch_size)):
             features = tokenizer.image_decoder.text_features(batch.captions)
             codes = tokenizer.encode(batch.pixels)
@@ -54,7 +55,7 @@ def evaluate_generation(model: str = "mini", count: int = 1000, seed: int = 0, b
             for name, images in pictures.items():
                 verdicts[name] += judge.verdict(images.float() / 127.5 - 1, batch.scenes or [])
                 embedded[name].append(embed(images))
-            bar.advance(bar.task_ids[0], len(batch.captions))
+            done(min(count, (number + 1) * batch_size))
     real = torch.cat(embedded["real"])
     ways = ("caption", "seed")
     return {

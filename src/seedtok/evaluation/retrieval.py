@@ -8,8 +8,9 @@ import torch
 
 from seedtok.data.scenes import unique_scenes
 from seedtok.data.text import clean_caption
-from seedtok.evaluation.common import progress, scene_batches
+from seedtok.evaluation.common import scene_batches
 from seedtok.evaluation.metrics import retrieval_recalls
+from seedtok.progress import progress
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer, shipped
 
@@ -28,8 +29,8 @@ def evaluate_retrieval(
     names = ("bidirectional", "causal_embedding", "causal_code")
     images: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     texts: dict[str, list[torch.Tensor]] = {"bidirectional": [], "seed": []}
-    with progress("retrieval", count) as bar:
-        for batch in scene_batches(unique_scenes("test", count, seed), batch_size):
+    with progress("retrieval", count) as done:
+        for number, batch in enumerate(scene_batches(unique_scenes("test", count, seed), batch_size)):
             captions = [clean_caption(caption) for caption in batch.captions]
             pixels = tokenizer.pixels(batch.pixels)
             embeddings = tokenizer.causal_embeddings(pixels)
@@ -40,7 +41,7 @@ def evaluate_retrieval(
             images["bidirectional"].append(bidirectional.project_queries(theirs))
             texts["seed"].append(tokenizer.embed_texts(captions))
             texts["bidirectional"].append(bidirectional.embed_texts(captions))
-            bar.advance(bar.task_ids[0], len(captions))
+            done(min(count, (number + 1) * batch_size))
     both = {name: torch.cat(parts) for name, parts in texts.items()}
     result: dict[str, Any] = {
         name: retrieval_recalls(bidirectional.similarity(torch.cat(images[name]), both[texts_of]))

@@ -1,6 +1,7 @@
 """The Causal Q-Former: patch features -> 32 causal embeddings; text branch for stage I (Figure 2)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,12 +53,12 @@ class QFormer(nn.Module):
             )
             for i in range(config.layers)
         )
-        self.apply(init_weights)
+        self.apply(partial(init_weights, width=config.width))
         nn.init.normal_(self.query_tokens, std=0.02)
 
     def forward(self, features: Float[Tensor, "b p e"]) -> Float[Tensor, "b q d"]:
         """Patch features (B, P, encoder_width) -> one embedding a query (B, queries, width)."""
-        # up to the first cross-attention the queries are the same for all images: one row, unless dropout tells them apart
+        # until the first cross-attention the queries are the same for all images: one row, unless dropout differs
         x = self._embed_queries(len(features) if self.training and self.config.dropout else 1)
         for layer in self.layers:
             x = layer(x, features, self.config.queries, is_causal=self.config.causal)

@@ -1,6 +1,7 @@
 """The multi-layer Transformer that reads codes: decoded codes -> causal embeddings (section 2.2)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -35,7 +36,7 @@ class CodeDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, mlp_width, config.layer_norm_eps) for _ in range(config.layers)
         )
-        self.apply(init_weights)
+        self.apply(partial(init_weights, width=config.width))
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Code vectors through the decode head (B, tokens, width) -> embeddings of the same shape."""

@@ -36,7 +36,7 @@ def attention(
 def _short_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float
 ) -> Float[Tensor, "b h n d"]:
-    """Two batched products and a softmax: on few positions in bfloat16 three times the fused kernel's speed on a CPU."""
+    """Two batched products and a softmax: with few positions three times as fast on a CPU as the fused kernel."""
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if is_causal:
@@ -46,10 +46,15 @@ def _short_attention(
         return F.dropout(scores.softmax(-1), dropout) @ v
 
 
-def init_weights(module: nn.Module) -> None:
-    """Initialise one module as BERT does, N(0, 0.02) and zero biases; for `nn.Module.apply`."""
+def init_weights(module: nn.Module, width: int = 768) -> None:
+    """Initialise one module normally and with zero biases; for `nn.Module.apply`.
+
+    The deviation is BERT's 0.02 at BERT's width of 768, and inversely as the width at others. At 256 with 0.02 a
+    sublayer puts out a tenth of what it is added to: the queries of a Q-Former then never come to differ by image.
+    """
+    std = 0.02 * 768 / width
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
 

@@ -1,6 +1,7 @@
 """The Reverse Q-Former: decoded codes -> generation embeddings for the diffusion model (Figure 2)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -47,7 +48,7 @@ class ReverseQFormer(nn.Module):
             for i in range(config.layers)
         )
         self.output = nn.Linear(config.width, config.output_width)
-        self.apply(init_weights)
+        self.apply(partial(init_weights, width=config.width))
         nn.init.normal_(self.query_tokens, std=0.02)
 
     def forward(self, codes: Float[Tensor, "b n e"]) -> Float[Tensor, "b q o"]:

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
-import seedtok.tokenizer.patch_autoencoder  # noqa: F401  diffusers loads both by name, from modules already imported
-import seedtok.tokenizer.positioned_unet  # noqa: F401
+import seedtok.tokenizer.patch_autoencoder
+import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
 from seedtok.errors import CheckpointError, ImageError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.images import ImageSource, load_image

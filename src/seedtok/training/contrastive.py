@@ -4,6 +4,7 @@ With `causal` off it is the BLIP-2-style Q-Former (contrast on the best of its q
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -67,6 +68,16 @@ class ContrastiveStage(Stage):
             load_strictly(self.embedder, before.state_dict(), str(settings.start))
         self.embedder.vision = vision.float()
         freeze(self.embedder.vision)
+
+    @torch.no_grad()
+    def begin(self, batches: Iterable[Batch]) -> None:
+        """From nothing, starts the features' LayerNorm with a bias that centres them.
+
+        A mean that all patches of all images share goes into every query by cross-attention, and drowns the rest.
+        """
+        if self.settings.start is None:
+            features = [self.embedder.patch_features(clip_normalize(b.pixels)).float() for b in islice(batches, 8)]
+            self.embedder.ln_vision.bias.sub_(torch.cat(features).mean((0, 1)))
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Image and text embeddings of unit length."""

@@ -29,7 +29,7 @@ class DiffusionSettings(StageSettings):
     transformer_layers: int = 1
     head_width: int = 64
     caption_dropout: float = 0.1  # for classifier-free guidance
-    timestep_shift: float = 1.0  # of the steps drawn in training, to the noisy ones where the caption decides; 1: uniform
+    timestep_shift: float = 1.0  # of the steps trained on, to the noisy ones, where the caption decides; 1: uniform
     sample_steps: int = 20
     guidance_scale: float = 3.0
 
