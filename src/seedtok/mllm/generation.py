@@ -1,0 +1,266 @@
+"""What a SEED language model says and draws (section 3.2): captions, answers, pictures, and any mixture of them.
+
+An image span is 32 codes and the end of the image by construction: within one only the visual head is asked, for codes
+alone, and its end is not asked for at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from seedtok.images import ImageSource
+from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
+from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, sequence, start, text_of
+
+if TYPE_CHECKING:
+    from seedtok.mllm.seed_lm import SeedLM
+
+
+# ---------------------------------------------------------------- texts
+
+
+@torch.no_grad()
+def write(
+    model: SeedLM,
+    rows: Sequence[Sequence[int]],
+    max_new_tokens: int = 30,
+    num_beams: int = 1,
+    on_text: Callable[[str], None] | None = None,
+    **options: Any,
+) -> list[str]:
+    """Goes on with prompts of ids, in words alone, by transformers' `generate`; `options` are its own.
+
+    `on_text` gets the text as it comes, of one greedy or sampled prompt.
+    """
+    for row in rows:
+        check_length(model, len(row), max_new_tokens)
+    ids, mask = left_padded(model, rows)
+    tokenizer = model.text_tokenizer
+    streamer = None
+    if on_text is not None:
+        streamer = _Streamer(model, on_text)
+    out = model.lm.generate(  # type: ignore[operator]
+        inputs_embeds=model.embed(ids),
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        streamer=streamer,
+        **({"do_sample": False} | options),
+    )
+    return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+
+class _Streamer:
+    """What `generate` hands tokens to: passes on whole words as soon as they cannot change."""
+
+    def __init__(self, model: SeedLM, on_text: Callable[[str], None]):
+        self.model, self.on_text = model, on_text
+        self.ids: list[int] = []
+        self.shown = 0
+
+    def put(self, value: Tensor) -> None:
+        self.ids += value.flatten().tolist()
+        text = text_of(self.model, self.ids)
+        self._show(text, text.rfind(" ") + 1)
+
+    def end(self) -> None:
+        text = text_of(self.model, self.ids)
+        self._show(text, len(text))
+
+    def _show(self, text: str, until: int) -> None:
+        if until > self.shown:
+            self.on_text(text[self.shown : until])
+            self.shown = until
+
+
+def caption(model: SeedLM, images: Any, num_beams: int = 5, **options: Any) -> list[str]:
+    """Captions of pictures: projected codes, then "A photo of" (beams 5, 8 to 30 tokens)."""
+    rows = [sequence(model, [codes, CAPTION]) for codes in model.seed.encode(images)]
+    settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": 30} | options
+    settings = {"min_new_tokens": min(8, settings["max_new_tokens"])} | settings
+    return write(model, rows, **settings)
+
+
+def answer(model: SeedLM, images: Any, questions: Sequence[str], num_beams: int = 5, **options: Any) -> list[str]:
+    """Short answers to a question a picture (beams 5, at most 10 tokens, length penalty 0).
+
+    Raises ValueError for an empty question, or another number of questions than of pictures.
+    """
+    codes = model.seed.encode(images)
+    if len(codes) != len(questions):
+        raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
+    if not all(question.strip() for question in questions):
+        raise ValueError("an empty question: ask something")
+    rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
+    settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": 10, "length_penalty": 0.0} | options
+    return write(model, rows, **settings)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+class _Rows:
+    """Sequences that grow by one token at a time, on a KV cache."""
+
+    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]]):
+        self.model = model
+        ids, self.mask = left_padded(model, rows)
+        self.cache = DynamicCache()
+        self.states = self._run(ids)
+
+    def _run(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b hidden"]:
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return self.model.states(self.model.embed(ids), self.mask, positions, self.cache)[:, -1]
+
+    def append(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b hidden"]:
+        """Takes one more id a row; the states after it."""
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+        self.states = self._run(ids[:, None])
+        return self.states
+
+    def choose(self, rows: Int[Tensor, " b"]) -> None:
+        """Keeps these rows, in this order; one may be there twice."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.states = self.mask[rows], self.states[rows]
+
+
+def _span(grown: _Rows, sampling: Sampling) -> Int[Tensor, "b n"]:
+    """The codes of one picture a row: begin-of-image is given, then as many codes as there are to a picture."""
+    vocabulary = grown.model.vocabulary
+    batch = len(grown.states)
+    mark = torch.full((batch,), vocabulary.begin, device=grown.model.device)
+    states, codes = grown.append(mark), []
+    for _ in range(vocabulary.config.span):
+        codes.append(sampling.pick(vocabulary.code_logits(states)))
+        if len(codes) < vocabulary.config.span:
+            states = grown.append(codes[-1] + vocabulary.config.text)
+    return torch.stack(codes, dim=1)
+
+
+def _span_by_beams(grown: _Rows, beams: int) -> Int[Tensor, "b n"]:
+    """The likeliest picture a row that a beam search of this width finds; all are of one length."""
+    vocabulary, device = grown.model.vocabulary, grown.model.device
+    batch = len(grown.states)
+    states = grown.append(torch.full((batch,), vocabulary.begin, device=device))
+    scores, codes = torch.zeros(batch, 1, device=device), torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
+    for step in range(vocabulary.config.span):
+        likelihood = vocabulary.code_logits(states).float().log_softmax(-1).unflatten(0, (batch, -1))
+        total = (scores[..., None] + likelihood).flatten(1)  # (B, beams * codes)
+        scores, best = total.topk(beams, dim=1)
+        parents, chosen = best // likelihood.shape[-1], best % likelihood.shape[-1]
+        kept = codes.gather(1, parents[..., None].expand(-1, -1, codes.shape[2]))
+        codes = torch.cat([kept, chosen[..., None]], dim=2)
+        if step + 1 < vocabulary.config.span:
+            offset = torch.arange(batch, device=device)[:, None] * likelihood.shape[1]
+            grown.choose((offset + parents).flatten())
+            states = grown.append(chosen.flatten() + vocabulary.config.text)
+    return codes[:, 0]
+
+
+@torch.no_grad()
+def draw_codes(
+    model: SeedLM, prompts: Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1
+) -> Int[Tensor, "b n"]:
+    """Codes (B, 32) of what prompts ask for: "Generate an image" and the prompt, then 32 codes.
+
+    Raises ValueError for an empty prompt, one too long for the LM, or beams together with sampling.
+    """
+    if not all(prompt.strip() for prompt in prompts):
+        raise ValueError("an empty prompt: say what to draw")
+    if num_beams > 1 and sampling.temperature:
+        raise ValueError("beams and a temperature exclude each other; drop one")
+    rows = [sequence(model, [drawing_prompt(prompt)]) for prompt in prompts]
+    for row in rows:
+        check_length(model, len(row), model.vocabulary.config.span + 1)
+    grown = _Rows(model, rows)
+    return _span(grown, sampling) if num_beams == 1 else _span_by_beams(grown, num_beams)
+
+
+def draw(
+    model: SeedLM,
+    prompts: Sequence[str],
+    sampling: Sampling = GREEDY,
+    num_beams: int = 1,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+) -> list[Image.Image]:
+    """Pictures of prompts; `generator` is the image decoder's, `sampling` has the LM's own."""
+    return model.seed.decode(draw_codes(model, prompts, sampling, num_beams), generator=generator)
+
+
+# ---------------------------------------------------------------- mixtures
+
+
+@torch.no_grad()
+def generate(
+    model: SeedLM,
+    segments: Sequence[str | ImageSource | Tensor],
+    max_new_tokens: int = 64,
+    max_images: int = 4,
+    sampling: Sampling = GREEDY,
+    on_text: Callable[[str], None] | None = None,
+) -> list[str | Tensor]:
+    """Goes on with any interleaving of texts and pictures; returns texts and codes (32,) in their order.
+
+    A str is text; pictures are anything that `SeedTokenizer.encode` takes, or an int64 tensor of 32 codes. Ends with
+    the LM's end token, or after `max_new_tokens` of text.
+    """
+    vocabulary = model.vocabulary
+    ids = sequence(model, [_as_segment(model, s) for s in segments])
+    if len(ids) == len(start(model)):
+        raise ValueError("an empty prompt: give a text or a picture")
+    room = model.context - len(ids)
+    grown, end = _Rows(model, [ids]), model.text_tokenizer.eos_token_id
+    out: list[str | Tensor] = []
+    words: list[int] = []
+    images = used = written = 0
+
+    def flush() -> None:
+        if words:
+            out.append(text_of(model, words).strip())
+            words.clear()
+
+    stream = None if on_text is None else _Streamer(model, on_text)
+    while written < max_new_tokens and used < room:
+        logits = model.logits(grown.states)
+        picture_fits = images < max_images and used + vocabulary.config.span + 2 <= room
+        logits[:, vocabulary.config.text : vocabulary.begin] = float("-inf")  # codes are for within a picture
+        logits[:, vocabulary.end] = float("-inf")
+        if not picture_fits:
+            logits[:, vocabulary.begin] = float("-inf")
+        token = int(sampling.pick(logits))
+        if token == vocabulary.begin:
+            flush()
+            out.append(_span(grown, sampling)[0])
+            last = out[-1]
+            assert isinstance(last, Tensor)
+            grown.append(last[-1:] + vocabulary.config.text)
+            grown.append(torch.tensor([vocabulary.end], device=model.device))
+            images, used = images + 1, used + vocabulary.config.span + 2
+            continue
+        if token == end:
+            break
+        words.append(token)
+        if stream is not None:
+            stream.put(torch.tensor([token]))
+        written, used = written + 1, used + 1
+        grown.append(torch.tensor([token], device=model.device))
+    if stream is not None:
+        stream.end()
+    flush()
+    return out
+
+
+def _as_segment(model: SeedLM, segment: Any) -> str | Tensor:
+    if isinstance(segment, str):
+        return segment
+    if isinstance(segment, Tensor) and segment.ndim == 1:
+        return segment
+    return model.seed.encode(segment)[0]

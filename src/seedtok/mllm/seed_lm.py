@@ -1,0 +1,293 @@
+"""SEED-OPT: a frozen causal LM of transformers, LoRA inside it, visual codes beside its words (section 3, Figure 4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from seedtok.errors import CheckpointError
+from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.mllm import generation
+from seedtok.mllm.sequences import packed
+from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.tokenizer.seed import SeedTokenizer, shipped
+
+VERSION = 1
+SAMPLE = 64  # values of the word embeddings that tell one base from another
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA on every linear layer of the LM but its head; the successor's values."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+
+class SeedLM(nn.Module):
+    """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary.
+
+    Only LoRA and the visual layers train; the LM's own weights, tied or not, stay as they were.
+    """
+
+    def __init__(
+        self,
+        lm: PreTrainedModel | PeftModel,
+        text_tokenizer: PreTrainedTokenizerBase,
+        vocabulary: Vocabulary,
+        seed: SeedTokenizer | None = None,
+        base: str = "",
+    ):
+        super().__init__()
+        self.adapter = lm
+        self.text_tokenizer = text_tokenizer
+        self.vocabulary = vocabulary
+        self._seed = [seed]  # in a list, so that it is no part of this module's state
+        self.base = base
+
+    # ------------------------------------------------------------ parts
+
+    @property
+    def lm(self) -> PreTrainedModel:
+        """The LM itself, with LoRA in its layers where there is any."""
+        return cast(
+            PreTrainedModel, self.adapter.get_base_model() if isinstance(self.adapter, PeftModel) else self.adapter
+        )
+
+    @property
+    def seed(self) -> SeedTokenizer:
+        if self._seed[0] is None:
+            raise CheckpointError("this model was loaded without its image tokenizer, so it cannot see or draw")
+        return self._seed[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.vocabulary.codebook.device
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the LM takes."""
+        return int(getattr(self.lm.config, "max_position_embeddings", 1 << 20))
+
+    def train(self, mode: bool = True) -> SeedLM:
+        """Training mode is for LoRA's dropout and the visual layers; the frozen LM stays in eval mode."""
+        super().train(mode)
+        if mode:
+            for name, module in self.adapter.named_modules():
+                module.training = "lora_" in name
+        return self
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((n, p) for n, p in self.named_parameters() if p.requires_grad)
+
+    # ------------------------------------------------------------ Figure 4, in tensors
+
+    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t width"]:
+        """Ids of texts and pictures -> the LM's input embeddings."""
+        return self.vocabulary.embed(ids, _words(self.lm))
+
+    def states(
+        self,
+        embeddings: Float[Tensor, "b t width"],
+        mask: Tensor | None = None,
+        position_ids: Int[Tensor, "b t"] | None = None,
+        cache: Any = None,
+    ) -> Float[Tensor, "b t hidden"]:
+        """What both heads read. `mask`: (B, T so far) of ones and zeros, or boolean (B, 1, T, T so far)."""
+        if mask is not None and mask.dtype == torch.bool:  # some models add it to their scores
+            lowest = torch.finfo(embeddings.dtype).min
+            mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)
+        out = self.lm.base_model(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=position_ids, past_key_values=cache,
+            use_cache=cache is not None,
+        )  # fmt: skip
+        return out.last_hidden_state
+
+    def text_logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b text"]:
+        """The LM's own logits, as it gives them itself."""
+        logits = _head(self.lm)(states)
+        cap = getattr(self.lm.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b all"]:
+        """Over texts and codes together."""
+        return self.vocabulary.joint_logits(self.text_logits(states), states)
+
+    def loss(
+        self,
+        ids: Int[Tensor, "b t"],
+        learnt: Bool[Tensor, "b t"],
+        segments: Int[Tensor, "b t"],
+    ) -> Float[Tensor, ""]:
+        """Mean next-token cross-entropy over the `learnt` tokens of packed rows.
+
+        `segments` numbers the sequences of a row from 1, 0 is padding; a sequence sees itself alone, and counts its
+        positions from 0.
+        """
+        mask, positions = packed(segments)
+        states = self.states(self.embed(ids), mask, positions)
+        chosen = learnt[:, 1:] & (segments[:, 1:] == segments[:, :-1])
+        return F.cross_entropy(self.logits(states[:, :-1][chosen]).float(), ids[:, 1:][chosen])
+
+    # ------------------------------------------------------------ what it says and draws
+
+    def caption(self, images: Any, num_beams: int = 5, **options: Any) -> list[str]:
+        """Captions of pictures, one or many; see `generation.caption`."""
+        return generation.caption(self, images, num_beams, **options)
+
+    def answer(self, images: Any, questions: str | Sequence[str], num_beams: int = 5, **options: Any) -> list[str]:
+        """Short answers, one question a picture; see `generation.answer`."""
+        questions = [questions] if isinstance(questions, str) else questions
+        return generation.answer(self, images, questions, num_beams, **options)
+
+    def draw(self, prompts: str | Sequence[str], **options: Any) -> list[Image.Image]:
+        """Pictures of prompts; see `generation.draw`."""
+        return generation.draw(self, [prompts] if isinstance(prompts, str) else prompts, **options)
+
+    def generate(self, segments: Sequence[Any], **options: Any) -> list[str | Image.Image]:
+        """Goes on with texts and pictures in any order, in texts and pictures; see `generation.generate`."""
+        made = generation.generate(self, segments, **options)
+        return [part if isinstance(part, str) else self.seed.decode(part)[0] for part in made]
+
+    # ------------------------------------------------------------ files
+
+    @classmethod
+    def build(
+        cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None, dtype: torch.dtype = torch.float32
+    ) -> SeedLM:
+        """A new SEED LM over a base, a folder or hub id of any causal LM: LoRA without effect yet, new visual layers.
+
+        Raises CheckpointError when the base cannot be loaded.
+        """
+        lora = lora or LoraSettings()
+        lm, text_tokenizer = _load_base(base, dtype)
+        lm.requires_grad_(False)
+        vocabulary = Vocabulary(_vocabulary_config(lm, seed))
+        words = _words(lm)
+        some = torch.arange(0, words.weight.shape[0], max(1, words.weight.shape[0] // 1024), device=words.weight.device)
+        with torch.no_grad():
+            vocabulary.initialise(seed.codebook.weight.detach(), words(some))
+        adapted = get_peft_model(
+            lm, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
+        )
+        return cls(adapted, text_tokenizer, vocabulary, seed, str(base)).eval()
+
+    def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
+        """Writes the adapter and the visual layers; the base stays where it is, unless `merged` writes it too.
+
+        A merged folder has the LM with LoRA in its weights as a folder of transformers' own, `base`.
+        """
+        with whole_folder(Path(folder)) as new:
+            base = self.base
+            if merged:
+                lm = self.adapter.merge_and_unload() if isinstance(self.adapter, PeftModel) else self.adapter
+                lm.save_pretrained(new / "base")
+                self.text_tokenizer.save_pretrained(str(new / "base"))
+                base = "base"
+            elif isinstance(self.adapter, PeftModel):
+                self.adapter.save_pretrained(str(new / "adapter"))
+            record = {
+                "format": "seedtok.lm", "version": VERSION, "base": base, "base_sample": _sample(self.lm),
+                "vocabulary": asdict(self.vocabulary.config),
+            }  # fmt: skip
+            (new / "config.json").write_text(json.dumps(record, indent=1))
+            tensors = {k: v.contiguous() for k, v in self.vocabulary.state_dict().items()}
+            save_file(tensors, new / "visual.safetensors")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = "mini",
+        *,
+        base: str | Path | None = None,
+        seed: SeedTokenizer | str | Path | None = "mini",
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> SeedLM:
+        """Loads "mini" (shipped with the package) or a folder; `base` in place of the one it names, `seed` likewise.
+
+        Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
+        """
+        folder = shipped("lm") if str(name) == "mini" else Path(name)
+        record = read_json(folder / "config.json")
+        if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
+            raise CheckpointError(f"{folder} is not a SEED language model of version {VERSION}")
+        named = base or record["base"]
+        beside = folder / str(named)
+        lm, text_tokenizer = _load_base(beside if beside.is_dir() else named, dtype)
+        if isinstance(seed, str | Path):
+            seed = SeedTokenizer.from_pretrained(seed, dtype=dtype)
+        try:
+            vocabulary = Vocabulary(VocabularyConfig(**record["vocabulary"]))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder / 'config.json'} has no sizes of a vocabulary: {error}") from None
+        if not _alike(record.get("base_sample"), _sample(lm)):
+            raise CheckpointError(f"{folder} was made for another base than {named}: pass the one it was trained on")
+        load_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder))
+        if seed is not None and not _same_codebook(vocabulary.codebook, seed.codebook.weight):
+            raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+        adapted: PreTrainedModel | PeftModel = lm
+        if (folder / "adapter").is_dir():
+            try:
+                adapted = PeftModel.from_pretrained(lm, str(folder / "adapter"))
+            except (RuntimeError, ValueError, OSError) as error:
+                raise CheckpointError(f"{folder / 'adapter'}: {str(error).splitlines()[0]}") from None
+        model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
+        model.requires_grad_(False).eval().to(device)
+        return model
+
+
+def _load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        lm = AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype)
+        return lm.eval(), AutoTokenizer.from_pretrained(str(base))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot load a language model from {base}: {reason}") from None
+
+
+def _words(lm: PreTrainedModel) -> nn.Embedding:
+    return cast(nn.Embedding, lm.get_input_embeddings())
+
+
+def _head(lm: PreTrainedModel) -> nn.Linear:
+    return cast(nn.Linear, lm.get_output_embeddings())
+
+
+def _vocabulary_config(lm: PreTrainedModel, seed: SeedTokenizer) -> VocabularyConfig:
+    words, head = _words(lm), _head(lm)
+    size, dim = seed.codebook.weight.shape
+    span = seed.config.embedder.qformer.queries
+    return VocabularyConfig(words.weight.shape[0], words.weight.shape[1], head.weight.shape[1], size, dim, span)
+
+
+def _sample(lm: PreTrainedModel) -> list[float]:
+    """Some values of the word embeddings, evenly spread."""
+    flat = _words(lm).weight.detach().flatten()
+    at = torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long()
+    return [round(x, 7) for x in flat[at].float().tolist()]
+
+
+def _alike(one: Any, other: list[float]) -> bool:
+    """Equal to the precision of bfloat16."""
+    if not isinstance(one, list) or len(one) != len(other):
+        return False
+    a, b = torch.tensor(one), torch.tensor(other)
+    return bool(torch.allclose(a, b, rtol=0.01, atol=1e-3 * float(b.abs().max())))
+
+
+def _same_codebook(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.float(), other.float().to(one.device), rtol=0.01, atol=1e-4)

@@ -1,0 +1,96 @@
+"""Sequences of texts and pictures as ids: built, padded, packed; and how the next id is picked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from seedtok.mllm.seed_lm import SeedLM
+
+
+def text_ids(model: SeedLM, text: str) -> list[int]:
+    return cast(list[int], model.text_tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def text_of(model: SeedLM, ids: list[int]) -> str:
+    return cast(str, model.text_tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def start(model: SeedLM) -> list[int]:
+    """The token every sequence starts with, where the LM has one."""
+    first = model.text_tokenizer.bos_token_id
+    return [] if first is None else [cast(int, first)]
+
+
+def sequence(model: SeedLM, segments: Sequence[str | Tensor]) -> list[int]:
+    """Texts and codes (32,) in order -> ids, the start token first.
+
+    Raises ValueError when it is longer than the LM's context.
+    """
+    ids = start(model)
+    for segment in segments:
+        ids += text_ids(model, segment) if isinstance(segment, str) else model.vocabulary.span(segment.cpu()).tolist()
+    check_length(model, len(ids))
+    return ids
+
+
+def check_length(model: SeedLM, length: int, more: int = 0) -> None:
+    if length + more > model.context:
+        room = f" and {more} to come" if more else ""
+        raise ValueError(f"a prompt of {length} tokens{room}; this model takes {model.context}: shorten it")
+
+
+def left_padded(model: SeedLM, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
+    """Rows of ids and their mask, ends aligned."""
+    flipped = [torch.tensor(list(row)[::-1], dtype=torch.long) for row in rows]
+    ids = pad_sequence(flipped, batch_first=True).flip(1)
+    mask = pad_sequence([torch.ones_like(row) for row in flipped], batch_first=True).flip(1)
+    return ids.to(model.device), mask.to(model.device)
+
+
+def packed(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t t"], Int[Tensor, "b t"]]:
+    """Attention mask and positions of rows that hold several sequences: each sees only itself, up to itself.
+
+    Padding, segment 0, sees padding, so that no row of the mask is empty.
+    """
+    length = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    first = torch.ones_like(segments, dtype=torch.bool)
+    first[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    index = torch.arange(length, device=segments.device).expand_as(segments)
+    start = torch.where(first, index, 0).cummax(dim=1).values
+    return (same & causal)[:, None], index - start
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is picked: the likeliest at temperature 0, else drawn from the `top_p` of the mass."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    generator: torch.Generator | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}: expected at least 0, and 0 to 1")
+
+    def pick(self, logits: Float[Tensor, "b n"]) -> Int[Tensor, " b"]:
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = (logits.float() / self.temperature).softmax(-1)
+        if self.top_p < 1:
+            ordered, order = probabilities.sort(descending=True)
+            ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
+            probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]
+
+
+GREEDY = Sampling()

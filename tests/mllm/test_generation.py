@@ -1,0 +1,143 @@
+"""Texts and pictures off a SEED LM, against the same written out without a cache over the whole vocabulary."""
+
+import numpy as np
+import pytest
+import torch
+
+from seedtok.mllm import generation
+from seedtok.mllm.prompts import drawing_prompt
+from seedtok.mllm.sequences import Sampling, sequence
+
+PROMPTS = ["a fox on a red background", "a cake", "two bees to the left of a photo on a red background"]
+
+
+def joint(model, ids: list[int]) -> torch.Tensor:
+    """Logits of the next token over the whole vocabulary, no cache, no batch."""
+    return model.logits(model.states(model.embed(torch.tensor([ids]))))[0, -1]
+
+
+def only_codes(model, logits: torch.Tensor) -> torch.Tensor:
+    masked = torch.full_like(logits, float("-inf"))
+    inside = slice(model.vocabulary.config.text, model.vocabulary.begin)
+    masked[inside] = logits[inside]
+    return masked
+
+
+@torch.no_grad()
+def test_drawing_is_the_masked_full_vocabulary(model):
+    drawn = generation.draw_codes(model, PROMPTS)
+    assert drawn.shape == (3, 32)
+    assert drawn.dtype == torch.int64
+    for prompt, codes in zip(PROMPTS, drawn, strict=True):
+        ids = [*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin]
+        for code in codes:
+            chosen = int(only_codes(model, joint(model, ids)).argmax())
+            assert chosen - model.vocabulary.config.text == int(code)
+            ids.append(chosen)
+
+
+@torch.no_grad()
+def test_the_visual_head_alone_is_bit_equal(model):
+    states = torch.randn(5, model.vocabulary.config.hidden)
+    whole = model.logits(states)[:, model.vocabulary.config.text : model.vocabulary.begin]
+    assert torch.equal(model.vocabulary.code_logits(states).argmax(-1), whole.argmax(-1))
+    torch.testing.assert_close(model.vocabulary.code_logits(states), whole, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_beams_find_what_a_plain_search_finds(model):
+    beams = 3
+    found = generation.draw_codes(model, PROMPTS[:2], num_beams=beams)
+    for prompt, codes in zip(PROMPTS, found, strict=False):
+        start = [*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin]
+        kept: list[tuple[float, list[int]]] = [(0.0, start)]
+        for _ in range(32):
+            grown = []
+            for score, ids in kept:
+                likelihood = only_codes(model, joint(model, ids)).log_softmax(-1)
+                best = likelihood.topk(beams)
+                grown += [(score + float(v), [*ids, int(i)]) for v, i in zip(best.values, best.indices, strict=True)]
+            kept = sorted(grown, key=lambda pair: -pair[0])[:beams]
+        assert [i - model.vocabulary.config.text for i in kept[0][1][len(start) :]] == codes.tolist()
+
+
+@torch.no_grad()
+def test_sampling_is_seeded_and_valid(model):
+    def drawn(seed: int, **options: float) -> torch.Tensor:
+        sampling = Sampling(1.0, generator=torch.Generator().manual_seed(seed), **options)
+        return generation.draw_codes(model, PROMPTS * 4, sampling)
+
+    first = drawn(0)
+    assert torch.equal(first, drawn(0))
+    assert not torch.equal(first, drawn(1))
+    assert first.min() >= 0
+    assert first.max() < 8192
+    assert torch.equal(drawn(0, top_p=1e-6), generation.draw_codes(model, PROMPTS * 4))
+
+
+@torch.no_grad()
+def test_words_are_the_masked_full_vocabulary(model):
+    prompts = [sequence(model, [torch.arange(32), text]) for text in ("A photo of", "Short answer.")]
+    batched = generation.write(model, prompts, max_new_tokens=6, min_new_tokens=6)
+    for row, text in zip(prompts, batched, strict=True):
+        ids, end = list(row), model.text_tokenizer.eos_token_id
+        for _ in range(6):
+            logits = joint(model, ids)[: model.vocabulary.config.text]
+            logits[end] = float("-inf")
+            ids.append(int(logits.argmax()))
+        assert text == model.text_tokenizer.decode(ids[len(row) :], skip_special_tokens=True).strip()
+
+
+@torch.no_grad()
+def test_text_streams_as_it_comes(model):
+    prompt = sequence(model, ["a photo of"])
+    pieces: list[str] = []
+    (text,) = generation.write(model, [prompt], max_new_tokens=12, on_text=pieces.append)
+    assert "".join(pieces).strip() == text
+    assert "".join(pieces).strip() == generation.write(model, [prompt], max_new_tokens=12)[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mixture_has_whole_pictures(model, temperature):
+    """However keen it is on pictures, a picture is 32 codes, and the sequence fits the context."""
+    model.vocabulary.write.bias[-2] += 50.0
+    sampling = Sampling(temperature, generator=torch.Generator().manual_seed(0))
+    out = generation.generate(model, ["a fox", torch.arange(32)], 5, max_images=2, sampling=sampling)
+    pictures = [part for part in out if isinstance(part, torch.Tensor)]
+    assert len(pictures) == 2
+    assert all(p.shape == (32,) and int(p.min()) >= 0 and int(p.max()) < 8192 for p in pictures)
+    model.vocabulary.write.bias[-2] -= 500.0
+    assert all(isinstance(part, str) for part in generation.generate(model, ["a fox"], 5))
+
+
+@torch.no_grad()
+def test_pictures_in_and_out(model):
+    image = np.full((20, 30, 3), 200, np.uint8)
+    assert len(model.caption([image, image], max_new_tokens=4)) == 2
+    assert len(model.answer(image, "what is it?", max_new_tokens=4)) == 1
+    (picture,) = model.draw("a fox")
+    assert picture.size == (128, 128)
+    assert model.generate([image, "what is it?"], max_new_tokens=3, max_images=0)
+
+
+def test_bad_input_is_refused(model):
+    image = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="an empty prompt"):
+        model.draw(" ")
+    with pytest.raises(ValueError, match="an empty prompt"):
+        model.generate([])
+    with pytest.raises(ValueError, match="an empty question"):
+        model.answer(image, "")
+    with pytest.raises(ValueError, match="2 questions about 1 pictures"):
+        model.answer(image, ["what?", "where?"])
+    with pytest.raises(ValueError, match="this model takes 160: shorten it"):
+        model.draw("a fox " * 100)
+    with pytest.raises(ValueError, match="exclude each other"):
+        generation.draw_codes(model, ["a fox"], Sampling(1.0), num_beams=2)
+    with pytest.raises(ValueError, match="a picture is 32 codes; got 31"):
+        sequence(model, [torch.arange(31)])
+    with pytest.raises(ValueError, match=r"valid are 0\.\.8191"):
+        sequence(model, [torch.arange(32) + 8180])
+    with pytest.raises(ValueError, match="expected at least 0"):
+        Sampling(-1.0)

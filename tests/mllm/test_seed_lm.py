@@ -1,0 +1,97 @@
+"""The joint vocabulary and the LM under it: what trains, what stays, packing, files."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from seedtok.errors import CheckpointError
+from seedtok.mllm.seed_lm import SeedLM
+from seedtok.mllm.sequences import packed
+
+
+@pytest.fixture
+def ids(model) -> torch.Tensor:
+    torch.manual_seed(2)
+    codes = torch.randint(0, 8192, (2, 32))
+    text = torch.randint(3, model.vocabulary.config.text, (2, 6))
+    return torch.cat([text, model.vocabulary.span(codes), text], dim=1)
+
+
+def test_text_alone_is_what_the_base_says(bases, seed):
+    for folder in bases.values():
+        model = SeedLM.build(folder, seed)
+        base = AutoModelForCausalLM.from_pretrained(folder).eval()
+        text = torch.randint(3, model.vocabulary.config.text, (2, 9))
+        with torch.no_grad():
+            joint = model.logits(model.states(model.embed(text)))
+            theirs = base(text).logits
+        assert joint.shape == (2, 9, len(model.vocabulary))
+        torch.testing.assert_close(joint[..., : theirs.shape[-1]], theirs)
+
+
+def test_only_lora_and_visual_layers_train(model, ids):
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.SGD([p for _, p in model.trainable()], lr=0.1)
+    model.train()
+    assert not any(m.training for n, m in model.adapter.named_modules() if "lora" not in n)
+    model.loss(ids, torch.ones_like(ids, dtype=torch.bool), torch.ones_like(ids)).backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        assert moved == (name.startswith("vocabulary.") or "lora_" in name), name
+    assert "codebook" not in dict(model.named_parameters())
+
+
+def test_packed_rows_are_the_sequences_alone(model, ids):
+    first, second = ids[0], ids[1, :40]
+    row = torch.cat([first, second, first.new_full((5,), 2)])[None]
+    segments = torch.cat([torch.full((len(first),), 1), torch.full((len(second),), 2), torch.zeros(5)]).long()[None]
+    mask, positions = packed(segments)
+    with torch.no_grad():
+        together = model.states(model.embed(row), mask, positions)[0]
+        a, b = (model.states(model.embed(x[None]))[0] for x in (first, second))
+    torch.testing.assert_close(together[: len(first)], a, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(together[len(first) : -5], b, rtol=1e-3, atol=1e-4)
+
+
+def test_loss_is_of_the_learnt_tokens(model, ids):
+    learnt = torch.zeros_like(ids, dtype=torch.bool)
+    learnt[:, 10:20] = True
+    with torch.no_grad():
+        loss = model.loss(ids, learnt, torch.ones_like(ids))
+        logits = model.logits(model.states(model.embed(ids)))[:, 9:19]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 10:20].flatten())
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_saved_and_loaded_it_says_the_same(model, ids, tmp_path, seed, merged):
+    with torch.no_grad():
+        before = model.logits(model.states(model.embed(ids)))
+    model.save_pretrained(tmp_path / "lm", merged=merged)
+    again = SeedLM.from_pretrained(tmp_path / "lm", seed=seed)
+    assert (tmp_path / "lm" / "base").is_dir() == merged
+    with torch.no_grad():
+        after = again.logits(again.states(again.embed(ids)))
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_what_does_not_fit_is_refused(bases, seed, tmp_path):
+    SeedLM.build(bases["opt"], seed).save_pretrained(tmp_path / "lm")
+    with pytest.raises(CheckpointError, match="another base"):
+        SeedLM.from_pretrained(tmp_path / "lm", base=bases["llama"], seed=seed)
+    with pytest.raises(CheckpointError, match="cannot load a language model from nowhere"):
+        SeedLM.from_pretrained(tmp_path / "lm", base="nowhere/at-all", seed=seed)
+    kept = seed.codebook.weight.data.clone()
+    seed.codebook.weight.data.neg_()
+    try:
+        with pytest.raises(CheckpointError, match="another codebook"):
+            SeedLM.from_pretrained(tmp_path / "lm", seed=seed)
+    finally:
+        seed.codebook.weight.data.copy_(kept)
+    record = json.loads((tmp_path / "lm" / "config.json").read_text())
+    (tmp_path / "lm" / "config.json").write_text(json.dumps(record | {"format": "else"}))
+    with pytest.raises(CheckpointError, match="not a SEED language model"):
+        SeedLM.from_pretrained(tmp_path / "lm", seed=seed)
