@@ -68,7 +68,13 @@ def _options(
 ) -> None: ...
 
 
-for command in (cli_pictures.encode, cli_pictures.decode, cli_pictures.reconstruct, cli_pictures.imagine):
+for command in (
+    cli_pictures.encode,
+    cli_pictures.tokenize,
+    cli_pictures.decode,
+    cli_pictures.reconstruct,
+    cli_pictures.imagine,
+):
     app.command()(command)
 
 

@@ -64,6 +64,29 @@ def encode(
     report(bad)
 
 
+def tokenize(
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder of .tar shards.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the Parquet files.", show_default=False)],
+    model: Model = "mini",
+    batch_size: BatchSize = 32,
+    dtype: Annotated[Dtype, typer.Option(help="What the networks compute in.")] = Dtype.float32,
+) -> None:
+    """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
+    from seedtok.data.codes import tokenize_shards
+    from seedtok.data.shards import ShardSamples
+
+    total = ShardSamples(shards, shuffle=False).epoch_size
+    tokenizer = load_tokenizer(model, dtype.value)
+    with progress("tokenize", total) as done:
+        report = tokenize_shards(
+            shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done
+        )
+    say(
+        f"{report.images} pictures in {len(report.written) + len(report.kept)} files in {out}; "
+        f"{len(report.kept)} were there before"
+    )
+
+
 def decode(
     out: Folder,
     file: Annotated[Path | None, typer.Argument(metavar="FILE|-", help="What `encode --json` prints.")] = None,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLURALS
+from seedtok.data.concepts import CONCEPTS, PLURALS
 from seedtok.data.scenes import Scene, _a, _at
 
 BESIDE = {("left", "right"): ("to the left of", "to the right of"), ("top", "bottom"): ("above", "below")}

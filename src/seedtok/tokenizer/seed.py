@@ -6,6 +6,7 @@ Q-Former and a frozen diffusion model (what drawing uses).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -109,6 +110,13 @@ class SeedTokenizer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.encode_head[0].weight.dtype  # type: ignore[return-value]
+
+    @property
+    def codebook_id(self) -> str:
+        """Tells one codebook from another: a hash of its vectors."""
+        return hashlib.sha256(self.codebook.weight.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()[
+            :16
+        ]
 
     def pixels(self, images: Pictures) -> Float[Tensor, "b 3 h w"]:
         """Pictures of any kind and size -> normalised pixels, stretched to the ViT's size by bicubic interpolation.
