@@ -43,14 +43,18 @@ def autoencoder() -> RunConfig:
 
 
 def diffusion() -> RunConfig:
-    """The mini latent diffusion model, on the shipped CLIP's text tower and a trained autoencoder."""
+    """The mini latent diffusion model, on the shipped CLIP's text tower and a trained autoencoder.
+
+    The shipped one went on from earlier weights (docs/log.md): in all 21,000 steps of 8, of which 17,250 on the text
+    tower as shipped, 17 to 23 samples a second on one core, about two and a half hours.
+    """
     return RunConfig(
         recipe="mini.diffusion",
-        stage=DiffusionSettings(clip=shipped("clip"), autoencoder=shipped("diffusion") / "vae"),
+        stage=DiffusionSettings(clip=shipped("clip"), autoencoder=shipped("diffusion") / "vae", timestep_shift=5.0),
         data=Data(),
         optimization=Optimization(
-            steps=10_000,
-            batch_size=16,
+            steps=20_000,
+            batch_size=8,
             lr=5e-4,
             min_lr=2e-5,
             warmup_steps=200,
@@ -65,12 +69,15 @@ def diffusion() -> RunConfig:
 
 
 def bidirectional() -> RunConfig:
-    """The BLIP-2-style Q-Former: bidirectional, contrast on the best of its 32 queries."""
+    """The BLIP-2-style Q-Former: bidirectional, contrast on the best of its 32 queries.
+
+    17 minutes on one core; R@mean 85.7 on 1,000 test scenes.
+    """
     return RunConfig(
         recipe="mini.bidirectional",
         stage=ContrastiveSettings(clip=shipped("clip"), causal=False, caption_weight=1.0),
         data=Data(group=4),
-        optimization=Optimization(steps=1200, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
+        optimization=Optimization(steps=800, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=200,
         validate_batches=16,
@@ -78,14 +85,17 @@ def bidirectional() -> RunConfig:
 
 
 def stage1() -> RunConfig:
-    """Stage I: the Causal Q-Former, from the bidirectional one, by contrast on its final embedding."""
+    """Stage I: the Causal Q-Former, from the bidirectional one, by contrast on its final embedding (section 2.2.1).
+
+    18 minutes on one core; R@mean 96.4 on 1,000 test scenes.
+    """
     return RunConfig(
         recipe="mini.stage1",
         stage=ContrastiveSettings(
             clip=shipped("clip"), start=shipped("bidirectional"), causal=True, caption_weight=1.0
         ),
         data=Data(group=4),
-        optimization=Optimization(steps=1200, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
+        optimization=Optimization(steps=750, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=200,
         validate_batches=16,
@@ -106,9 +116,9 @@ def stage2(stage1: Path | None = None) -> RunConfig:
             restart_after=200,
         ),
         data=Data(phrasing="canonical"),
-        optimization=Optimization(steps=2000, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
-        checkpoint_every=200,
-        validate_every=200,
+        optimization=Optimization(steps=2000, batch_size=32, lr=8e-4, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=150,
+        validate_every=400,
         validate_batches=16,
     )
 

@@ -114,9 +114,8 @@ class SeedTokenizer(nn.Module):
     @property
     def codebook_id(self) -> str:
         """Tells one codebook from another: a hash of its vectors."""
-        return hashlib.sha256(self.codebook.weight.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()[
-            :16
-        ]
+        vectors = self.codebook.weight.detach().float().cpu().contiguous().numpy()
+        return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]
 
     def pixels(self, images: Pictures) -> Float[Tensor, "b 3 h w"]:
         """Pictures of any kind and size -> normalised pixels, stretched to the ViT's size by bicubic interpolation.
