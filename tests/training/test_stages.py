@@ -51,9 +51,17 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.sample_steps=2",
     ),
     "judge": ("data.size=128",),
+    "opt": ("stage.width=32", "stage.layers=1", "stage.heads=2"),
+    "stage3a": ("stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.rank=4"),
+    "stage3b": (
+        "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
+    ),
+    "instructed": (
+        "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
+    ),
     "eval_clip": CLIP,
 }  # fmt: skip
-FROZEN = {"diffusion": 2, "bidirectional": 1, "stage1": 1, "stage2": 2}  # modules
+FROZEN = {"diffusion": 2, "bidirectional": 1, "stage1": 1, "stage2": 2, "stage3a": 1, "stage3b": 1, "instructed": 1}
 
 
 def recipes() -> dict[str, Callable[[], RunConfig]]:

@@ -18,15 +18,20 @@ from seedtok.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, what features are learnt of."""
+    """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, what features are learnt of.
+
+    `codes` (B, 32) int64, where the pictures were tokenised before.
+    """
 
     pixels: Tensor
     captions: list[str]
     canonical: list[str]
     scenes: list[Scene] | None = None
+    codes: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.pixels.to(device), self.captions, self.canonical, self.scenes)
+        codes = None if self.codes is None else self.codes.to(device)
+        return Batch(self.pixels.to(device), self.captions, self.canonical, self.scenes, codes)
 
 
 def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None) -> Batch:

@@ -216,8 +216,11 @@ class SeedLM(nn.Module):
         seed: SeedTokenizer | str | Path | None = "mini",
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        trainable: bool = False,
     ) -> SeedLM:
         """Loads "mini" (shipped with the package) or a folder; `base` in place of the one it names, `seed` likewise.
+
+        With `trainable`, LoRA and the visual layers are as they were in training.
 
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
@@ -239,15 +242,16 @@ class SeedLM(nn.Module):
         load_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder))
         if seed is not None and not _same_codebook(vocabulary.codebook, seed.codebook.weight):
             raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+        lm.requires_grad_(False)
         adapted: PreTrainedModel | PeftModel = lm
         if (folder / "adapter").is_dir():
             try:
-                adapted = PeftModel.from_pretrained(lm, str(folder / "adapter"))
+                adapted = PeftModel.from_pretrained(lm, str(folder / "adapter"), is_trainable=trainable)
             except (RuntimeError, ValueError, OSError) as error:
                 raise CheckpointError(f"{folder / 'adapter'}: {str(error).splitlines()[0]}") from None
         model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
-        model.requires_grad_(False).eval().to(device)
-        return model
+        model.vocabulary.requires_grad_(trainable)
+        return model.eval().to(device)
 
 
 def _load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -55,6 +55,38 @@ def left_padded(model: SeedLM, rows: Sequence[Sequence[int]]) -> tuple[Int[Tenso
     return ids.to(model.device), mask.to(model.device)
 
 
+def pack(
+    sequences: Sequence[tuple[list[int], list[bool]]], length: int, pad: int = 0
+) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Int[Tensor, "b t"]]:
+    """Sequences of ids, and of which of them to learn, into rows of `length`: ids, learnt, segments.
+
+    Each goes, longest first, into the fullest row that still has room. What is longer than a row is cut.
+    """
+    rows: list[list[tuple[list[int], list[bool]]]] = []
+    room: list[int] = []
+    for ids, learnt in sorted(sequences, key=lambda pair: -len(pair[0])):
+        ids, learnt = ids[:length], learnt[:length]
+        fits = [row for row, left in enumerate(room) if left >= len(ids)]
+        if not fits:
+            rows.append([])
+            room.append(length)
+            fits = [len(rows) - 1]
+        row = min(fits, key=lambda r: room[r])
+        rows[row].append((ids, learnt))
+        room[row] -= len(ids)
+    shape = (len(rows), length)
+    ids_out = torch.full(shape, pad)
+    learnt_out, segments = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.long)
+    for r, row in enumerate(rows):
+        at = 0
+        for number, (ids, learnt) in enumerate(row, start=1):
+            here = slice(at, at + len(ids))
+            ids_out[r, here], learnt_out[r, here] = torch.tensor(ids), torch.tensor(learnt)
+            segments[r, here] = number
+            at += len(ids)
+    return ids_out, learnt_out, segments
+
+
 def packed(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t t"], Int[Tensor, "b t"]]:
     """Attention mask and positions of rows that hold several sequences: each sees only itself, up to itself.
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from seedtok.tokenizer.seed import shipped
 from seedtok.training.autoencoder import AutoencoderSettings
+from seedtok.training.autoregression import AutoregressionSettings
 from seedtok.training.clip import ClipSettings
 from seedtok.training.config import Data, Optimization, RunConfig
 from seedtok.training.contrastive import ContrastiveSettings
 from seedtok.training.diffusion import DiffusionSettings
 from seedtok.training.judge import JudgeSettings
+from seedtok.training.language import LanguageSettings
 from seedtok.training.quantization import QuantizationSettings
 
 
@@ -148,3 +150,61 @@ def eval_clip() -> RunConfig:
         validate_every=200,
         validate_batches=16,
     )
+
+
+def opt() -> RunConfig:
+    """The mini OPT, pretrained on captions, questions and answers as text alone."""
+    return RunConfig(
+        recipe="mini.opt",
+        stage=LanguageSettings(),
+        data=Data(),
+        optimization=Optimization(steps=3000, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=250,
+        validate_every=500,
+        validate_batches=8,
+    )
+
+
+def stage3a(base: Path | None = None) -> RunConfig:
+    """Stage IIIa: image to text alone (section 3.1)."""
+    return RunConfig(
+        recipe="mini.stage3a",
+        stage=AutoregressionSettings(base=base or Path("runs/opt/final"), tokenizer=shipped("tokenizer")),
+        data=Data(),
+        optimization=Optimization(steps=2000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=500,
+        validate_batches=4,
+    )
+
+
+def stage3b(base: Path | None = None) -> RunConfig:
+    """Stage IIIb: image to text and text to image jointly, from IIIa (section 3.1)."""
+    return RunConfig(
+        recipe="mini.stage3b",
+        stage=AutoregressionSettings(
+            base=base or Path("runs/opt/final"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"),
+            drawing=0.6,
+        ),
+        data=Data(),
+        optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=500,
+        validate_batches=4,
+    )  # fmt: skip
+
+
+def instructed(base: Path | None = None) -> RunConfig:
+    """Stage IIIb with questions and their answers beside captions: ours, reported apart from the paper's recipe."""
+    return RunConfig(
+        recipe="mini.instructed",
+        stage=AutoregressionSettings(
+            base=base or Path("runs/opt/final"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"),
+            drawing=0.5, asking=0.25,
+        ),
+        data=Data(),
+        optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=500,
+        validate_batches=4,
+    )  # fmt: skip

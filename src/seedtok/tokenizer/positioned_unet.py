@@ -1,8 +1,10 @@
 """The mini diffusion model's UNet: diffusers' own, told where each of its positions is."""
 
+import inspect
+
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import FrozenDict, register_to_config
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look in this module for how to load it
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -55,3 +57,12 @@ class PositionedUNet(UNet2DConditionModel):
             use_linear_projection=use_linear_projection,
         )
         self.conv_in = PositionedConv(in_channels, block_out_channels[0], sample_size)
+
+    def to_json_string(self) -> str:
+        """The configuration without the parent's other settings, which loading would warn of."""
+        whole, own = self._internal_dict, inspect.signature(type(self).__init__).parameters
+        self._internal_dict = FrozenDict({k: v for k, v in whole.items() if k in own or k.startswith("_")})
+        try:
+            return super().to_json_string()
+        finally:
+            self._internal_dict = whole

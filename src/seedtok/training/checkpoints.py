@@ -45,7 +45,12 @@ def save_checkpoint(out: Path, step: int, files: State, records: dict[str, Any],
     """
     with whole_folder(out / "checkpoints" / f"{step:08d}") as new:
         for name, tensors in files.items():
-            plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            plain: dict[str, Tensor] = {}
+            seen: set[int] = set()
+            for key, value in tensors.items():
+                tensor = value.detach().cpu().contiguous()
+                plain[key] = tensor.clone() if tensor.data_ptr() in seen else tensor  # tied weights are written twice
+                seen.add(tensor.data_ptr())
             save_file(plain, new / f"{name}.safetensors")
         for name, record in records.items():
             (new / f"{name}.json").write_text(json.dumps(record, indent=1))

@@ -3,11 +3,14 @@
 import json
 from itertools import islice
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import BertTokenizer, CLIPTokenizer
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
 from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLURALS
+from seedtok.data.questions import questions
 from seedtok.data.scenes import PHRASINGS, caption, scene_stream
+from seedtok.mllm.prompts import CAPTION, DRAW, question_prompt
 
 
 def scene_words() -> list[str]:
@@ -17,6 +20,15 @@ def scene_words() -> list[str]:
         for phrasing in range(PHRASINGS):
             words.update(caption(scene, phrasing).replace(",", "").split())
     return sorted(words)
+
+
+def question_words() -> list[str]:
+    """Every word that a question about a scene, or its answer, can hold, sorted."""
+    words: set[str] = set()
+    for i, scene in enumerate(islice(scene_stream("train", 0), 2000)):
+        for question in questions(scene, np.random.default_rng(i), 20):
+            words.update(f"{question.text.replace('?', '')} {question.answer}".split())
+    return sorted({*words, *(f"{n}" for n in range(10))})
 
 
 def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
@@ -44,6 +56,29 @@ def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
         merges=merges,  # type: ignore[arg-type]
         model_max_length=max_length,
     )
+
+
+def lm_tokenizer(max_length: int = 512) -> PreTrainedTokenizerFast:
+    """A byte-level BPE in OPT's manner, for a language model of the mini world: its words whole, all else spelt."""
+    special = ["</s>", "<pad>", "<unk>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000, min_frequency=1, show_progress=False,
+        special_tokens=[*special, *letters],  # else numbered in the order of a hash map, by which ties are broken
+    )  # fmt: skip
+    words = {*scene_words(), *question_words(), *f"{CAPTION} {DRAW} {question_prompt('')}".split()}
+    plain.train_from_iterator([text for word in sorted(words) for text in (word, " " + word)], trainer)
+    merges = [tuple(m) for m in json.loads(plain.to_str())["model"]["merges"]]
+    vocabulary = dict.fromkeys([*special, *letters, *(a + b for a, b in merges)])
+    whole = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(vocabulary)}, merges=merges, unk_token="<unk>"))
+    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    whole.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=whole, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        model_max_length=max_length,
+    )  # fmt: skip
 
 
 def bert_tokenizer(max_length: int = 32) -> BertTokenizer:

@@ -1,0 +1,108 @@
+"""Stages IIIa and IIIb (section 3.1): a frozen LM with LoRA learns to read and write codes by next-token prediction."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedtok.data.batches import Batch
+from seedtok.data.questions import questions
+from seedtok.mllm import generation
+from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
+from seedtok.mllm.seed_lm import LoraSettings, SeedLM
+from seedtok.mllm.sequences import pack, sequence, start, text_ids
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.training.config import StageSettings
+from seedtok.training.pixels import clip_normalize
+from seedtok.training.stage import Losses, Stage, freeze
+
+Learnt = tuple[list[int], list[bool]]  # ids, and which of them count
+
+
+class AutoregressionSettings(StageSettings):
+    base: Path  # a folder of a causal LM
+    tokenizer: Path  # a folder of a SeedTokenizer
+    start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
+    drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
+    asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
+    row: int = 160  # tokens of a packed row
+    rank: int = 16  # LoRA; the successor's, as the next two
+    alpha: int = 32
+    dropout: float = 0.05
+
+    def build(self) -> "AutoregressionStage":
+        return AutoregressionStage(self)
+
+
+class AutoregressionStage(Stage):
+    """Image-to-text, the loss on the caption, and text-to-image, the loss on the codes; rows are packed."""
+
+    def __init__(self, settings: AutoregressionSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.seed = freeze(SeedTokenizer.from_pretrained(settings.tokenizer))
+        if settings.start is None:
+            lora = LoraSettings(settings.rank, settings.alpha, settings.dropout)
+            self.model = SeedLM.build(settings.base, self.seed, lora)
+        else:
+            self.model = SeedLM.from_pretrained(settings.start, base=settings.base, seed=self.seed, trainable=True)
+
+    def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Learnt:
+        """One sample as ids, and which of them are learnt."""
+        model = self.model
+        first, picture = start(model), model.vocabulary.span(codes.cpu()).tolist()
+        if draws:
+            prompt = [*first, *text_ids(model, drawing_prompt(caption))]
+            # begin-of-image is learnt as well, so that the model draws unasked after such a prompt; its end is given
+            return prompt + picture, [False] * len(prompt) + [True] * (len(picture) - 1) + [False]
+        asked, answer = (CAPTION, caption) if question is None else (question_prompt(question[0]), question[1])
+        prompt = [*first, *picture, *text_ids(model, asked)]
+        said = [*text_ids(model, " " + answer), cast(int, model.text_tokenizer.eos_token_id)]
+        return prompt + said, [False] * len(prompt) + [True] * len(said)
+
+    @torch.no_grad()
+    def codes(self, batch: Batch) -> Tensor:
+        """The pictures' codes, as they were stored or else computed."""
+        return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
+
+    def forward(self, batch: Batch) -> Losses:
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        s, rows = self.settings, []
+        for i, codes in enumerate(self.codes(batch)):
+            kind = rng.random()
+            question = None
+            if kind >= s.drawing and kind < s.drawing + s.asking and batch.scenes is not None:
+                asked = questions(batch.scenes[i], rng, 1)[0]
+                question = asked.text, asked.answer
+            rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
+        pad = self.model.text_tokenizer.pad_token_id
+        ids, learnt, segments = (x.to(self.model.device) for x in pack(rows, s.row, 0 if pad is None else pad))
+        loss = self.model.loss(ids, learnt, segments)
+        return {"loss": loss, "padding": (segments == 0).float().mean()}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The loss of each task alone, and the share of greedy captions that are the canonical one."""
+        totals: dict[str, list[float]] = {"caption": [], "drawing": [], "exact": []}
+        pad = self.model.text_tokenizer.pad_token_id
+        for batch in batches:
+            codes = self.codes(batch)
+            for name, draws in (("caption", False), ("drawing", True)):
+                every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
+                packed = pack(every, self.settings.row, 0 if pad is None else pad)
+                totals[name].append(float(self.model.loss(*(x.to(self.model.device) for x in packed))))
+            prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
+            said = generation.write(self.model, prompts, max_new_tokens=30)
+            totals["exact"] += [a == b for a, b in zip(said, batch.canonical, strict=False)]
+        return {name: sum(values) / max(1, len(values)) for name, values in totals.items()}
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Without the frozen LM."""
+        kept = {f"model.{name}" for name, _ in self.model.trainable()}
+        return {k: v for k, v in super().own_state().items() if k in kept}
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)

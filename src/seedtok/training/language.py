@@ -1,0 +1,80 @@
+"""A mini OPT, pretrained on text alone: what the paper takes off the shelf as OPT-2.7B."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import OPTConfig, OPTForCausalLM
+
+from seedtok.data.batches import Batch
+from seedtok.data.questions import questions
+from seedtok.data.scenes import PHRASINGS, Scene, caption
+from seedtok.mllm.prompts import question_prompt
+from seedtok.mllm.sequences import pack, packed
+from seedtok.training.config import StageSettings
+from seedtok.training.stage import Losses, Stage
+from seedtok.training.text import lm_tokenizer
+
+
+class LanguageSettings(StageSettings):
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    positions: int = 512
+    row: int = 128  # tokens of a packed row
+    asked: int = 3  # questions that may follow a caption
+
+    def build(self) -> "LanguageStage":
+        return LanguageStage(self)
+
+
+class LanguageStage(Stage):
+    """Next-token prediction of captions, and of questions and answers that follow them."""
+
+    def __init__(self, settings: LanguageSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = lm_tokenizer(settings.positions)
+        self.lm = OPTForCausalLM(
+            OPTConfig(
+                vocab_size=len(self.tokenizer), hidden_size=settings.width, word_embed_proj_dim=settings.width,
+                ffn_dim=4 * settings.width, num_hidden_layers=settings.layers, num_attention_heads=settings.heads,
+                max_position_embeddings=settings.positions, dropout=0.0, init_std=0.02 * 768 / settings.width,
+                bos_token_id=self.tokenizer.bos_token_id, eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        )  # fmt: skip
+
+    def text(self, scene: Scene, rng: np.random.Generator) -> str:
+        """A caption of a scene, and now and then questions about it with their answers."""
+        words = caption(scene, int(rng.integers(PHRASINGS)))
+        asked = questions(scene, rng, int(rng.integers(self.settings.asked + 1)))
+        return " ".join([words, *(f"{question_prompt(q.text)} {q.answer}" for q in asked)])
+
+    def rows(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        end = int(self.tokenizer.eos_token_id or 0)
+        every = [[end, *ids, end] for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]
+        return pack(
+            [(ids, [True] * len(ids)) for ids in every], self.settings.row, int(self.tokenizer.pad_token_id or 0)
+        )
+
+    def forward(self, batch: Batch) -> Losses:
+        device = batch.pixels.device
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        known = batch.scenes or []
+        texts = [self.text(scene, rng) for scene in known] if known else batch.captions
+        ids, learnt, segments = (x.to(device) for x in self.rows(texts))
+        mask, positions = packed(segments)
+        states = self.lm.model(
+            inputs_embeds=self.lm.get_input_embeddings()(ids), attention_mask=mask, position_ids=positions
+        )
+        chosen = learnt[:, 1:] & (segments[:, 1:] == segments[:, :-1])
+        logits = self.lm.lm_head(states.last_hidden_state[:, :-1][chosen]).float()
+        loss = F.cross_entropy(logits, ids[:, 1:][chosen])
+        return {"loss": loss, "padding": (segments == 0).float().mean()}
+
+    def export(self, folder: Path) -> None:
+        self.lm.save_pretrained(folder)
+        self.tokenizer.save_pretrained(str(folder))
