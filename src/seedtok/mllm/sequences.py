@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from seedtok.mllm.seed_lm import SeedLM
 
 
@@ -21,6 +23,15 @@ def text_ids(model: SeedLM, text: str) -> list[int]:
 
 def text_of(model: SeedLM, ids: list[int]) -> str:
     return cast(str, model.text_tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def end_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    return cast(int, tokenizer.eos_token_id)
+
+
+def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills a row; any id will do, since it is masked."""
+    return cast(int, tokenizer.pad_token_id or 0)
 
 
 def start(model: SeedLM) -> list[int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from seedtok.data.questions import questions
 from seedtok.mllm import generation
 from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.mllm.seed_lm import LoraSettings, SeedLM
-from seedtok.mllm.sequences import pack, sequence, start, text_ids
+from seedtok.mllm.sequences import end_of, pack, pad_of, sequence, start, text_ids
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
 from seedtok.training.pixels import clip_normalize
@@ -60,7 +59,7 @@ class AutoregressionStage(Stage):
             return prompt + picture, [False] * len(prompt) + [True] * (len(picture) - 1) + [False]
         asked, answer = (CAPTION, caption) if question is None else (question_prompt(question[0]), question[1])
         prompt = [*first, *picture, *text_ids(model, asked)]
-        said = [*text_ids(model, " " + answer), cast(int, model.text_tokenizer.eos_token_id)]
+        said = [*text_ids(model, " " + answer), end_of(model.text_tokenizer)]
         return prompt + said, [False] * len(prompt) + [True] * len(said)
 
     @torch.no_grad()
@@ -78,8 +77,8 @@ class AutoregressionStage(Stage):
                 asked = questions(batch.scenes[i], rng, 1)[0]
                 question = asked.text, asked.answer
             rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
-        pad = self.model.text_tokenizer.pad_token_id
-        ids, learnt, segments = (x.to(self.model.device) for x in pack(rows, s.row, 0 if pad is None else pad))
+        pad = pad_of(self.model.text_tokenizer)
+        ids, learnt, segments = (x.to(self.model.device) for x in pack(rows, s.row, pad))
         loss = self.model.loss(ids, learnt, segments)
         return {"loss": loss, "padding": (segments == 0).float().mean()}
 
@@ -87,12 +86,12 @@ class AutoregressionStage(Stage):
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss of each task alone, and the share of greedy captions that are the canonical one."""
         totals: dict[str, list[float]] = {"caption": [], "drawing": [], "exact": []}
-        pad = self.model.text_tokenizer.pad_token_id
+        pad = pad_of(self.model.text_tokenizer)
         for batch in batches:
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
                 every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
-                packed = pack(every, self.settings.row, 0 if pad is None else pad)
+                packed = pack(every, self.settings.row, pad)
                 totals[name].append(float(self.model.loss(*(x.to(self.model.device) for x in packed))))
             prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
             said = generation.write(self.model, prompts, max_new_tokens=30)

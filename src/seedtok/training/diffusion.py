@@ -30,8 +30,8 @@ class DiffusionSettings(StageSettings):
     head_width: int = 64
     caption_dropout: float = 0.1  # for classifier-free guidance
     timestep_shift: float = 1.0  # of the steps trained on, to the noisy ones, where the caption decides; 1: uniform
-    sample_steps: int = 20
-    guidance_scale: float = 3.0
+    sample_steps: int = 10
+    guidance_scale: float = 4.5
 
     def build(self) -> "DiffusionStage":
         return DiffusionStage(self)

@@ -12,7 +12,7 @@ from seedtok.data.batches import Batch
 from seedtok.data.questions import questions
 from seedtok.data.scenes import PHRASINGS, Scene, caption
 from seedtok.mllm.prompts import question_prompt
-from seedtok.mllm.sequences import pack, packed
+from seedtok.mllm.sequences import end_of, pack, packed, pad_of
 from seedtok.training.config import StageSettings
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
@@ -42,8 +42,8 @@ class LanguageStage(Stage):
                 vocab_size=len(self.tokenizer), hidden_size=settings.width, word_embed_proj_dim=settings.width,
                 ffn_dim=4 * settings.width, num_hidden_layers=settings.layers, num_attention_heads=settings.heads,
                 max_position_embeddings=settings.positions, dropout=0.0, init_std=0.02 * 768 / settings.width,
-                bos_token_id=self.tokenizer.bos_token_id, eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.tokenizer.pad_token_id,
+                bos_token_id=end_of(self.tokenizer), eos_token_id=end_of(self.tokenizer),
+                pad_token_id=pad_of(self.tokenizer),
             )
         )  # fmt: skip
 
@@ -54,11 +54,9 @@ class LanguageStage(Stage):
         return " ".join([words, *(f"{question_prompt(q.text)} {q.answer}" for q in asked)])
 
     def rows(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        end = int(self.tokenizer.eos_token_id or 0)
+        end = end_of(self.tokenizer)
         every = [[end, *ids, end] for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]
-        return pack(
-            [(ids, [True] * len(ids)) for ids in every], self.settings.row, int(self.tokenizer.pad_token_id or 0)
-        )
+        return pack([(ids, [True] * len(ids)) for ids in every], self.settings.row, pad_of(self.tokenizer))
 
     def forward(self, batch: Batch) -> Losses:
         device = batch.pixels.device

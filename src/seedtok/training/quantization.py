@@ -41,8 +41,8 @@ class QuantizationSettings(StageSettings):
     vq_weight: float = 5.0  # the successor's
     embedding_weight: float = 2.0  # the successor's
     text_weight: float = 0.5  # the successor's
-    sample_steps: int = 20
-    guidance_scale: float = 3.0
+    sample_steps: int = 10
+    guidance_scale: float = 4.5
 
     def build(self) -> "QuantizationStage":
         return QuantizationStage(self)
