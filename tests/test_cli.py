@@ -17,9 +17,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from seedtok import SeedTokenizer, __version__, cli_support
+from seedtok import SeedTokenizer, __version__
 from seedtok.cli import app
 from seedtok.errors import ImageError
+from seedtok.progress import progress
 
 CODES = " ".join(map(str, range(32)))
 
@@ -443,10 +444,9 @@ def test_debug_shows_the_error(cli, tmp_path: Path):
         cli("--debug", "encode", tmp_path / "none.png")
 
 
-def test_progress_shows_rate_and_time_left_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+def test_progress_shows_rate_and_time_left_on_a_terminal():
     terminal = Console(file=StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(cli_support, "err", terminal)
-    with cli_support.progress("encode", 8) as done:
+    with progress("encode", 8, console=terminal) as done:
         done(1)
         done(4)
     shown = terminal.file.getvalue()  # type: ignore[attr-defined]

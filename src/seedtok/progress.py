@@ -28,10 +28,10 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(
-    label: str, total: int | None, unit: str = "images", shown: bool = True
+    label: str, total: int | None, unit: str = "images", shown: bool = True, console: Console | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr when that is a terminal; yields what sets the number done."""
-    console = Console(stderr=True, highlight=False)
+    """A bar on `console`, stderr unless given, when that is a terminal; yields what sets the number done."""
+    console = console or Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     bar = Progress(
         *columns,
