@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel
 
 import seedtok
 from seedtok.files import whole_folder
-from seedtok.tokenizer.vision import VisionTransformer
+from seedtok.tokenizer.embedder import shared_vision
 
 PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
 VISION = {"seedtok.embedder": "vision.", "seedtok.tokenizer": "embedder.vision."}  # where a checkpoint keeps its ViT
@@ -33,11 +32,10 @@ def half(path: Path) -> None:
 
 def share_vision(path: Path, prefix: str) -> None:
     """Takes out the ViT, which is the shipped CLIP's; raises ValueError where it is not."""
-    clip = CLIPModel.from_pretrained(PACKAGE / "clip", dtype=torch.float32)
     tensors = load_file(path)
-    for name, tensor in VisionTransformer.from_clip(clip.vision_model).state_dict().items():
-        if not torch.equal(tensors.pop(prefix + name).float(), tensor):
-            raise ValueError(f"{path}: {prefix}{name} is not the shipped CLIP's: train on that first")
+    for name, tensor in shared_vision(PACKAGE, {"vision_from": "clip"}, prefix).items():
+        if not torch.equal(tensors.pop(name).float(), tensor):
+            raise ValueError(f"{path}: {name} is not the shipped CLIP's: train on that first")
     save_file(tensors, path, metadata={"format": "pt"})
 
 

@@ -112,7 +112,7 @@ def decode(
         for start in range(0, len(rows), batch_size):
             batch = [row for _, _, row in rows[start : start + batch_size]]
             drawn = tokenizer.decode(batch, steps, guidance_scale, generators(len(batch), seed))
-            for path, picture in zip(paths[start:], drawn, strict=False):
+            for path, picture in zip(paths[start : start + len(batch)], drawn, strict=True):
                 write_picture(picture, path)
             done(start + len(batch))
     say(f"{len(paths)} drawn: {paths[0] if len(paths) == 1 else out}")
@@ -181,7 +181,7 @@ def demo(
     originals = [Image.fromarray(render(scene)) for scene in scenes[:count]]
     say("Scenes that no training saw, and their codes:\n")
     codes = [row for image in originals for row in tokenizer.encode(image).tolist()]
-    for scene, row in zip(scenes, codes, strict=False):
+    for scene, row in zip(scenes[:count], codes, strict=True):
         say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
     drawn: list[Image.Image] = []
     with progress("draw", count) as done:

@@ -79,13 +79,11 @@ def write_picture(image: Image.Image, path: Path) -> None:
     """Writes a picture, in the format of its suffix, under a temporary name until complete."""
     from PIL import Image as Images
 
-    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    from seedtok.files import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
         image.save(temporary, format=Images.registered_extensions()[path.suffix.lower()])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def targets(names: list[str], folder: Path) -> list[Path]:

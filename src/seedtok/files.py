@@ -36,6 +36,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary name of `path`'s suffix that takes its place when the block ends well, and else goes away."""
+    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; raises CheckpointError when it is missing or broken."""
     try:

@@ -1,7 +1,6 @@
 """Pictures as their codes, tokenised once: a Parquet file a shard, with each picture's key, caption and 32 uint16."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from PIL import Image
 
 from seedtok.data.shards import ShardSamples
 from seedtok.errors import DataError
+from seedtok.files import whole_file
 
 MADE_BY = b"seedtok.tokenizer"  # in a file's metadata: which codebook its codes are of
 
@@ -105,14 +105,11 @@ def _tokenize(
             "metadata": list(known),
         }
     ).replace_schema_metadata({MADE_BY: tokenizer.encode()})
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
-        pq.write_table(table, temporary)
-        os.replace(temporary, target)
+        with whole_file(target) as temporary:
+            pq.write_table(table, temporary)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return before + len(rows)
 
 

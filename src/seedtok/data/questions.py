@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seedtok.data.concepts import CONCEPTS, PLURALS
-from seedtok.data.scenes import Scene, _a, _at
+from seedtok.data.scenes import Scene, an, at
 
 BESIDE = {("left", "right"): ("to the left of", "to the right of"), ("top", "bottom"): ("above", "below")}
 
@@ -35,11 +35,11 @@ def _exists(scene: Scene, rng: np.random.Generator) -> list[Question]:
     there = [t.concept for t in scene.things]
     other = [c for c in CONCEPTS if c not in there]
     yes, no = there[int(rng.integers(len(there)))], other[int(rng.integers(len(other)))]
-    return [Question("exists", f"Is there {_a(c)}?", word) for c, word in ((yes, "yes"), (no, "no"))]
+    return [Question("exists", f"Is there {an(c)}?", word) for c, word in ((yes, "yes"), (no, "no"))]
 
 
 def _what(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    return [Question("what", f"What is {_at(t.place)}?", t.concept) for t in scene.things]
+    return [Question("what", f"What is {at(t.place)}?", t.concept) for t in scene.things]
 
 
 def _where(scene: Scene, rng: np.random.Generator) -> list[Question]:

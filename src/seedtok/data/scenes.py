@@ -154,11 +154,11 @@ def unique_scenes(split: Split, count: int, seed: int = 0) -> list[Scene]:
 # ---------------------------------------------------------------- captions
 
 
-def _a(noun: str) -> str:
+def an(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" and noun != "unicorn" else "a ") + noun
 
 
-def _at(place: str) -> str:
+def at(place: str) -> str:
     return {"middle": "in the middle", "left": "on the left", "right": "on the right"}.get(place, f"at the {place}")
 
 
@@ -166,28 +166,28 @@ def _describe(things: tuple[Thing, ...], turned: bool) -> str:
     nouns = [t.concept for t in things]
     places = [t.place for t in things]
     if len(things) == 1:
-        return f"{_at(places[0])} {_a(nouns[0])}" if turned else f"{_a(nouns[0])} {_at(places[0])}"
+        return f"{at(places[0])} {an(nouns[0])}" if turned else f"{an(nouns[0])} {at(places[0])}"
     if len(things) == 2:
         (n1, n2), (p1, p2) = nouns, places
         if n1 == n2:
             how = {"left": "side by side", "top": "one above the other"}.get(p1)
-            return f"two {PLURALS[n1]} {how or f'{_at(p1)} and the {p2}'}"
+            return f"two {PLURALS[n1]} {how or f'{at(p1)} and the {p2}'}"
         if p1 == "left":
-            return f"{_a(n2)} to the right of {_a(n1)}" if turned else f"{_a(n1)} to the left of {_a(n2)}"
+            return f"{an(n2)} to the right of {an(n1)}" if turned else f"{an(n1)} to the left of {an(n2)}"
         if p1 == "top":
-            return f"{_a(n2)} below {_a(n1)}" if turned else f"{_a(n1)} above {_a(n2)}"
-        first, second = f"{_a(n1)} {_at(p1)}", f"{_a(n2)} {_at(p2)}"
+            return f"{an(n2)} below {an(n1)}" if turned else f"{an(n1)} above {an(n2)}"
+        first, second = f"{an(n1)} {at(p1)}", f"{an(n2)} {at(p2)}"
         return f"{second} and {first}" if turned else f"{first} and {second}"
     two_up = places[0] == "top left"
     if len(set(nouns)) == 1:
         how = "two at the top and one at the bottom" if two_up else "one at the top and two at the bottom"
         return f"three {PLURALS[nouns[0]]}, {how}"
     if two_up and nouns[0] == nouns[1]:
-        parts = [f"two {PLURALS[nouns[0]]} at the top", f"{_a(nouns[2])} at the bottom"]
+        parts = [f"two {PLURALS[nouns[0]]} at the top", f"{an(nouns[2])} at the bottom"]
     elif not two_up and nouns[1] == nouns[2]:
-        parts = [f"{_a(nouns[0])} at the top", f"two {PLURALS[nouns[1]]} at the bottom"]
+        parts = [f"{an(nouns[0])} at the top", f"two {PLURALS[nouns[1]]} at the bottom"]
     else:
-        parts = [f"{_a(n)} {_at(p)}" for n, p in zip(nouns, places, strict=True)]
+        parts = [f"{an(n)} {at(p)}" for n, p in zip(nouns, places, strict=True)]
     if turned:
         parts = parts[::-1]
     return ", ".join(parts[:-1]) + " and " + parts[-1]

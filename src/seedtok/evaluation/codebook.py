@@ -5,9 +5,7 @@ from typing import Any
 
 import torch
 
-from seedtok.data.scenes import unique_scenes
-from seedtok.evaluation.common import scene_batches
-from seedtok.progress import progress
+from seedtok.evaluation.common import evaluated_batches
 from seedtok.tokenizer.codebook import codebook_usage
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -20,14 +18,12 @@ def evaluate_codebook(model: str = "mini", count: int = 20_000, seed: int = 0, b
     half = SeedTokenizer.from_pretrained(model, dtype=torch.bfloat16)
     counts = torch.zeros(tokenizer.config.codebook.size, dtype=torch.int64)
     agree = compared = 0
-    with progress("codebook", count) as done:
-        for number, batch in enumerate(scene_batches(unique_scenes("test", count, seed), batch_size)):
-            codes = tokenizer.encode(batch.pixels)
-            counts += torch.bincount(codes.flatten(), minlength=len(counts))
-            if compared < 32_000:
-                agree += int((half.encode(batch.pixels) == codes).sum())
-                compared += codes.numel()
-            done(min(count, (number + 1) * batch_size))
+    for batch in evaluated_batches("codebook", count, seed, batch_size):
+        codes = tokenizer.encode(batch.pixels)
+        counts += torch.bincount(codes.flatten(), minlength=len(counts))
+        if compared < 32_000:
+            agree += int((half.encode(batch.pixels) == codes).sum())
+            compared += codes.numel()
     usage = codebook_usage(counts)
     return {
         "size": len(counts),

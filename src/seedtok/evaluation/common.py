@@ -1,12 +1,23 @@
-"""What the evaluations share: test scenes in batches."""
+"""What the evaluations share: test scenes in batches, under a progress bar."""
 
 from collections.abc import Iterator
 
 from seedtok.data.batches import Batch, to_batch
-from seedtok.data.scenes import Scene
+from seedtok.data.scenes import Scene, unique_scenes
+from seedtok.progress import progress
 
 
 def scene_batches(scenes: list[Scene], batch_size: int) -> Iterator[Batch]:
     """Rendered scenes with their canonical captions, in order."""
     for i in range(0, len(scenes), batch_size):
         yield to_batch(scenes[i : i + batch_size], 128)
+
+
+def evaluated_batches(label: str, count: int, seed: int, batch_size: int) -> Iterator[Batch]:
+    """`scene_batches` of `count` test scenes, no two of one caption; a progress bar shows how many are done."""
+    seen = 0
+    with progress(label, count) as done:
+        for batch in scene_batches(unique_scenes("test", count, seed), batch_size):
+            yield batch
+            seen += len(batch.captions)
+            done(seen)

@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from seedtok.data.scenes import unique_scenes
-from seedtok.evaluation.common import scene_batches
+from seedtok.evaluation.common import evaluated_batches
 from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import cosine_similarity_x100
-from seedtok.progress import progress
 from seedtok.tokenizer.seed import SeedTokenizer, shipped
 
 
@@ -40,22 +38,20 @@ def evaluate_generation(model: str = "mini", count: int = 1000, seed: int = 0, b
     verdicts = {name: Verdict(0, 0, 0, 0) for name in ("caption", "seed", "real")}
     embedded: dict[str, list[Tensor]] = {name: [] for name in verdicts}
     config = tokenizer.config
-    with progress("generation", count) as done:
-        for number, batch in enumerate(scene_batches(unique_scenes("test", count, seed), batch_size)):
-            features = tokenizer.image_decoder.text_features(batch.captions)
-            codes = tokenizer.encode(batch.pixels)
-            reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(codes))
-            pictures = {"real": batch.pixels}
-            for name, conditions in (("caption", features), ("seed", reconstructed)):
-                generator = torch.Generator().manual_seed(seed * 100_003 + number)
-                drawn = tokenizer.image_decoder.draw(
-                    conditions, config.num_inference_steps, config.guidance_scale, generator
-                )
-                pictures[name] = _pixels(drawn)
-            for name, images in pictures.items():
-                verdicts[name] += judge.verdict(images.float() / 127.5 - 1, batch.scenes or [])
-                embedded[name].append(embed(images))
-            done(min(count, (number + 1) * batch_size))
+    for number, batch in enumerate(evaluated_batches("generation", count, seed, batch_size)):
+        features = tokenizer.image_decoder.text_features(batch.captions)
+        codes = tokenizer.encode(batch.pixels)
+        reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(codes))
+        pictures = {"real": batch.pixels}
+        for name, conditions in (("caption", features), ("seed", reconstructed)):
+            generator = torch.Generator().manual_seed(seed * 100_003 + number)
+            drawn = tokenizer.image_decoder.draw(
+                conditions, config.num_inference_steps, config.guidance_scale, generator
+            )
+            pictures[name] = _pixels(drawn)
+        for name, images in pictures.items():
+            verdicts[name] += judge.verdict(images.float() / 127.5 - 1, batch.scenes or [])
+            embedded[name].append(embed(images))
     real = torch.cat(embedded["real"])
     ways = ("caption", "seed")
     return {

@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 
-from seedtok.data.scenes import unique_scenes
 from seedtok.data.text import clean_caption
-from seedtok.evaluation.common import scene_batches
+from seedtok.evaluation.common import evaluated_batches
 from seedtok.evaluation.metrics import retrieval_recalls
-from seedtok.progress import progress
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer, shipped
 
@@ -29,19 +27,17 @@ def evaluate_retrieval(
     names = ("bidirectional", "causal_embedding", "causal_code")
     images: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     texts: dict[str, list[torch.Tensor]] = {"bidirectional": [], "seed": []}
-    with progress("retrieval", count) as done:
-        for number, batch in enumerate(scene_batches(unique_scenes("test", count, seed), batch_size)):
-            captions = [clean_caption(caption) for caption in batch.captions]
-            pixels = tokenizer.pixels(batch.pixels)
-            embeddings = tokenizer.causal_embeddings(pixels)
-            decoded = tokenizer.reconstructed_embeddings(tokenizer.quantize(embeddings).vectors)
-            images["causal_embedding"].append(tokenizer.embedder.project_queries(embeddings))
-            images["causal_code"].append(tokenizer.embedder.project_queries(decoded))
-            theirs = bidirectional.qformer(bidirectional.patch_features(pixels))
-            images["bidirectional"].append(bidirectional.project_queries(theirs))
-            texts["seed"].append(tokenizer.embed_texts(captions))
-            texts["bidirectional"].append(bidirectional.embed_texts(captions))
-            done(min(count, (number + 1) * batch_size))
+    for batch in evaluated_batches("retrieval", count, seed, batch_size):
+        captions = [clean_caption(caption) for caption in batch.captions]
+        pixels = tokenizer.pixels(batch.pixels)
+        embeddings = tokenizer.causal_embeddings(pixels)
+        decoded = tokenizer.reconstructed_embeddings(tokenizer.quantize(embeddings).vectors)
+        images["causal_embedding"].append(tokenizer.embedder.project_queries(embeddings))
+        images["causal_code"].append(tokenizer.embedder.project_queries(decoded))
+        theirs = bidirectional.qformer(bidirectional.patch_features(pixels))
+        images["bidirectional"].append(bidirectional.project_queries(theirs))
+        texts["seed"].append(tokenizer.embed_texts(captions))
+        texts["bidirectional"].append(bidirectional.embed_texts(captions))
     both = {name: torch.cat(parts) for name, parts in texts.items()}
     result: dict[str, Any] = {
         name: retrieval_recalls(bidirectional.similarity(torch.cat(images[name]), both[texts_of]))

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from seedtok.images import ImageSource
 from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
-from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, sequence, start, text_of
+from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
@@ -43,16 +43,13 @@ def write(
         check_length(model, len(row), max_new_tokens)
     ids, mask = left_padded(model, rows)
     tokenizer = model.text_tokenizer
-    streamer = None
-    if on_text is not None:
-        streamer = _Streamer(model, on_text)
     out = model.lm.generate(  # type: ignore[operator]
         inputs_embeds=model.embed(ids),
         attention_mask=mask,
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
-        pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        streamer=streamer,
+        pad_token_id=pad_of(tokenizer),
+        streamer=None if on_text is None else _Streamer(model, on_text),
         **({"do_sample": False} | options),
     )
     return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
@@ -238,10 +235,9 @@ def generate(
         token = int(sampling.pick(logits))
         if token == vocabulary.begin:
             flush()
-            out.append(_span(grown, sampling)[0])
-            last = out[-1]
-            assert isinstance(last, Tensor)
-            grown.append(last[-1:] + vocabulary.config.text)
+            codes = _span(grown, sampling)[0]
+            out.append(codes)
+            grown.append(codes[-1:] + vocabulary.config.text)
             grown.append(torch.tensor([vocabulary.end], device=model.device))
             images, used = images + 1, used + vocabulary.config.span + 2
             continue

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.mllm import generation
-from seedtok.mllm.sequences import packed
+from seedtok.mllm.sequences import next_learnt, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer, shipped
 
@@ -139,7 +139,7 @@ class SeedLM(nn.Module):
         """
         mask, positions = packed(segments)
         states = self.states(self.embed(ids), mask, positions)
-        chosen = learnt[:, 1:] & (segments[:, 1:] == segments[:, :-1])
+        chosen = next_learnt(learnt, segments)
         return F.cross_entropy(self.logits(states[:, :-1][chosen]).float(), ids[:, 1:][chosen])
 
     # ------------------------------------------------------------ what it says and draws
@@ -174,7 +174,6 @@ class SeedLM(nn.Module):
         """
         lora = lora or LoraSettings()
         lm, text_tokenizer = _load_base(base, dtype)
-        lm.requires_grad_(False)
         vocabulary = Vocabulary(_vocabulary_config(lm, seed))
         words = _words(lm)
         some = torch.arange(0, words.weight.shape[0], max(1, words.weight.shape[0] // 1024), device=words.weight.device)
@@ -242,7 +241,6 @@ class SeedLM(nn.Module):
         load_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder))
         if seed is not None and not _same_codebook(vocabulary.codebook, seed.codebook.weight):
             raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
-        lm.requires_grad_(False)
         adapted: PreTrainedModel | PeftModel = lm
         if (folder / "adapter").is_dir():
             try:
@@ -257,7 +255,7 @@ class SeedLM(nn.Module):
 def _load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         lm = AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype)
-        return lm.eval(), AutoTokenizer.from_pretrained(str(base))
+        return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(str(base))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"cannot load a language model from {base}: {reason}") from None

@@ -30,8 +30,8 @@ def end_of(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def pad_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What fills a row; any id will do, since it is masked."""
-    return cast(int, tokenizer.pad_token_id or 0)
+    """What fills a row: any id would do, since it is masked; the end, where the LM has none for it."""
+    return cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def start(model: SeedLM) -> list[int]:
@@ -111,6 +111,11 @@ def packed(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t t"], Int[T
     index = torch.arange(length, device=segments.device).expand_as(segments)
     start = torch.where(first, index, 0).cummax(dim=1).values
     return (same & causal)[:, None], index - start
+
+
+def next_learnt(learnt: Bool[Tensor, "b t"], segments: Int[Tensor, "b t"]) -> Bool[Tensor, "b n"]:
+    """Where (B, T - 1) the token that comes next is learnt, and of the same sequence."""
+    return learnt[:, 1:] & (segments[:, 1:] == segments[:, :-1])
 
 
 @dataclass(frozen=True)

@@ -196,15 +196,6 @@ def stage3b(base: Path | None = None) -> RunConfig:
 
 def instructed(base: Path | None = None) -> RunConfig:
     """Stage IIIb with questions and their answers beside captions: ours, reported apart from the paper's recipe."""
-    return RunConfig(
-        recipe="mini.instructed",
-        stage=AutoregressionSettings(
-            base=base or Path("runs/opt/final"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"),
-            drawing=0.5, asking=0.25,
-        ),
-        data=Data(),
-        optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
-        checkpoint_every=200,
-        validate_every=500,
-        validate_batches=4,
-    )  # fmt: skip
+    joint = stage3b(base)
+    stage = joint.stage.model_copy(update={"drawing": 0.5, "asking": 0.25})
+    return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage})

@@ -77,25 +77,25 @@ class AutoregressionStage(Stage):
                 asked = questions(batch.scenes[i], rng, 1)[0]
                 question = asked.text, asked.answer
             rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
-        pad = pad_of(self.model.text_tokenizer)
-        ids, learnt, segments = (x.to(self.model.device) for x in pack(rows, s.row, pad))
-        loss = self.model.loss(ids, learnt, segments)
-        return {"loss": loss, "padding": (segments == 0).float().mean()}
+        return self._losses(rows)
+
+    def _losses(self, rows: list[Learnt]) -> Losses:
+        packed = pack(rows, self.settings.row, pad_of(self.model.text_tokenizer))
+        ids, learnt, segments = (x.to(self.model.device) for x in packed)
+        return {"loss": self.model.loss(ids, learnt, segments), "padding": (segments == 0).float().mean()}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss of each task alone, and the share of greedy captions that are the canonical one."""
         totals: dict[str, list[float]] = {"caption": [], "drawing": [], "exact": []}
-        pad = pad_of(self.model.text_tokenizer)
         for batch in batches:
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
                 every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
-                packed = pack(every, self.settings.row, pad)
-                totals[name].append(float(self.model.loss(*(x.to(self.model.device) for x in packed))))
+                totals[name].append(float(self._losses(every)["loss"]))
             prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
             said = generation.write(self.model, prompts, max_new_tokens=30)
-            totals["exact"] += [a == b for a, b in zip(said, batch.canonical, strict=False)]
+            totals["exact"] += [a == b for a, b in zip(said, batch.canonical[: len(said)], strict=True)]
         return {name: sum(values) / max(1, len(values)) for name, values in totals.items()}
 
     def own_state(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from seedtok.data.batches import Batch
 from seedtok.data.questions import questions
 from seedtok.data.scenes import PHRASINGS, Scene, caption
 from seedtok.mllm.prompts import question_prompt
-from seedtok.mllm.sequences import end_of, pack, packed, pad_of
+from seedtok.mllm.sequences import end_of, next_learnt, pack, packed, pad_of
 from seedtok.training.config import StageSettings
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
@@ -61,14 +61,11 @@ class LanguageStage(Stage):
     def forward(self, batch: Batch) -> Losses:
         device = batch.pixels.device
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        known = batch.scenes or []
-        texts = [self.text(scene, rng) for scene in known] if known else batch.captions
+        texts = [self.text(scene, rng) for scene in batch.scenes] if batch.scenes else batch.captions
         ids, learnt, segments = (x.to(device) for x in self.rows(texts))
         mask, positions = packed(segments)
-        states = self.lm.model(
-            inputs_embeds=self.lm.get_input_embeddings()(ids), attention_mask=mask, position_ids=positions
-        )
-        chosen = learnt[:, 1:] & (segments[:, 1:] == segments[:, :-1])
+        states = self.lm.model(input_ids=ids, attention_mask=mask, position_ids=positions)
+        chosen = next_learnt(learnt, segments)
         logits = self.lm.lm_head(states.last_hidden_state[:, :-1][chosen]).float()
         loss = F.cross_entropy(logits, ids[:, 1:][chosen])
         return {"loss": loss, "padding": (segments == 0).float().mean()}
