@@ -1,11 +1,12 @@
-"""The SEED image tokenizer: pictures as 32 causal, discrete codes."""
+"""SEED: pictures as 32 causal, discrete tokens, and a language model that reads and writes them like words."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seedtok.mllm.seed_lm import SeedLM
     from seedtok.tokenizer.seed import SeedTokenizer
 
-__all__ = ["SeedTokenizer", "__version__"]
+__all__ = ["SeedLM", "SeedTokenizer", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from seedtok.tokenizer.seed import SeedTokenizer
 
         return SeedTokenizer
+    if name == "SeedLM":
+        from seedtok.mllm.seed_lm import SeedLM
+
+        return SeedLM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

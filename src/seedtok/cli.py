@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from seedtok import __version__, cli_data, cli_evaluate, cli_pictures
+from seedtok import __version__, cli_data, cli_evaluate, cli_pictures, cli_words
 from seedtok.cli_support import fail, load_tokenizer, out, quiet, say
 from seedtok.errors import ConfigError
 from seedtok.machine import keep_freed_memory
@@ -74,6 +74,10 @@ for command in (
     cli_pictures.decode,
     cli_pictures.reconstruct,
     cli_pictures.imagine,
+    cli_words.caption,
+    cli_words.ask,
+    cli_words.draw,
+    cli_words.chat,
 ):
     app.command()(command)
 

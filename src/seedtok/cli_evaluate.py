@@ -1,4 +1,4 @@
-"""`seedtok evaluate`: Tables 1 and 2, and the codebook's health."""
+"""`seedtok evaluate`: Tables 1 to 3, and the codebook's health."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from rich.table import Table
 
 from seedtok.cli_support import out, quiet, say
 
-app = typer.Typer(help="Measure a tokenizer on test scenes that no training saw.", no_args_is_help=True)
+app = typer.Typer(help="Measure a model on test scenes that no training saw.", no_args_is_help=True)
 
 Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
+LanguageModel = Annotated[str, typer.Option("--model", help="'mini' or a folder of a SEED language model.")]
 Count = Annotated[int, typer.Option(min=1, help="Test scenes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")]
@@ -63,6 +64,51 @@ def codebook(
     from seedtok.evaluation.codebook import evaluate_codebook
 
     _print(evaluate_codebook, model, count, seed, batch_size, as_json)
+
+
+@app.command()
+def captioning(
+    model: LanguageModel = "mini",
+    count: Count = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Table 3: captions, by pycocoevalcap and by whether they name all of a scene right."""
+    quiet()
+    from seedtok.evaluation.understanding import evaluate_captioning
+
+    _print(evaluate_captioning, model, count, seed, batch_size, as_json)
+
+
+@app.command()
+def vqa(
+    model: LanguageModel = "mini",
+    count: Count = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Table 3: answers to a question a scene, by VQAv2's accuracy and GQA's exact match."""
+    quiet()
+    from seedtok.evaluation.understanding import evaluate_vqa
+
+    _print(evaluate_vqa, model, count, seed, batch_size, as_json)
+
+
+@app.command()
+def drawing(
+    model: LanguageModel = "mini",
+    count: Count = 1000,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 16,
+) -> None:
+    """Pictures that the language model draws of captions, beside the diffusion model's own."""
+    quiet()
+    from seedtok.evaluation.drawing import evaluate_drawing
+
+    _print(evaluate_drawing, model, count, seed, batch_size, as_json)
 
 
 def _print(

@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from seedtok.data.batches import code_batches
 from seedtok.data.codes import read_codes, tokenize_shards
 from seedtok.data.shards import ShardSamples, write_scene_shards
 from seedtok.errors import DataError
@@ -57,6 +58,26 @@ def test_what_is_finished_is_not_done_again(shards, tmp_path):
     assert len(report.kept) == 2
     assert (tmp_path / "00000.parquet").stat().st_mtime_ns == before
     assert len(read_codes(tmp_path)) == 25
+
+
+def test_batches_of_stored_codes_go_through_all_once_an_epoch_wherever_they_start(shards, tmp_path):
+    tokenize_shards(shards, tmp_path, encode, "mini")
+    stored = read_codes(tmp_path)
+    whole = list(islice(code_batches(tmp_path, 5, seed=1), 10))
+    assert sorted(tuple(row) for b in whole[:5] for row in b.codes.tolist()) == sorted(
+        map(tuple, stored.codes.tolist())
+    )
+    assert [b.captions for b in whole[:5]] != [b.captions for b in whole[5:]]
+    assert whole[0].codes_of == "mini"
+    for batch in whole:
+        for row, scene in zip(batch.codes.numpy(), batch.scenes, strict=True):
+            at = np.flatnonzero((stored.codes == row).all(1))
+            assert any(stored.metadata[i]["scene"] == scene.to_json() for i in at)
+    later = list(islice(code_batches(tmp_path, 5, seed=1, start=20), 3))
+    assert [b.captions for b in later] == [b.captions for b in whole[4:7]]
+    halves = [list(islice(code_batches(tmp_path, 5, seed=1, rank=r, world_size=2), 2)) for r in (0, 1)]
+    mixed = [c for pair in zip(*([x for b in h for x in b.captions] for h in halves), strict=True) for c in pair]
+    assert mixed == [c for b in whole[:4] for c in b.captions]
 
 
 def test_bad_input_is_refused(shards, tmp_path):

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch, shard_batches
+from seedtok.data.codes import tokenize_shards
 from seedtok.data.shards import write_scene_shards
+from seedtok.errors import ConfigError, DataError
 from seedtok.evaluation.judge import SceneJudge
 from seedtok.recipes import mini
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -22,6 +24,7 @@ from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.clip import ClipStage
 from seedtok.training.config import RunConfig, with_overrides
+from seedtok.training.contrastive import ContrastiveStage
 from seedtok.training.loop import decay_groups, first_batches, train
 from seedtok.training.quantization import QuantizationStage
 from seedtok.training.stage import Stage
@@ -59,9 +62,19 @@ TINY: dict[str, tuple[str, ...]] = {
     "instructed": (
         "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
     ),
+    "blip2": ("stage.base=RUNS/opt/final", "stage.qformer=RUNS/bidirectional/final"),
     "eval_clip": CLIP,
 }  # fmt: skip
-FROZEN = {"diffusion": 2, "bidirectional": 1, "stage1": 1, "stage2": 2, "stage3a": 1, "stage3b": 1, "instructed": 1}
+FROZEN = {
+    "diffusion": 2,
+    "bidirectional": 1,
+    "stage1": 1,
+    "stage2": 2,
+    "stage3a": 1,
+    "stage3b": 1,
+    "instructed": 1,
+    "blip2": 2,
+}
 
 
 def recipes() -> dict[str, Callable[[], RunConfig]]:
@@ -245,7 +258,26 @@ def test_stage1_starts_from_the_bidirectional_embedder(runs):
     before = ImageTextEmbedder.from_pretrained(runs / "bidirectional" / "final").state_dict()
     stage = tiny("stage1", runs).stage.build()
     for key, tensor in stage.state_dict().items():
+        if key.startswith("naming."):  # heads of its own, not kept
+            continue
         assert torch.equal(tensor, before[key.removeprefix("embedder.")]), key
+
+
+def test_positions_are_new_where_the_embedder_before_had_none(runs, tmp_path):
+    train(tiny("bidirectional", runs, "stage.positions=false", "optimization.steps=1"), tmp_path / "run")
+    start = f"stage.start={tmp_path / 'run' / 'final'}"
+    stage = tiny("stage1", runs, start).stage.build()
+    assert isinstance(stage, ContrastiveStage)
+    assert stage.embedder.patch_positions is not None
+    assert 0.9 < float(stage.embedder.patch_positions.detach().std()) < 1.1
+    assert tiny("stage1", runs, start, "stage.positions=false").stage.build().embedder.patch_positions is None
+
+
+def test_naming_needs_scenes(runs):
+    stage = tiny("stage1", runs).stage.build()
+    pixels = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match="naming_weight=0"):
+        stage(Batch(pixels, ["a fox", "a cat"], ["a fox", "a cat"]))
 
 
 def test_tokenizer_loads_again(runs):
@@ -311,3 +343,17 @@ def test_a_run_on_shards(runs, tmp_path):
     train(tiny("clip", runs, f"data.shards={tmp_path / 'shards'}"), tmp_path / "run")
     batch = next(shard_batches(tmp_path / "shards", 4, size=64, start=4))
     assert batch.scenes is not None
+
+
+def test_a_run_on_stored_codes(runs, tmp_path):
+    tokenizer = SeedTokenizer.from_pretrained(runs / "stage2" / "final")
+    write_scene_shards(tmp_path / "shards", "train", 10, size=64, shard_size=4)
+
+    def encode(images):
+        return tokenizer.encode(images).numpy()
+
+    tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, tokenizer.codebook_id)
+    train(tiny("instructed", runs, f"data.codes={tmp_path / 'codes'}"), tmp_path / "run")
+    tokenize_shards(tmp_path / "shards", tmp_path / "other", encode, "another")
+    with pytest.raises(DataError, match="another tokenizer"):
+        train(tiny("stage3a", runs, f"data.codes={tmp_path / 'other'}"), tmp_path / "run2")

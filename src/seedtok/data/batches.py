@@ -1,15 +1,17 @@
 """Batches of pictures and captions, each a function of (split, seed, position) alone, so that runs resume exactly."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from seedtok.data.codes import Codes, read_codes
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 from seedtok.data.shards import Sample, ShardSamples
 from seedtok.data.text import clean_caption
@@ -20,7 +22,7 @@ from seedtok.errors import DataError
 class Batch:
     """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, what features are learnt of.
 
-    `codes` (B, 32) int64, where the pictures were tokenised before.
+    `codes` (B, 32) int64, where the pictures were tokenised before, by the tokenizer `codes_of`.
     """
 
     pixels: Tensor
@@ -28,10 +30,11 @@ class Batch:
     canonical: list[str]
     scenes: list[Scene] | None = None
     codes: Tensor | None = None
+    codes_of: str = ""
 
     def to(self, device: torch.device) -> "Batch":
         codes = None if self.codes is None else self.codes.to(device)
-        return Batch(self.pixels.to(device), self.captions, self.canonical, self.scenes, codes)
+        return replace(self, pixels=self.pixels.to(device), codes=codes)
 
 
 def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None) -> Batch:
@@ -104,13 +107,56 @@ def _shard_batches(samples: Iterator[Sample], batch_size: int, size: int) -> Ite
             yield Batch(pixels, captions, captions)
 
 
+def code_batches(
+    source: Path,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    shuffle: bool = True,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches of what `seedtok tokenize` wrote: codes and captions, without pixels (B, 3, 0, 0).
+
+    Every epoch has its own order. `start` counts samples over all ranks. Raises DataError as `read_codes` does.
+    """
+    return _code_batches(read_codes(source), batch_size, seed if shuffle else None, start + rank, world_size)
+
+
+def _code_batches(stored: Codes, batch_size: int, seed: int | None, index: int, step: int) -> Iterator[Batch]:
+    count, epoch, rows = len(stored), -1, np.arange(len(stored))
+    scenes = [_scene_of(record) for record in stored.metadata]
+    codes = torch.from_numpy(stored.codes.astype(np.int64))
+    while True:
+        chosen = []
+        for _ in range(batch_size):
+            if index // count != epoch and seed is not None:
+                epoch = index // count
+                rows = np.random.default_rng([11, seed, epoch]).permutation(count)
+            chosen.append(int(rows[index % count]))
+            index += step
+        texts, found = [clean_caption(stored.captions[i]) for i in chosen], [scenes[i] for i in chosen]
+        known = [scene for scene in found if scene is not None]
+        whole = len(known) == batch_size
+        yield Batch(
+            pixels=torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8), captions=texts,
+            canonical=[caption(scene) for scene in known] if whole else texts, scenes=known if whole else None,
+            codes=codes[chosen], codes_of=stored.tokenizer,
+        )  # fmt: skip
+
+
 def _stretched(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def _scene(sample: Sample) -> Scene | None:
+    return _scene_of(sample.metadata)
+
+
+def _scene_of(metadata: dict[str, Any]) -> Scene | None:
     """The scene that `write_scene_shards` stored; None for anything else."""
-    record = sample.metadata.get("scene")
+    record = metadata.get("scene")
     try:
         return None if record is None else Scene.from_json(record)
     except (KeyError, TypeError, IndexError):

@@ -28,12 +28,16 @@ class TokenizeReport:
 
 @dataclass(frozen=True)
 class Codes:
-    """`codes` (N, 32) uint16; beside them keys, captions, and what else a shard knew of each picture."""
+    """`codes` (N, 32) uint16; beside them keys, captions, and what else a shard knew of each picture.
+
+    `tokenizer` is the codebook they are of, as `SeedTokenizer.codebook_id` has it.
+    """
 
     keys: list[str]
     captions: list[str]
     codes: np.ndarray
     metadata: list[dict[str, Any]]
+    tokenizer: str
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -116,14 +120,19 @@ def _tokenize(
 def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
     """All codes of a folder of Parquet files, or of one.
 
-    Raises DataError when there are none, a file is broken, or one is of another tokenizer than asked for.
+    Raises DataError when there are none, a file is broken, or one is of another tokenizer than asked for, or than the
+    others.
     """
     parts = list(_tables(Path(source), tokenizer))
+    made_by = (parts[0].schema.metadata or {}).get(MADE_BY, b"")
+    if any((part.schema.metadata or {}).get(MADE_BY, b"") != made_by for part in parts):
+        raise DataError(f"{source} has codes of several tokenizers: keep those of each in a folder of their own")
     return Codes(
         [key for part in parts for key in part["key"].to_pylist()],
         [caption for part in parts for caption in part["caption"].to_pylist()],
         np.concatenate([_matrix(part) for part in parts]),
         [json.loads(known) for part in parts for known in part["metadata"].to_pylist()],
+        made_by.decode(),
     )
 
 

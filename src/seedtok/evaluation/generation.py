@@ -1,23 +1,49 @@
 """Table 2: pictures drawn from captions by the diffusion model, and by SEED from the codes of the picture itself."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import CLIPModel
 
+from seedtok.data.scenes import Scene
 from seedtok.evaluation.common import evaluated_batches
 from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import cosine_similarity_x100
 from seedtok.tokenizer.seed import SeedTokenizer, shipped
 
 
-def _pixels(images: list[Image.Image]) -> Tensor:
+def unit_pixels(images: list[Image.Image]) -> Tensor:
+    """Pictures as uint8 (B, 3, H, W)."""
     return torch.from_numpy(np.stack([np.asarray(i.convert("RGB")) for i in images])).permute(0, 3, 1, 2)
+
+
+class Drawings:
+    """Pictures of several ways of drawing the same scenes, as the scene judge and the evaluation's CLIP see them.
+
+    The CLIP is not the one inside the tokenizer.
+    """
+
+    def __init__(self, tokenizer: SeedTokenizer, ways: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        self.judge = SceneJudge.from_pretrained(shipped("judge"))
+        self.clip = CLIPModel.from_pretrained(shipped("eval_clip"), dtype=torch.float32).eval()
+        self.verdicts = {way: Verdict(0, 0, 0, 0) for way in ways}
+        self._embedded: dict[str, list[Tensor]] = {way: [] for way in ways}
+
+    def add(self, way: str, images: Tensor, scenes: list[Scene]) -> None:
+        """Takes uint8 pictures (B, 3, H, W) of these scenes; the true ones are of the way "real"."""
+        self.verdicts[way] += self.judge.verdict(images.float() / 127.5 - 1, scenes)
+        states = self.clip.vision_model(self.tokenizer.pixels(images)).pooler_output
+        self._embedded[way].append(self.clip.visual_projection(states))
+
+    def similarity(self, way: str) -> float:
+        """Mean cosine to the true pictures, x100."""
+        return cosine_similarity_x100(torch.cat(self._embedded[way]), torch.cat(self._embedded["real"]))
 
 
 @torch.no_grad()
@@ -25,37 +51,26 @@ def evaluate_generation(model: str = "mini", count: int = 1000, seed: int = 0, b
     """CLIP similarity (x100) to the true picture, and the share of things and backgrounds the scene judge finds.
 
     "caption" is the diffusion model drawing from the caption, "seed" the tokenizer's reconstruction; both draw from
-    the same noise. The CLIP is not the one inside the tokenizer. `judge_on_real` is the judge on the true pictures.
+    the same noise. `judge_on_real` is the judge on the true pictures.
     """
     began = time.perf_counter()
     tokenizer = SeedTokenizer.from_pretrained(model)
-    judge = SceneJudge.from_pretrained(shipped("judge"))
-    clip = CLIPModel.from_pretrained(shipped("eval_clip"), dtype=torch.float32).eval()
-
-    def embed(images: Tensor) -> Tensor:
-        return F.normalize(clip.visual_projection(clip.vision_model(tokenizer.pixels(images)).pooler_output), dim=-1)
-
-    verdicts = {name: Verdict(0, 0, 0, 0) for name in ("caption", "seed", "real")}
-    embedded: dict[str, list[Tensor]] = {name: [] for name in verdicts}
+    ways = ("caption", "seed")
+    drawings = Drawings(tokenizer, (*ways, "real"))
     config = tokenizer.config
     for number, batch in enumerate(evaluated_batches("generation", count, seed, batch_size)):
         features = tokenizer.image_decoder.text_features(batch.captions)
-        codes = tokenizer.encode(batch.pixels)
-        reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(codes))
-        pictures = {"real": batch.pixels}
-        for name, conditions in (("caption", features), ("seed", reconstructed)):
+        reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(tokenizer.encode(batch.pixels)))
+        drawings.add("real", batch.pixels, batch.scenes or [])
+        for name, conditions in zip(ways, (features, reconstructed), strict=True):
             generator = torch.Generator().manual_seed(seed * 100_003 + number)
             drawn = tokenizer.image_decoder.draw(
                 conditions, config.num_inference_steps, config.guidance_scale, generator
             )
-            pictures[name] = _pixels(drawn)
-        for name, images in pictures.items():
-            verdicts[name] += judge.verdict(images.float() / 127.5 - 1, batch.scenes or [])
-            embedded[name].append(embed(images))
-    real = torch.cat(embedded["real"])
-    ways = ("caption", "seed")
+            drawings.add(name, unit_pixels(drawn), batch.scenes or [])
+    verdicts = drawings.verdicts
     return {
-        "clip_similarity": {name: cosine_similarity_x100(torch.cat(embedded[name]), real) for name in ways},
+        "clip_similarity": {name: drawings.similarity(name) for name in ways},
         "things_right": {name: verdicts[name].thing_share for name in ways},
         "background_right": {name: verdicts[name].background_share for name in ways},
         "judge_on_real": {

@@ -78,20 +78,26 @@ class _Streamer:
             self.shown = until
 
 
+def _codes(model: SeedLM, images: Any) -> Int[Tensor, "b n"]:
+    """Of pictures, as `SeedTokenizer.encode` takes them; an int64 tensor (B, 32) is codes already."""
+    known = isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64
+    return images if known else model.seed.encode(images)
+
+
 def caption(model: SeedLM, images: Any, num_beams: int = 5, **options: Any) -> list[str]:
-    """Captions of pictures: projected codes, then "A photo of" (beams 5, 8 to 30 tokens)."""
-    rows = [sequence(model, [codes, CAPTION]) for codes in model.seed.encode(images)]
+    """Captions of pictures or of their codes (B, 32): projected codes, then "A photo of" (beams 5, 8 to 30 tokens)."""
+    rows = [sequence(model, [codes, CAPTION]) for codes in _codes(model, images)]
     settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": 30} | options
     settings = {"min_new_tokens": min(8, settings["max_new_tokens"])} | settings
     return write(model, rows, **settings)
 
 
 def answer(model: SeedLM, images: Any, questions: Sequence[str], num_beams: int = 5, **options: Any) -> list[str]:
-    """Short answers to a question a picture (beams 5, at most 10 tokens, length penalty 0).
+    """Short answers to a question a picture, or its codes (beams 5, at most 10 tokens, length penalty 0).
 
     Raises ValueError for an empty question, or another number of questions than of pictures.
     """
-    codes = model.seed.encode(images)
+    codes = _codes(model, images)
     if len(codes) != len(questions):
         raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
     if not all(question.strip() for question in questions):

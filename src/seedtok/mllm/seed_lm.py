@@ -48,7 +48,7 @@ class SeedLM(nn.Module):
         lm: PreTrainedModel | PeftModel,
         text_tokenizer: PreTrainedTokenizerBase,
         vocabulary: Vocabulary,
-        seed: SeedTokenizer | None = None,
+        seed: SeedTokenizer,
         base: str = "",
     ):
         super().__init__()
@@ -69,8 +69,6 @@ class SeedLM(nn.Module):
 
     @property
     def seed(self) -> SeedTokenizer:
-        if self._seed[0] is None:
-            raise CheckpointError("this model was loaded without its image tokenizer, so it cannot see or draw")
         return self._seed[0]
 
     @property
@@ -157,10 +155,15 @@ class SeedLM(nn.Module):
         """Pictures of prompts; see `generation.draw`."""
         return generation.draw(self, [prompts] if isinstance(prompts, str) else prompts, **options)
 
-    def generate(self, segments: Sequence[Any], **options: Any) -> list[str | Image.Image]:
-        """Goes on with texts and pictures in any order, in texts and pictures; see `generation.generate`."""
+    def generate(
+        self, segments: Sequence[Any], generator: torch.Generator | None = None, **options: Any
+    ) -> list[str | Image.Image]:
+        """Goes on with texts and pictures in any order, in texts and pictures; see `generation.generate`.
+
+        `generator` is the image decoder's.
+        """
         made = generation.generate(self, segments, **options)
-        return [part if isinstance(part, str) else self.seed.decode(part)[0] for part in made]
+        return [part if isinstance(part, str) else self.seed.decode(part, generator=generator)[0] for part in made]
 
     # ------------------------------------------------------------ files
 
@@ -173,7 +176,7 @@ class SeedLM(nn.Module):
         Raises CheckpointError when the base cannot be loaded.
         """
         lora = lora or LoraSettings()
-        lm, text_tokenizer = _load_base(base, dtype)
+        lm, text_tokenizer = load_base(base, dtype)
         vocabulary = Vocabulary(_vocabulary_config(lm, seed))
         words = _words(lm)
         some = torch.arange(0, words.weight.shape[0], max(1, words.weight.shape[0] // 1024), device=words.weight.device)
@@ -200,7 +203,7 @@ class SeedLM(nn.Module):
                 self.adapter.save_pretrained(str(new / "adapter"))
             record = {
                 "format": "seedtok.lm", "version": VERSION, "base": base, "base_sample": _sample(self.lm),
-                "vocabulary": asdict(self.vocabulary.config),
+                "tokenizer": self.seed.name, "vocabulary": asdict(self.vocabulary.config),
             }  # fmt: skip
             (new / "config.json").write_text(json.dumps(record, indent=1))
             tensors = {k: v.contiguous() for k, v in self.vocabulary.state_dict().items()}
@@ -212,12 +215,12 @@ class SeedLM(nn.Module):
         name: str | Path = "mini",
         *,
         base: str | Path | None = None,
-        seed: SeedTokenizer | str | Path | None = "mini",
+        seed: SeedTokenizer | str | Path | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         trainable: bool = False,
     ) -> SeedLM:
-        """Loads "mini" (shipped with the package) or a folder; `base` in place of the one it names, `seed` likewise.
+        """Loads "mini" (shipped with the package) or a folder; `base` and `seed` in place of those it names.
 
         With `trainable`, LoRA and the visual layers are as they were in training.
 
@@ -229,9 +232,9 @@ class SeedLM(nn.Module):
             raise CheckpointError(f"{folder} is not a SEED language model of version {VERSION}")
         named = base or record["base"]
         beside = folder / str(named)
-        lm, text_tokenizer = _load_base(beside if beside.is_dir() else named, dtype)
-        if isinstance(seed, str | Path):
-            seed = SeedTokenizer.from_pretrained(seed, dtype=dtype)
+        lm, text_tokenizer = load_base(beside if beside.is_dir() else named, dtype)
+        if not isinstance(seed, SeedTokenizer):
+            seed = SeedTokenizer.from_pretrained(seed or record.get("tokenizer", "mini"), dtype=dtype)
         try:
             vocabulary = Vocabulary(VocabularyConfig(**record["vocabulary"]))
         except (KeyError, TypeError) as error:
@@ -239,7 +242,7 @@ class SeedLM(nn.Module):
         if not _alike(record.get("base_sample"), _sample(lm)):
             raise CheckpointError(f"{folder} was made for another base than {named}: pass the one it was trained on")
         load_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder))
-        if seed is not None and not _same_codebook(vocabulary.codebook, seed.codebook.weight):
+        if not _same_codebook(vocabulary.codebook, seed.codebook.weight):
             raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
         adapted: PreTrainedModel | PeftModel = lm
         if (folder / "adapter").is_dir():
@@ -252,7 +255,8 @@ class SeedLM(nn.Module):
         return model.eval().to(device)
 
 
-def _load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A frozen causal LM and its tokenizer, a folder or hub id; raises CheckpointError where there is none."""
     try:
         lm = AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype)
         return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(str(base))

@@ -9,6 +9,7 @@ from pathlib import Path
 from seedtok.tokenizer.seed import shipped
 from seedtok.training.autoencoder import AutoencoderSettings
 from seedtok.training.autoregression import AutoregressionSettings
+from seedtok.training.blip2 import Blip2Settings
 from seedtok.training.clip import ClipSettings
 from seedtok.training.config import Data, Optimization, RunConfig
 from seedtok.training.contrastive import ContrastiveSettings
@@ -77,7 +78,7 @@ def bidirectional() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.bidirectional",
-        stage=ContrastiveSettings(clip=shipped("clip"), causal=False, caption_weight=1.0),
+        stage=ContrastiveSettings(clip=shipped("clip"), causal=False, caption_weight=1.0, positions=True),
         data=Data(group=4),
         optimization=Optimization(steps=800, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
@@ -94,7 +95,13 @@ def stage1() -> RunConfig:
     return RunConfig(
         recipe="mini.stage1",
         stage=ContrastiveSettings(
-            clip=shipped("clip"), start=shipped("bidirectional"), causal=True, caption_weight=1.0
+            clip=shipped("clip"),
+            start=shipped("bidirectional"),
+            causal=True,
+            caption_weight=1.0,
+            naming_weight=0.3,
+            naming_noise=0.3,
+            positions=True,
         ),
         data=Data(group=4),
         optimization=Optimization(steps=750, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
@@ -114,6 +121,7 @@ def stage2(stage1: Path | None = None) -> RunConfig:
             decoder_layers=2,
             reverse_layers=3,
             kmeans_batches=100,
+            position_std=1.0,
             ema_decay=0.99,
             restart_after=200,
         ),
@@ -199,3 +207,16 @@ def instructed(base: Path | None = None) -> RunConfig:
     joint = stage3b(base)
     stage = joint.stage.model_copy(update={"drawing": 0.5, "asking": 0.25})
     return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage})
+
+
+def blip2(base: Path | None = None) -> RunConfig:
+    """The BLIP-2-style baseline: the bidirectional Q-Former's embeddings, read by the same frozen OPT."""
+    return RunConfig(
+        recipe="mini.blip2",
+        stage=Blip2Settings(base=base or Path("runs/opt/final"), qformer=shipped("bidirectional")),
+        data=Data(),
+        optimization=Optimization(steps=2000, batch_size=32, lr=5e-4, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=200,
+        validate_every=500,
+        validate_batches=4,
+    )

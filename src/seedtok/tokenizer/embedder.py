@@ -29,12 +29,16 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class EmbedderConfig:
-    """Sizes; the defaults are the paper's."""
+    """Sizes; the defaults are the paper's.
+
+    `positions` adds a learned vector to the features of each patch, for a ViT whose own say little of where they are.
+    """
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     projection: int = 256
     max_text_tokens: int = 32
+    positions: bool = False
 
     @classmethod
     def from_dict(cls, record: dict) -> EmbedderConfig:
@@ -45,6 +49,7 @@ class EmbedderConfig:
                 qformer=QFormerConfig(**record["qformer"]),
                 projection=record["projection"],
                 max_text_tokens=record["max_text_tokens"],
+                positions=record.get("positions", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"not a configuration of an embedder: {error}") from None
@@ -59,6 +64,9 @@ class ImageTextEmbedder(nn.Module):
         self.text_tokenizer = text_tokenizer
         self.vision = VisionTransformer(config.vision)
         self.ln_vision = nn.LayerNorm(config.vision.width, eps=1e-5)
+        self.patch_positions: nn.Parameter | None = None
+        if config.positions:
+            self.patch_positions = nn.Parameter(torch.randn(1 + config.vision.patches, config.vision.width))
         self.qformer = QFormer(config.qformer)
         self.vision_projection = nn.Linear(config.qformer.width, config.projection)
         self.text_projection = nn.Linear(config.qformer.width, config.projection)
@@ -71,6 +79,8 @@ class ImageTextEmbedder(nn.Module):
             features.float(), features.shape[-1:], self.ln_vision.weight.float(), self.ln_vision.bias.float(),
             self.ln_vision.eps,
         )  # fmt: skip
+        if self.patch_positions is not None:
+            normed = normed + self.patch_positions
         return normed.to(features.dtype)
 
     def project_queries(self, embeddings: Float[Tensor, "b q d"]) -> Tensor:

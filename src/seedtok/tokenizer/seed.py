@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -110,6 +111,11 @@ class SeedTokenizer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.encode_head[0].weight.dtype  # type: ignore[return-value]
+
+    @property
+    def name(self) -> str:
+        """What `from_pretrained` loads this again by: "mini", or the folder it came from."""
+        return "mini" if self._folder in (None, shipped("tokenizer")) else str(self._folder.resolve())
 
     @property
     def codebook_id(self) -> str:
@@ -220,8 +226,6 @@ class SeedTokenizer(nn.Module):
 
     def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
         """Uploads what `save_pretrained` writes to a model hub; returns the commit's address."""
-        import tempfile
-
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:

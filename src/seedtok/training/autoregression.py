@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seedtok.data.batches import Batch
 from seedtok.data.questions import questions
+from seedtok.errors import DataError
 from seedtok.mllm import generation
 from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.mllm.seed_lm import LoraSettings, SeedLM
@@ -65,6 +66,8 @@ class AutoregressionStage(Stage):
     @torch.no_grad()
     def codes(self, batch: Batch) -> Tensor:
         """The pictures' codes, as they were stored or else computed."""
+        if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
+            raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
         return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
 
     def forward(self, batch: Batch) -> Losses:

@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
-from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLACES
+from seedtok.data.concepts import PLACES
 from seedtok.evaluation.judge import labels, places_of
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import contrastive_loss
+from seedtok.training.naming import Naming
 from seedtok.training.pixels import clip_normalize
 from seedtok.training.stage import Losses, Stage, freeze, full_precision
 from seedtok.training.text import clip_tokenizer
@@ -37,22 +38,6 @@ class ClipSettings(StageSettings):
 
     def build(self) -> "ClipStage":
         return ClipStage(self)
-
-
-class Naming(nn.Module):
-    """Cross-entropy of what stands in each place, and of the background: heads that are not kept."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.things = nn.Linear(width, 1 + len(CONCEPTS))
-        self.background = nn.Linear(width, len(BACKGROUNDS))
-
-    def forward(self, places: Tensor, whole: Tensor, right: tuple[Tensor, Tensor]) -> Tensor:
-        """States of the nine places (B, 9, width) and of the whole (B, width), against `labels`."""
-        things = self.things(self.norm(places)).float().flatten(0, 1)
-        background = F.cross_entropy(self.background(self.norm(whole)).float(), right[1])
-        return len(PLACES) * F.cross_entropy(things, right[0].flatten()) + background
 
 
 class ClipStage(Stage):

@@ -27,9 +27,10 @@ class StageSettings(Settings, ABC):
 
 
 class Data(Settings):
-    """Where samples come from: WebDataset shards, or scenes rendered while training when `shards` is None."""
+    """Where samples come from: WebDataset shards, codes of `seedtok tokenize`, or scenes rendered while training."""
 
     shards: Path | None = None
+    codes: Path | None = None  # for the language model's stages, which then compute no codes
     size: int = 128  # pixels a side
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"

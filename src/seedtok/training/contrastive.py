@@ -14,6 +14,8 @@ from transformers import CLIPModel
 
 from seedtok.data.batches import Batch
 from seedtok.data.text import clean_caption
+from seedtok.errors import ConfigError
+from seedtok.evaluation.judge import labels
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.files import load_strictly
 from seedtok.tokenizer.causal_qformer import QFormerConfig
@@ -22,6 +24,7 @@ from seedtok.tokenizer.vision import VisionTransformer
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import symmetric_cross_entropy
+from seedtok.training.naming import QueryNaming
 from seedtok.training.pixels import clip_normalize
 from seedtok.training.stage import Losses, Stage, freeze, full_precision
 from seedtok.training.text import bert_tokenizer
@@ -36,16 +39,23 @@ class ContrastiveSettings(StageSettings):
     heads: int = 4
     queries: int = 32  # paper
     projection: int = 256  # paper
+    positions: bool = False  # learned vectors added to the patch features; paper: none
     dropout: float = 0.0
     label_smoothing: float = 0.1  # paper's code
     caption_weight: float = 0.0  # of BLIP-2's captioning loss; paper: the contrastive loss alone
+    naming_weight: float = 0.0  # of naming what stands where in a scene from the embeddings; paper: none
+    naming_noise: float = 0.0  # deviation of what is added to the embeddings named from, as a codebook will
 
     def build(self) -> "ContrastiveStage":
         return ContrastiveStage(self)
 
 
 class ContrastiveStage(Stage):
-    """Image-text contrastive loss over all ranks, with gradient; beside it, if wanted, BLIP-2's captioning loss."""
+    """Image-text contrastive loss over all ranks, with gradient; beside it, if wanted, captioning and naming losses.
+
+    Contrast reaches the final embedding alone, captioning those of the layers before the last. With naming, every
+    embedding that a codebook will see says plainly what it has to say.
+    """
 
     def __init__(self, settings: ContrastiveSettings) -> None:
         super().__init__()
@@ -58,16 +68,23 @@ class ContrastiveStage(Stage):
             max_text_positions=64, dropout=settings.dropout, causal=settings.causal,
         )  # fmt: skip
         self.embedder = ImageTextEmbedder(
-            EmbedderConfig(vision=vision.config, qformer=qformer, projection=settings.projection),
+            EmbedderConfig(
+                vision=vision.config, qformer=qformer, projection=settings.projection, positions=settings.positions
+            ),
             text_tokenizer,
-        )
+        )  # fmt: skip
         if settings.start is None:
             self.embedder.qformer.copy_text_ffn_to_query()
         else:
             before = ImageTextEmbedder.from_pretrained(settings.start)
-            load_strictly(self.embedder, before.state_dict(), str(settings.start))
+            state = before.state_dict()
+            if self.embedder.patch_positions is not None:  # one that had none starts with new ones
+                state.setdefault("patch_positions", self.embedder.patch_positions.detach())
+            load_strictly(self.embedder, state, str(settings.start))
         self.embedder.vision = vision.float()
         freeze(self.embedder.vision)
+        if settings.naming_weight:
+            self.naming = QueryNaming(settings.width)
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
@@ -109,6 +126,7 @@ class ContrastiveStage(Stage):
             queries, caption = self._caption(batch, features)
         else:
             queries = self.embedder.qformer(features)
+        naming = self._naming(batch, queries)
         images, texts = self.embedder.project_queries(queries), self._embed_texts(batch)
         all_images, all_texts = gather_with_gradient(images), gather_with_gradient(texts)
         temperature = self.embedder.temperature.clamp(0.01, 0.5)
@@ -120,7 +138,19 @@ class ContrastiveStage(Stage):
         numbers = {"contrast": loss, "accuracy": right.float().mean(), "temperature": temperature}
         if self.settings.caption_weight:
             numbers["caption"] = caption
-        return {"loss": loss + self.settings.caption_weight * caption, **numbers}
+        if self.settings.naming_weight:
+            numbers["naming"] = naming
+        total = loss + self.settings.caption_weight * caption + self.settings.naming_weight * naming
+        return {"loss": total, **numbers}
+
+    def _naming(self, batch: Batch, queries: Tensor) -> Tensor:
+        if not self.settings.naming_weight:
+            return queries.new_zeros(())
+        if batch.scenes is None:
+            raise ConfigError("embeddings learn to name rendered scenes, not shards: set stage.naming_weight=0")
+        things, backgrounds = labels(batch.scenes)
+        noisy = queries + self.settings.naming_noise * torch.randn_like(queries)
+        return self.naming(noisy, (things.to(queries.device), backgrounds.to(queries.device)))
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

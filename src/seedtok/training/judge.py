@@ -18,6 +18,7 @@ from seedtok.training.stage import Losses, Stage
 class JudgeSettings(StageSettings):
     noise: float = 0.3  # largest deviation of the noise added to pictures in -1..1
     blur: float = 0.3  # share of pictures shown at half resolution
+    start: Path | None = None  # a SceneJudge to go on from
 
     def build(self) -> "JudgeStage":
         return JudgeStage(self)
@@ -29,7 +30,7 @@ class JudgeStage(Stage):
     def __init__(self, settings: JudgeSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.judge = SceneJudge()
+        self.judge = SceneJudge() if settings.start is None else SceneJudge.from_pretrained(settings.start)
 
     def spoil(self, images: Tensor) -> Tensor:
         soft = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from seedtok.data.batches import Batch, scene_batches, shard_batches
+from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
 from seedtok.data.scenes import Split
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.files import check_tensors
@@ -88,6 +88,8 @@ class Ema:
 def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: int) -> Iterator[Batch]:
     """A run's data from sample `start` on, this rank's share."""
     size, data = config.optimization.batch_size, config.data
+    if data.codes is not None and split == "train":
+        return code_batches(data.codes, size, seed=config.seed, start=start, rank=rank, world_size=world_size)
     if data.shards is not None:
         shuffled = split == "train"
         return shard_batches(
@@ -160,6 +162,8 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     if resumed:
         load_optimizer_state(optimizer, stage, _part(resumed[0], "optimizer"))
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    if resumed and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(_part(resumed[1], "scaler"))
     ema = Ema(stage, optimization.ema_decay) if optimization.ema_decay else None
     if ema and resumed:
         ema.load(_part(resumed[0], "ema"))
@@ -178,7 +182,10 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
             files = {"stage": stage.own_state(), "optimizer": optimizer_state(optimizer, stage)}
             if ema:
                 files["ema"] = ema.average
-            save_checkpoint(out, step, files, {"state": {"step": step}}, config.keep_checkpoints)
+            records: dict[str, Any] = {"state": {"step": step}}
+            if accelerator.scaler is not None:  # of fp16
+                records["scaler"] = accelerator.scaler.state_dict()
+            save_checkpoint(out, step, files, records, config.keep_checkpoints)
 
     def validate(step: int) -> None:
         held_out = list(islice(batches(config, "validation", 0, 0, 1), config.validate_batches))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from seedtok.data.batches import Batch
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
-from seedtok.tokenizer.codebook import CodebookConfig, codebook_usage
+from seedtok.tokenizer.codebook import CodebookConfig, Quantized, codebook_usage
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
@@ -34,7 +34,8 @@ class QuantizationSettings(StageSettings):
     normalize: bool = False
     ema_decay: float | None = None
     restart_after: int | None = None
-    kmeans_batches: int = 0  # of data that the codebook is initialised from; 0: the paper's uniform initialisation
+    kmeans_batches: int = 0  # of data that codebook and decode head start from; 0: the paper's initialisation
+    position_std: float = 0.0  # deviation of the decoders' positions at the start; paper's code: 0
     decoder_layers: int = 4  # paper
     reverse_layers: int = 4  # paper
     dropout: float = 0.0
@@ -85,10 +86,11 @@ class QuantizationStage(Stage):
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
-        """Starts the output projection's bias at the mean text feature, and the codebook by k-means if wanted.
+        """Starts the output projection's bias at the mean text feature; from data, if wanted, codebook and decode head.
 
         Where the mean has to be learnt, learning it moves all queries of the Reverse Q-Former the same way until they
-        are one, and they do not come apart again.
+        are one, and they do not come apart again. Where codes leave the decode head small, beside what all of them
+        share, or without positions, it takes the Reverse Q-Former long to find the ones it needs.
         """
         samples, means = [], []
         for batch in islice(batches, max(self.settings.kmeans_batches, 8)):
@@ -100,35 +102,55 @@ class QuantizationStage(Stage):
         self.seed.reverse_qformer.output.bias.copy_(torch.stack(means).mean(0))
         if samples:
             self.seed.codebook.initialise(torch.cat(samples))
+            self._scale_decode_head(torch.cat(samples[:8]))
+        if self.settings.position_std:
+            for decoder in (self.seed.code_decoder, self.seed.text_decoder):
+                torch.nn.init.normal_(decoder.positions, std=self.settings.position_std)
+
+    def _scale_decode_head(self, vectors: Tensor) -> None:
+        """Has both layers of the decode head put out zero mean and unit variance on these vectors (N, codebook dim)."""
+        first, nonlinear, second = self.seed.decode_head
+        for layer, inputs in ((first, lambda: vectors), (second, lambda: nonlinear(first(vectors)))):
+            out = layer(inputs())
+            mean, std = out.mean(0), out.std(0)
+            layer.weight.div_(std[:, None])
+            layer.bias.sub_(mean).div_(std)
 
     def forward(self, batch: Batch) -> Losses:
+        return self._losses(batch)[0]
+
+    def _losses(self, batch: Batch) -> tuple[Losses, Quantized, Tensor]:
+        """The losses; beside them what the codebook made of the pictures, and their reconstructed embeddings."""
         s = self.settings
         with torch.no_grad():
             embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
             target = self.decoder.text_features(batch.canonical).float()
         quantized = self.seed.quantize(embeddings)
-        cosine = cosine_loss(self.seed.reconstructed_embeddings(quantized.vectors).float(), embeddings.float())
+        reconstructed = self.seed.reconstructed_embeddings(quantized.vectors)
+        cosine = cosine_loss(reconstructed.float(), embeddings.float())
         text = F.mse_loss(self.seed.generation_embeddings(quantized.vectors).float(), target)
         loss = s.vq_weight * quantized.loss + s.embedding_weight * cosine + s.text_weight * text
-        return {"loss": loss, "vq": quantized.loss, "cosine": cosine, "text": text}
+        return {"loss": loss, "vq": quantized.loss, "cosine": cosine, "text": text}, quantized, reconstructed
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        batches = list(batches)
-        numbers = super().validate(batches)
         counts = torch.zeros(self.settings.codebook_size)
+        totals: dict[str, list[float]] = {}
         images: list[Tensor] = []
         texts: list[Tensor] = []
         for batch in batches:
-            quantized = self.seed.quantize(self.seed.causal_embeddings(clip_normalize(batch.pixels)))
+            losses, quantized, reconstructed = self._losses(batch)
+            for name, value in losses.items():
+                totals.setdefault(name, []).append(float(value))
             counts += torch.bincount(quantized.codes.flatten().cpu(), minlength=len(counts))
-            images.append(self.seed.embedder.project_queries(self.seed.reconstructed_embeddings(quantized.vectors)))
+            images.append(self.seed.embedder.project_queries(reconstructed))
             texts.append(self.seed.embed_texts(batch.captions))
         usage = codebook_usage(counts)
         with full_precision(images[0]):
             recalls = retrieval_recalls(self.seed.embedder.similarity(torch.cat(images), torch.cat(texts)))
         used = {"codes_used": usage.used, "perplexity": usage.perplexity}
-        return numbers | used | {"r_mean": recalls["r_mean"]}
+        means = {name: sum(values) / len(values) for name, values in totals.items()}
+        return means | used | {"r_mean": recalls["r_mean"]}
 
     def draw(self, batch: Batch) -> Image.Image:
         pixels = batch.pixels[:16]

@@ -1,0 +1,79 @@
+"""Scores of captions by pycocoevalcap, with what cannot run here named and the rest given."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from os import devnull
+from typing import Any
+
+Scores = dict[str, float | None]
+
+
+def caption_scores(said: Sequence[str], right: Sequence[Sequence[str]]) -> tuple[Scores, dict[str, str]]:
+    """BLEU-4, METEOR, ROUGE-L, CIDEr and SPICE of captions against their references, x100; and why one is None.
+
+    Captions are tokenised as COCO's are, by the Stanford tokenizer; without Java by a plain rule: lower case, words
+    alone. METEOR and SPICE are Java programs, and SPICE fetches its models when first used.
+    """
+    names = ("bleu4", "meteor", "rouge_l", "cider", "spice")
+    try:
+        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+    except ImportError:
+        reason = "pycocoevalcap is not installed: pip install 'seedtok[evaluate]'"
+        return dict.fromkeys(names), dict.fromkeys(names, reason)
+    given, truth = _tokenized(said, right)
+    scores: Scores = dict.fromkeys(names)
+    missing: dict[str, str] = {}
+    with open(devnull, "w") as nothing, redirect_stdout(nothing):  # they print what they do
+        scores["bleu4"] = 100 * float(Bleu(4).compute_score(truth, given, verbose=0)[0][3])
+        scores["rouge_l"] = 100 * float(Rouge().compute_score(truth, given)[0])
+        scores["cider"] = 100 * float(Cider().compute_score(truth, given)[0])
+        for name in ("meteor", "spice"):
+            try:
+                scores[name] = 100 * _java_score(name, truth, given)
+            except _Unavailable as error:
+                missing[name] = str(error)
+    return scores, missing
+
+
+class _Unavailable(Exception):
+    """Why a metric cannot run here."""
+
+
+def _java_score(name: str, truth: dict[int, list[str]], given: dict[int, list[str]]) -> float:
+    if shutil.which("java") is None:
+        raise _Unavailable("needs Java")
+    try:
+        scorer: Any
+        if name == "meteor":
+            from pycocoevalcap.meteor.meteor import Meteor
+
+            scorer = Meteor()
+        else:
+            from pycocoevalcap.spice.spice import Spice
+
+            scorer = Spice()
+        return float(scorer.compute_score(truth, given)[0])
+    except Exception as error:  # of a program that another started, or of its models' download: of any kind
+        raise _Unavailable(f"could not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from None
+
+
+def _tokenized(
+    said: Sequence[str], right: Sequence[Sequence[str]]
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    given, truth = {i: [text] for i, text in enumerate(said)}, {i: list(texts) for i, texts in enumerate(right)}
+    if shutil.which("java") is None:
+        plain = [{i: [_words(t) for t in texts] for i, texts in side.items()} for side in (given, truth)]
+        return plain[0], plain[1]
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    as_coco = [{i: [{"caption": t} for t in texts] for i, texts in side.items()} for side in (given, truth)]
+    tokenizer = PTBTokenizer()
+    return tokenizer.tokenize(as_coco[0]), tokenizer.tokenize(as_coco[1])
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[\w']+", text.lower()))

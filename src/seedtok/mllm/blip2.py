@@ -1,0 +1,136 @@
+"""The BLIP-2-style baseline of Table 3: a Q-Former's continuous embeddings, through one FC layer, into a frozen LM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from seedtok.errors import CheckpointError
+from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.mllm.prompts import CAPTION, question_prompt
+from seedtok.mllm.seed_lm import load_base
+from seedtok.mllm.sequences import end_of, pad_of
+from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+from seedtok.tokenizer.seed import shipped
+
+VERSION = 1
+
+
+class Blip2LM(nn.Module):
+    """BLIP-2's second stage (Li et al. 2023): the Q-Former and the FC layer learn, ViT and LM stay frozen."""
+
+    def __init__(
+        self, embedder: ImageTextEmbedder, lm: PreTrainedModel, text_tokenizer: PreTrainedTokenizerBase, base: str = ""
+    ):
+        super().__init__()
+        self.embedder, self.lm, self.text_tokenizer, self.base = embedder, lm, text_tokenizer, base
+        self.read = nn.Linear(embedder.config.qformer.width, self._words.embedding_dim)
+
+    @property
+    def _words(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.lm.get_input_embeddings())
+
+    # ------------------------------------------------------------ tensors
+
+    def prefix(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n width"]:
+        """Normalised pixels -> what the LM reads in place of words: 32 embeddings a picture."""
+        return self.read(self.embedder.qformer(self.embedder.patch_features(pixels)))
+
+    def loss(
+        self, pixels: Float[Tensor, "b 3 h w"], ids: Int[Tensor, "b t"], learnt: Bool[Tensor, "b t"]
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the `learnt` among the ids that follow each picture; right-padded rows."""
+        seen = self.prefix(pixels)
+        embeddings = torch.cat([seen, self._words(ids).to(seen.dtype)], dim=1)
+        states = self.lm.base_model(inputs_embeds=embeddings).last_hidden_state[:, seen.shape[1] - 1 : -1]
+        head = cast(nn.Linear, self.lm.get_output_embeddings())
+        return F.cross_entropy(head(states[learnt]).float(), ids[learnt])
+
+    # ------------------------------------------------------------ texts
+
+    @torch.no_grad()
+    def write(self, pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[str], **options: Any) -> list[str]:
+        """Goes on with a prompt a picture, by transformers' `generate`; `options` are its own."""
+        flipped = [torch.tensor(ids[::-1]) for ids in self._ids(prompts)]
+        ids = pad_sequence(flipped, batch_first=True).flip(1)
+        mask = pad_sequence([torch.ones_like(row) for row in flipped], batch_first=True).flip(1)
+        seen = self.prefix(pixels)
+        # padding stands between picture and words; masked, it takes no position
+        out = self.lm.generate(  # type: ignore[operator]
+            inputs_embeds=torch.cat([seen, self._words(ids).to(seen.dtype)], dim=1),
+            attention_mask=torch.cat([mask.new_ones(seen.shape[:2]), mask], dim=1),
+            pad_token_id=pad_of(self.text_tokenizer),
+            **({"do_sample": False} | options),
+        )
+        return [text.strip() for text in self.text_tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+    def caption(self, pixels: Float[Tensor, "b 3 h w"], num_beams: int = 5) -> list[str]:
+        return self.write(
+            pixels, [CAPTION] * len(pixels), num_beams=num_beams, min_new_tokens=8, max_new_tokens=30
+        )  # fmt: skip
+
+    def answer(self, pixels: Float[Tensor, "b 3 h w"], questions: Sequence[str], num_beams: int = 5) -> list[str]:
+        prompts = [question_prompt(question) for question in questions]
+        return self.write(pixels, prompts, num_beams=num_beams, max_new_tokens=10, length_penalty=0.0)
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return cast(list[list[int]], self.text_tokenizer(list(texts), add_special_tokens=False).input_ids)
+
+    def rows(self, prompts: Sequence[str], said: Sequence[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
+        """Prompts and what is to be said after them, as ids and which of them to learn: for `loss`."""
+        end = end_of(self.text_tokenizer)
+        asked, told = self._ids(prompts), [[*ids, end] for ids in self._ids([f" {text}" for text in said])]
+        ids = [torch.tensor(a + t) for a, t in zip(asked, told, strict=True)]
+        learnt = [torch.arange(len(a + t)) >= len(a) for a, t in zip(asked, told, strict=True)]
+        return pad_sequence(ids, batch_first=True), pad_sequence(learnt, batch_first=True)
+
+    # ------------------------------------------------------------ files
+
+    @classmethod
+    def build(cls, base: str | Path, qformer: str | Path) -> Blip2LM:
+        """A new one over a base LM and a folder of a bidirectional `ImageTextEmbedder`."""
+        embedder = ImageTextEmbedder.from_pretrained(qformer)
+        lm, text_tokenizer = load_base(base, torch.float32)
+        model = cls(embedder, lm, text_tokenizer, str(base))
+        scale = float(model._words.weight.square().mean().sqrt())
+        nn.init.normal_(model.read.weight, std=scale * embedder.config.qformer.width**-0.5)
+        nn.init.zeros_(model.read.bias)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ViT, Q-Former and FC layer; the base stays where it is."""
+        with whole_folder(Path(folder)) as new:
+            record = {
+                "format": "seedtok.blip2", "version": VERSION, "base": self.base,
+                "embedder": asdict(self.embedder.config),
+            }  # fmt: skip
+            (new / "config.json").write_text(json.dumps(record, indent=1))
+            tensors = {k: v.contiguous() for k, v in self.state_dict().items() if not k.startswith("lm.")}
+            save_file(tensors, new / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path | None = None) -> Blip2LM:
+        """Reads what `save_pretrained` wrote, the shipped one by default; raises CheckpointError for anything else."""
+        folder = shipped("blip2") if folder is None else Path(folder)
+        record = read_json(folder / "config.json")
+        if record.get("format") != "seedtok.blip2" or record.get("version") != VERSION:
+            raise CheckpointError(f"{folder} is not a BLIP-2 baseline of version {VERSION}")
+        beside = folder / str(record["base"])
+        lm, text_tokenizer = load_base(beside if beside.is_dir() else record["base"], torch.float32)
+        embedder = ImageTextEmbedder(EmbedderConfig.from_dict(record["embedder"]))
+        model = cls(embedder, lm, text_tokenizer, str(record["base"]))
+        shared = shared_vision(folder, record, "embedder.vision.")
+        kept = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
+        load_strictly(model, read_tensors(folder / "model.safetensors") | shared | kept, str(folder))
+        return model.eval()

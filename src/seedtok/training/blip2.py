@@ -1,0 +1,56 @@
+"""BLIP-2's second stage, for the baseline of Table 3: a Q-Former learns to be read by a frozen LM."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from seedtok.data.batches import Batch
+from seedtok.mllm.blip2 import Blip2LM
+from seedtok.mllm.prompts import CAPTION
+from seedtok.training.config import StageSettings
+from seedtok.training.pixels import clip_normalize
+from seedtok.training.stage import Losses, Stage, freeze
+
+
+class Blip2Settings(StageSettings):
+    base: Path  # a folder of a causal LM
+    qformer: Path  # a folder of a bidirectional ImageTextEmbedder
+
+    def build(self) -> "Blip2Stage":
+        return Blip2Stage(self)
+
+
+class Blip2Stage(Stage):
+    """The caption after "A photo of", from continuous embeddings."""
+
+    def __init__(self, settings: Blip2Settings) -> None:
+        super().__init__()
+        self.model = Blip2LM.build(settings.base, settings.qformer)
+        freeze(self.model.lm)
+        freeze(self.model.embedder.vision)
+        for name, parameter in self.model.embedder.named_parameters():  # what only stage 1 needs
+            if "text" in name or "word_embeddings" in name or "position_embeddings" in name or "projection" in name:
+                parameter.requires_grad_(False)
+        self.model.embedder.temperature.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> Losses:
+        ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)
+        device = batch.pixels.device
+        return {"loss": self.model.loss(clip_normalize(batch.pixels), ids.to(device), learnt.to(device))}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The loss, and the share of greedy captions that are the canonical one."""
+        batches = list(batches)
+        exact = [
+            said == right
+            for batch in batches
+            for said, right in zip(
+                self.model.caption(clip_normalize(batch.pixels[:16]), num_beams=1), batch.canonical[:16], strict=True
+            )
+        ]
+        return super().validate(batches) | {"exact": sum(exact) / len(exact)}
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
