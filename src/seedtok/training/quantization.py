@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedtok.data.batches import Batch
@@ -111,6 +111,7 @@ class QuantizationStage(Stage):
         """Has both layers of the decode head put out zero mean and unit variance on these vectors (N, codebook dim)."""
         first, nonlinear, second = self.seed.decode_head
         for layer, inputs in ((first, lambda: vectors), (second, lambda: nonlinear(first(vectors)))):
+            assert isinstance(layer, nn.Linear)
             out = layer(inputs())
             mean, std = out.mean(0), out.std(0)
             layer.weight.div_(std[:, None])
