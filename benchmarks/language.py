@@ -2,15 +2,14 @@
 
 Through `generate` the codes are part of one vocabulary: one embedding table, one head, all of it computed at each step.
 
-    python benchmarks/language.py [--threads 2] [--model mini] [--rounds 5]
+    python benchmarks/language.py [--threads 2] [--model mini]
 """
 
 import argparse
 import copy
-import time
-from collections.abc import Callable
 
 import torch
+from encode import rate
 from torch import nn
 
 from seedtok import SeedLM
@@ -43,23 +42,11 @@ def joint_lm(model: SeedLM) -> nn.Module:
     return lm.eval()
 
 
-def seconds(run: Callable[[], object], rounds: int) -> float:
-    """The best of some rounds, after one that does not count."""
-    run()
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - began)
-    return best
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
@@ -75,11 +62,11 @@ def main() -> None:
             ids, attention_mask=torch.ones_like(ids), min_new_tokens=span, max_new_tokens=span, do_sample=False
         )
 
-    ours = seconds(lambda: draw_codes(model, [prompt]), args.rounds)
-    theirs = seconds(through_generate, args.rounds)
+    ours = 1 / rate(lambda: draw_codes(model, [prompt]), 1)
+    theirs = 1 / rate(through_generate, 1)
     print(f"32 codes: generate {1000 * theirs:.0f} ms, SeedLM {1000 * ours:.0f} ms: {theirs / ours:.2f} times as fast")
     codes = model.seed.encode(to_batch(scenes, 128).pixels)
-    rates = {n: n / seconds(lambda n=n: model.caption(codes[:n]), args.rounds) for n in (1, 8)}
+    rates = {n: rate(lambda n=n: model.caption(codes[:n]), n) for n in (1, 8)}
     print(f"captions a second: {rates[1]:.1f} one by one, {rates[8]:.1f} by eight: {rates[8] / rates[1]:.2f} times")
 
 

@@ -1,9 +1,8 @@
 """`seedtok evaluate`: Tables 1 to 3, and the codebook's health."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -13,102 +12,47 @@ from seedtok.cli_support import out, quiet, say
 
 app = typer.Typer(help="Measure a model on test scenes that no training saw.", no_args_is_help=True)
 
-Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
-LanguageModel = Annotated[str, typer.Option("--model", help="'mini' or a folder of a SEED language model.")]
-Count = Annotated[int, typer.Option(min=1, help="Test scenes.")]
-Seed = Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")]
-BatchSize = Annotated[int, typer.Option(min=1)]
+TOKENIZER = "'mini', a checkpoint folder, or a hub id."
+LANGUAGE_MODEL = "'mini' or a folder of a SEED language model."
 
 
-@app.command()
-def retrieval(
-    model: Model = "mini",
-    count: Count = 1000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 32,
-) -> None:
-    """Table 1: recall of captions by pictures and back, from embeddings and from codes."""
-    quiet()
-    from seedtok.evaluation.retrieval import evaluate_retrieval
+def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32) -> None:
+    """The command NAME, which runs and prints `evaluate_NAME` of a module of `seedtok.evaluation`."""
 
-    _print(evaluate_retrieval, model, count, seed, batch_size, as_json)
-
-
-@app.command()
-def generation(
-    model: Model = "mini",
-    count: Count = 1000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 16,
-) -> None:
-    """Table 2: drawings from captions and from codes, beside the real picture."""
-    quiet()
-    from seedtok.evaluation.generation import evaluate_generation
-
-    _print(evaluate_generation, model, count, seed, batch_size, as_json)
+    @app.command(name, help=what)
+    def command(
+        model: Annotated[str, typer.Option(help=model_help)] = "mini",
+        count: Annotated[int, typer.Option(min=1, help="Test scenes.")] = scenes,
+        seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+        batch_size: Annotated[int, typer.Option(min=1)] = batch,
+    ) -> None:
+        quiet()
+        evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
+        _print(evaluate, model, count, seed, batch_size, as_json)
 
 
-@app.command()
-def codebook(
-    model: Model = "mini",
-    count: Count = 20_000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 32,
-) -> None:
-    """How many of its codes a tokenizer uses, and how evenly."""
-    quiet()
-    from seedtok.evaluation.codebook import evaluate_codebook
-
-    _print(evaluate_codebook, model, count, seed, batch_size, as_json)
-
-
-@app.command()
-def captioning(
-    model: LanguageModel = "mini",
-    count: Count = 1000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 32,
-) -> None:
-    """Table 3: captions, by pycocoevalcap and by whether they name all of a scene right."""
-    quiet()
-    from seedtok.evaluation.understanding import evaluate_captioning
-
-    _print(evaluate_captioning, model, count, seed, batch_size, as_json)
-
-
-@app.command()
-def vqa(
-    model: LanguageModel = "mini",
-    count: Count = 1000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 32,
-) -> None:
-    """Table 3: answers to a question a scene, by VQAv2's accuracy and GQA's exact match."""
-    quiet()
-    from seedtok.evaluation.understanding import evaluate_vqa
-
-    _print(evaluate_vqa, model, count, seed, batch_size, as_json)
-
-
-@app.command()
-def drawing(
-    model: LanguageModel = "mini",
-    count: Count = 1000,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    batch_size: BatchSize = 16,
-) -> None:
-    """Pictures that the language model draws of captions, beside the diffusion model's own."""
-    quiet()
-    from seedtok.evaluation.drawing import evaluate_drawing
-
-    _print(evaluate_drawing, model, count, seed, batch_size, as_json)
+_add(
+    "retrieval", "retrieval", TOKENIZER,
+    "Table 1: recall of captions by pictures and back, from embeddings and from codes.",
+)  # fmt: skip
+_add(
+    "generation", "generation", TOKENIZER,
+    "Table 2: drawings from captions and from codes, beside the real picture.", batch=16,
+)  # fmt: skip
+_add("codebook", "codebook", TOKENIZER, "How many of its codes a tokenizer uses, and how evenly.", scenes=20_000)
+_add(
+    "captioning", "understanding", LANGUAGE_MODEL,
+    "Table 3: captions, by pycocoevalcap and by whether they name all of a scene right.",
+)  # fmt: skip
+_add(
+    "vqa", "understanding", LANGUAGE_MODEL,
+    "Table 3: answers to a question a scene, by VQAv2's accuracy and GQA's exact match.",
+)  # fmt: skip
+_add(
+    "drawing", "drawing", LANGUAGE_MODEL,
+    "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16,
+)  # fmt: skip
 
 
 def _print(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedtok.cli_inputs import list_pictures, report
+from seedtok.cli_inputs import encoded, list_pictures, report
 from seedtok.cli_support import check_picture_name, generators, quiet, say, write_picture
 from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
@@ -46,8 +46,6 @@ def caption(
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
     lm = load_lm(model)
-    from seedtok.cli_inputs import encoded
-
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):

@@ -98,13 +98,7 @@ def _shard_batches(samples: Iterator[Sample], batch_size: int, size: int) -> Ite
         batch = list(islice(samples, batch_size))
         squares = [np.asarray(_stretched(sample.image, size)) for sample in batch]
         pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        captions = [clean_caption(sample.caption) for sample in batch]
-        scenes = [_scene(sample) for sample in batch]
-        known = [scene for scene in scenes if scene is not None]
-        if len(known) == len(batch):
-            yield Batch(pixels, captions, [caption(scene) for scene in known], known)
-        else:
-            yield Batch(pixels, captions, captions)
+        yield _worded(pixels, [sample.caption for sample in batch], [_scene_of(sample.metadata) for sample in batch])
 
 
 def code_batches(
@@ -136,22 +130,21 @@ def _code_batches(stored: Codes, batch_size: int, seed: int | None, index: int, 
                 rows = np.random.default_rng([11, seed, epoch]).permutation(count)
             chosen.append(int(rows[index % count]))
             index += step
-        texts, found = [clean_caption(stored.captions[i]) for i in chosen], [scenes[i] for i in chosen]
-        known = [scene for scene in found if scene is not None]
-        whole = len(known) == batch_size
-        yield Batch(
-            pixels=torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8), captions=texts,
-            canonical=[caption(scene) for scene in known] if whole else texts, scenes=known if whole else None,
-            codes=codes[chosen], codes_of=stored.tokenizer,
-        )  # fmt: skip
+        pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)
+        batch = _worded(pixels, [stored.captions[i] for i in chosen], [scenes[i] for i in chosen])
+        yield replace(batch, codes=codes[chosen], codes_of=stored.tokenizer)
+
+
+def _worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> Batch:
+    """A batch with its captions cleaned; with scenes, and their canonical wordings, where all of it are scenes."""
+    cleaned, known = [clean_caption(text) for text in captions], [scene for scene in scenes if scene is not None]
+    if len(known) == len(scenes):
+        return Batch(pixels, cleaned, [caption(scene) for scene in known], known)
+    return Batch(pixels, cleaned, cleaned)
 
 
 def _stretched(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def _scene(sample: Sample) -> Scene | None:
-    return _scene_of(sample.metadata)
 
 
 def _scene_of(metadata: dict[str, Any]) -> Scene | None:

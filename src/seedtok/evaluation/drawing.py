@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from seedtok.evaluation.common import evaluated_batches
-from seedtok.evaluation.generation import Drawings, unit_pixels
+from seedtok.evaluation.generation import Drawings
 from seedtok.mllm import generation
 from seedtok.mllm.seed_lm import SeedLM
 
@@ -21,7 +21,6 @@ def evaluate_drawing(model: str = "mini", count: int = 1000, seed: int = 0, batc
     lm = SeedLM.from_pretrained(model)
     drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"))
     spans = invalid = 0
-    config = lm.seed.config
     for number, batch in enumerate(evaluated_batches("drawing", count, seed, batch_size)):
         codes = generation.draw_codes(lm, batch.captions)
         spans, invalid = spans + len(codes), invalid + invalid_spans(lm, codes)
@@ -31,9 +30,7 @@ def evaluate_drawing(model: str = "mini", count: int = 1000, seed: int = 0, batc
         }
         drawings.add("real", batch.pixels, batch.scenes or [])
         for name, condition in conditions.items():
-            generator = torch.Generator().manual_seed(seed * 100_003 + number)
-            drawn = lm.seed.image_decoder.draw(condition, config.num_inference_steps, config.guidance_scale, generator)
-            drawings.add(name, unit_pixels(drawn), batch.scenes or [])
+            drawings.draw(name, condition, batch.scenes or [], noise=seed * 100_003 + number)
     return {
         "things_right": drawings.verdicts["seed_opt"].thing_share,
         "things_right_diffusion": drawings.verdicts["diffusion"].thing_share,

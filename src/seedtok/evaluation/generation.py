@@ -41,6 +41,14 @@ class Drawings:
         states = self.clip.vision_model(self.tokenizer.pixels(images)).pooler_output
         self._embedded[way].append(self.clip.visual_projection(states))
 
+    def draw(self, way: str, conditions: Tensor, scenes: list[Scene], noise: int) -> None:
+        """Draws from text features or generation embeddings (B, 77, width), and takes what comes out."""
+        config, generator = self.tokenizer.config, torch.Generator().manual_seed(noise)
+        drawn = self.tokenizer.image_decoder.draw(
+            conditions, config.num_inference_steps, config.guidance_scale, generator
+        )
+        self.add(way, unit_pixels(drawn), scenes)
+
     def similarity(self, way: str) -> float:
         """Mean cosine to the true pictures, x100."""
         return cosine_similarity_x100(torch.cat(self._embedded[way]), torch.cat(self._embedded["real"]))
@@ -57,17 +65,12 @@ def evaluate_generation(model: str = "mini", count: int = 1000, seed: int = 0, b
     tokenizer = SeedTokenizer.from_pretrained(model)
     ways = ("caption", "seed")
     drawings = Drawings(tokenizer, (*ways, "real"))
-    config = tokenizer.config
     for number, batch in enumerate(evaluated_batches("generation", count, seed, batch_size)):
         features = tokenizer.image_decoder.text_features(batch.captions)
         reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(tokenizer.encode(batch.pixels)))
         drawings.add("real", batch.pixels, batch.scenes or [])
         for name, conditions in zip(ways, (features, reconstructed), strict=True):
-            generator = torch.Generator().manual_seed(seed * 100_003 + number)
-            drawn = tokenizer.image_decoder.draw(
-                conditions, config.num_inference_steps, config.guidance_scale, generator
-            )
-            drawings.add(name, unit_pixels(drawn), batch.scenes or [])
+            drawings.draw(name, conditions, batch.scenes or [], noise=seed * 100_003 + number)
     verdicts = drawings.verdicts
     return {
         "clip_similarity": {name: drawings.similarity(name) for name in ways},

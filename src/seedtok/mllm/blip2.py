@@ -18,9 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
-from seedtok.mllm.prompts import CAPTION, question_prompt
+from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.seed_lm import load_base
-from seedtok.mllm.sequences import end_of, pad_of
+from seedtok.mllm.sequences import end_of, left_padded, pad_of
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 from seedtok.tokenizer.seed import shipped
 
@@ -62,9 +62,7 @@ class Blip2LM(nn.Module):
     @torch.no_grad()
     def write(self, pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[str], **options: Any) -> list[str]:
         """Goes on with a prompt a picture, by transformers' `generate`; `options` are its own."""
-        flipped = [torch.tensor(ids[::-1]) for ids in self._ids(prompts)]
-        ids = pad_sequence(flipped, batch_first=True).flip(1)
-        mask = pad_sequence([torch.ones_like(row) for row in flipped], batch_first=True).flip(1)
+        ids, mask = left_padded(self._ids(prompts), pixels.device)
         seen = self.prefix(pixels)
         # padding stands between picture and words; masked, it takes no position
         out = self.lm.generate(  # type: ignore[operator]
@@ -76,13 +74,11 @@ class Blip2LM(nn.Module):
         return [text.strip() for text in self.text_tokenizer.batch_decode(out, skip_special_tokens=True)]
 
     def caption(self, pixels: Float[Tensor, "b 3 h w"], num_beams: int = 5) -> list[str]:
-        return self.write(
-            pixels, [CAPTION] * len(pixels), num_beams=num_beams, min_new_tokens=8, max_new_tokens=30
-        )  # fmt: skip
+        return self.write(pixels, [CAPTION] * len(pixels), num_beams=num_beams, **CAPTION_LENGTH)
 
     def answer(self, pixels: Float[Tensor, "b 3 h w"], questions: Sequence[str], num_beams: int = 5) -> list[str]:
         prompts = [question_prompt(question) for question in questions]
-        return self.write(pixels, prompts, num_beams=num_beams, max_new_tokens=10, length_penalty=0.0)
+        return self.write(pixels, prompts, num_beams=num_beams, **ANSWER_LENGTH)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return cast(list[list[int]], self.text_tokenizer(list(texts), add_special_tokens=False).input_ids)

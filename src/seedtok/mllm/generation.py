@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from seedtok.images import ImageSource
-from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
+from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def write(
     """
     for row in rows:
         check_length(model, len(row), max_new_tokens)
-    ids, mask = left_padded(model, rows)
+    ids, mask = left_padded(rows, model.device)
     tokenizer = model.text_tokenizer
     out = model.lm.generate(  # type: ignore[operator]
         inputs_embeds=model.embed(ids),
@@ -87,8 +87,9 @@ def _codes(model: SeedLM, images: Any) -> Int[Tensor, "b n"]:
 def caption(model: SeedLM, images: Any, num_beams: int = 5, **options: Any) -> list[str]:
     """Captions of pictures or of their codes (B, 32): projected codes, then "A photo of" (beams 5, 8 to 30 tokens)."""
     rows = [sequence(model, [codes, CAPTION]) for codes in _codes(model, images)]
-    settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": 30} | options
-    settings = {"min_new_tokens": min(8, settings["max_new_tokens"])} | settings
+    settings: dict[str, Any] = {"num_beams": num_beams} | CAPTION_LENGTH | options
+    if "min_new_tokens" not in options:  # a caption may be asked to be shorter
+        settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     return write(model, rows, **settings)
 
 
@@ -103,7 +104,7 @@ def answer(model: SeedLM, images: Any, questions: Sequence[str], num_beams: int 
     if not all(question.strip() for question in questions):
         raise ValueError("an empty question: ask something")
     rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
-    settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": 10, "length_penalty": 0.0} | options
+    settings: dict[str, Any] = {"num_beams": num_beams} | ANSWER_LENGTH | options
     return write(model, rows, **settings)
 
 
@@ -115,7 +116,7 @@ class _Rows:
 
     def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]]):
         self.model = model
-        ids, self.mask = left_padded(model, rows)
+        ids, self.mask = left_padded(rows, model.device)
         self.cache = DynamicCache()
         self.states = self._run(ids)
 

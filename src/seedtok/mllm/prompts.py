@@ -2,6 +2,9 @@
 
 CAPTION = "A photo of"
 DRAW = "Generate an image"
+# how long a caption and an answer are, as transformers' `generate` has it
+CAPTION_LENGTH = {"min_new_tokens": 8, "max_new_tokens": 30}
+ANSWER_LENGTH = {"max_new_tokens": 10, "length_penalty": 0.0}
 
 
 def question_prompt(question: str) -> str:

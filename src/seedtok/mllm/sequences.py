@@ -58,12 +58,12 @@ def check_length(model: SeedLM, length: int, more: int = 0) -> None:
         raise ValueError(f"a prompt of {length} tokens{room}; this model takes {model.context}: shorten it")
 
 
-def left_padded(model: SeedLM, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
+def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
     """Rows of ids and their mask, ends aligned."""
     flipped = [torch.tensor(list(row)[::-1], dtype=torch.long) for row in rows]
     ids = pad_sequence(flipped, batch_first=True).flip(1)
     mask = pad_sequence([torch.ones_like(row) for row in flipped], batch_first=True).flip(1)
-    return ids.to(model.device), mask.to(model.device)
+    return ids.to(device), mask.to(device)
 
 
 def pack(

@@ -21,7 +21,7 @@ from seedtok.training.config import StageSettings
 from seedtok.training.losses import cosine_loss
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import clip_normalize, unit_range
-from seedtok.training.stage import Losses, Stage, freeze, full_precision
+from seedtok.training.stage import Losses, Stage, freeze, full_precision, mean_losses
 
 
 class QuantizationSettings(StageSettings):
@@ -136,13 +136,12 @@ class QuantizationStage(Stage):
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         counts = torch.zeros(self.settings.codebook_size)
-        totals: dict[str, list[float]] = {}
+        every: list[Losses] = []
         images: list[Tensor] = []
         texts: list[Tensor] = []
         for batch in batches:
             losses, quantized, reconstructed = self._losses(batch)
-            for name, value in losses.items():
-                totals.setdefault(name, []).append(float(value))
+            every.append(losses)
             counts += torch.bincount(quantized.codes.flatten().cpu(), minlength=len(counts))
             images.append(self.seed.embedder.project_queries(reconstructed))
             texts.append(self.seed.embed_texts(batch.captions))
@@ -150,8 +149,7 @@ class QuantizationStage(Stage):
         with full_precision(images[0]):
             recalls = retrieval_recalls(self.seed.embedder.similarity(torch.cat(images), torch.cat(texts)))
         used = {"codes_used": usage.used, "perplexity": usage.perplexity}
-        means = {name: sum(values) / len(values) for name, values in totals.items()}
-        return means | used | {"r_mean": recalls["r_mean"]}
+        return mean_losses(every) | used | {"r_mean": recalls["r_mean"]}
 
     def draw(self, batch: Batch) -> Image.Image:
         pixels = batch.pixels[:16]

@@ -28,6 +28,15 @@ def full_precision(features: Tensor) -> torch.autocast:
     return torch.autocast(features.device.type, enabled=False)
 
 
+def mean_losses(every: Iterable[Losses]) -> dict[str, float]:
+    """The mean of each loss over batches."""
+    totals: dict[str, list[float]] = {}
+    for losses in every:
+        for name, value in losses.items():
+            totals.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in totals.items()}
+
+
 class Stage(nn.Module, ABC):
     """Joins a model and a loss. `forward` returns named losses, of which "loss" is minimised."""
 
@@ -51,11 +60,7 @@ class Stage(nn.Module, ABC):
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Numbers on held-out batches; by default the mean of each loss."""
-        totals: dict[str, list[float]] = {}
-        for batch in batches:
-            for name, value in self(batch).items():
-                totals.setdefault(name, []).append(float(value))
-        return {name: sum(values) / len(values) for name, values in totals.items()}
+        return mean_losses(self(batch) for batch in batches)
 
     def draw(self, batch: Batch) -> Any:
         """A PIL picture that shows what has been learnt so far, from held-out samples; None for no picture."""
