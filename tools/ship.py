@@ -1,6 +1,8 @@
 """Copies finished runs into the package as its mini weights, in half precision (they load as float32).
 
-python tools/ship.py RUN/final PART      # PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip
+python tools/ship.py RUN/final PART
+
+PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip; opt, lm, lm_captions, blip2.
 """
 
 import json
@@ -16,7 +18,11 @@ from seedtok.files import whole_folder
 from seedtok.tokenizer.embedder import shared_vision
 
 PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
-VISION = {"seedtok.embedder": "vision.", "seedtok.tokenizer": "embedder.vision."}  # where a checkpoint keeps its ViT
+VISION = {  # where a checkpoint keeps its ViT
+    "seedtok.embedder": "vision.",
+    "seedtok.tokenizer": "embedder.vision.",
+    "seedtok.blip2": "embedder.vision.",
+}
 
 
 def half(path: Path) -> None:
@@ -48,12 +54,17 @@ def main() -> None:
             half(path)
         for path in new.rglob("*.json"):  # where they came from is nobody's business
             record = json.loads(path.read_text())
-            if isinstance(record, dict) and record.pop("_name_or_path", None) is not None:
-                path.write_text(json.dumps(record, indent=2))
+            if isinstance(record, dict):
+                kept = {key: value for key, value in record.items() if not key.endswith("_name_or_path")}
+                path.write_text(json.dumps(kept, indent=2))
+        for path in new.rglob("README.md"):  # peft's card, to be filled in
+            path.unlink()
         config = new / "config.json"
         record = json.loads(config.read_text()) if config.exists() else {}
         if "image_decoder" in record:
             record["image_decoder"] = "../diffusion"
+        if "base" in record:
+            record["base"] = "mini"
         if record.get("format") in VISION:
             share_vision(new / "model.safetensors", VISION[record["format"]])
             record["vision_from"] = "../clip"

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from seedtok import __version__, cli_data, cli_evaluate, cli_pictures, cli_words
+from seedtok import __version__, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_words
 from seedtok.cli_support import fail, load_tokenizer, out, quiet, say
 from seedtok.errors import ConfigError
 from seedtok.machine import keep_freed_memory
@@ -94,7 +94,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
-    """Train one part of the tokenizer by a recipe."""
+    """Train one part of the tokenizer, or of SEED-OPT, by a recipe."""
     quiet()
     recipes = _recipes()
     if show:
@@ -167,7 +167,7 @@ def info(
     out.print(table)
 
 
-app.command()(cli_pictures.demo)
+app.command()(cli_demo.demo)
 
 
 def _recipes() -> dict[str, Callable[[], RunConfig]]:

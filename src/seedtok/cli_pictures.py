@@ -160,47 +160,11 @@ def imagine(
     """Draw a picture from a caption, with the image decoder alone."""
     check_picture_name(out)
     tokenizer = load_tokenizer(model)
-    write_picture(_imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
+    write_picture(imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")
 
 
-def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the pictures.")] = Path("demo"),
-    count: Annotated[int, typer.Option(min=1, help="Scenes to see and draw.")] = 6,
-    seed: Seed = 0,
-    model: Model = "mini",
-) -> None:
-    """See test scenes as codes, draw them back, and draw four captions."""
-    tokenizer = load_tokenizer(model)
-    from PIL import Image
-
-    from seedtok.data.scenes import caption, render, unique_scenes
-    from seedtok.training.pictures import grid, side_by_side
-
-    scenes = unique_scenes("test", count + 4, seed)
-    originals = [Image.fromarray(render(scene)) for scene in scenes[:count]]
-    say("Scenes that no training saw, and their codes:\n")
-    codes = [row for image in originals for row in tokenizer.encode(image).tolist()]
-    for scene, row in zip(scenes[:count], codes, strict=True):
-        say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
-    drawn: list[Image.Image] = []
-    with progress("draw", count) as done:
-        for start in range(0, count, 8):
-            batch = codes[start : start + 8]
-            drawn += tokenizer.decode(batch, generator=generators(len(batch), seed))
-            done(len(drawn))
-    drawn = [picture.resize(originals[0].size) for picture in drawn]
-    write_picture(side_by_side(originals, drawn, pairs=3), out / "reconstructions.png")
-    captions = [caption(scene) for scene in scenes[count:]]
-    say("\nCaptions, drawn by the image decoder:\n")
-    for text in captions:
-        say(text)
-    write_picture(grid(_imagined(tokenizer, captions, None, None, seed), columns=4), out / "drawings.png")
-    say(f"\noriginal | reconstruction: {out / 'reconstructions.png'}")
-    say(f"from captions, in order:   {out / 'drawings.png'}")
-
-
-def _imagined(
+def imagined(
     tokenizer: SeedTokenizer, captions: list[str], steps: int | None, guidance_scale: float | None, seed: int
 ) -> list[Image.Image]:
     if not all(caption.strip() for caption in captions):

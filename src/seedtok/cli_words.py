@@ -57,11 +57,13 @@ def caption(
 
 def ask(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
-    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", show_default=False)],
+    questions: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False)] = None,
     model: Model = "mini",
     beams: Beams = 5,
 ) -> None:
     """Answer questions about a picture, one line each."""
+    if not questions:
+        raise DataError("a picture and a question are needed: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
     lm = load_lm(model)

@@ -82,6 +82,7 @@ def test_chat_takes_pictures_by_path_and_outlives_a_bad_line(cli, picture, tmp_p
         (("draw", "a fox", "--out", "x.nothing"), "cannot write a picture"),
         (("draw", "a fox", "--out", "x.png", "--top-p", 2), "top_p"),
         (("ask", "PICTURE", " "), "an empty question"),
+        (("ask", "What color is it?"), "a picture and a question"),
         (("ask", "nowhere.png", "What?"), "nowhere.png"),
         (("caption", "nowhere.png"), "nowhere.png"),
     ],
@@ -96,6 +97,7 @@ def test_what_is_wrong_is_told_in_a_line(cli, picture, tmp_path, monkeypatch, ar
 
 
 @pytest.mark.parametrize(("change", "words"), [({"base": "nowhere/at-all"}, "cannot load a language model"),
+                                               ({"base_sample": [0.0] * 64}, "another base"),
                                                ({"tokenizer": "mini"}, "another codebook")])  # fmt: skip
 def test_a_model_whose_parts_do_not_fit_is_refused(cli, lm, picture, tmp_path, change, words):
     import shutil
@@ -107,3 +109,13 @@ def test_a_model_whose_parts_do_not_fit_is_refused(cli, lm, picture, tmp_path, c
     assert code == 2
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_the_demo_captions_answers_and_draws_as_well(lm, tiny_tokenizer, tmp_path):
+    arguments = ["--out", tmp_path / "demo", "--count", 1, "--model", tiny_tokenizer, "--lm", lm]
+    result = CliRunner().invoke(app, ["demo", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "caption: " in result.stdout
+    assert sum("?" in line for line in result.stdout.splitlines()) == 2
+    with Image.open(tmp_path / "demo" / "prompts.png") as picture:
+        assert picture.width > picture.height

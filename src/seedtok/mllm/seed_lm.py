@@ -256,10 +256,11 @@ class SeedLM(nn.Module):
 
 
 def load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen causal LM and its tokenizer, a folder or hub id; raises CheckpointError where there is none."""
+    """A frozen causal LM and its tokenizer: "mini", a folder or a hub id; raises CheckpointError where there is none."""
+    source = str(shipped("opt") if str(base) == "mini" else base)
     try:
-        lm = AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype)
-        return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(str(base))
+        lm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"cannot load a language model from {base}: {reason}") from None

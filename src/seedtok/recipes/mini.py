@@ -178,11 +178,11 @@ def opt() -> RunConfig:
     )
 
 
-def stage3a(base: Path | None = None) -> RunConfig:
+def stage3a() -> RunConfig:
     """Stage IIIa: image to text alone (section 3.1)."""
     return RunConfig(
         recipe="mini.stage3a",
-        stage=AutoregressionSettings(base=base or Path("runs/opt/final"), tokenizer=shipped("tokenizer")),
+        stage=AutoregressionSettings(base=Path("mini"), tokenizer=shipped("tokenizer")),
         data=Data(),
         optimization=Optimization(steps=2000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
@@ -191,13 +191,12 @@ def stage3a(base: Path | None = None) -> RunConfig:
     )
 
 
-def stage3b(base: Path | None = None) -> RunConfig:
+def stage3b() -> RunConfig:
     """Stage IIIb: image to text and text to image jointly, from IIIa (section 3.1)."""
     return RunConfig(
         recipe="mini.stage3b",
         stage=AutoregressionSettings(
-            base=base or Path("runs/opt/final"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"),
-            drawing=0.6,
+            base=Path("mini"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"), drawing=0.6
         ),
         data=Data(),
         optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
@@ -207,18 +206,18 @@ def stage3b(base: Path | None = None) -> RunConfig:
     )  # fmt: skip
 
 
-def instructed(base: Path | None = None) -> RunConfig:
+def instructed() -> RunConfig:
     """Stage IIIb with questions and their answers beside captions: ours, reported apart from the paper's recipe."""
-    joint = stage3b(base)
+    joint = stage3b()
     stage = joint.stage.model_copy(update={"drawing": 0.5, "asking": 0.25})
     return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage})
 
 
-def blip2(base: Path | None = None) -> RunConfig:
+def blip2() -> RunConfig:
     """The BLIP-2-style baseline: the bidirectional Q-Former's embeddings, read by the same frozen OPT."""
     return RunConfig(
         recipe="mini.blip2",
-        stage=Blip2Settings(base=base or Path("runs/opt/final"), qformer=shipped("bidirectional")),
+        stage=Blip2Settings(base=Path("mini"), qformer=shipped("bidirectional")),
         data=Data(),
         optimization=Optimization(steps=2000, batch_size=32, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,

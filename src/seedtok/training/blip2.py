@@ -14,7 +14,7 @@ from seedtok.training.stage import Losses, Stage, freeze
 
 
 class Blip2Settings(StageSettings):
-    base: Path  # a folder of a causal LM
+    base: Path  # a folder of a causal LM; "mini" is the shipped OPT
     qformer: Path  # a folder of a bidirectional ImageTextEmbedder
 
     def build(self) -> "Blip2Stage":
