@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from seedtok.errors import CheckpointError
 from seedtok.mllm.seed_lm import SeedLM
-from seedtok.mllm.sequences import packed
+from seedtok.mllm.sequences import pack, packed
 
 
 @pytest.fixture
@@ -54,6 +55,30 @@ def test_packed_rows_are_the_sequences_alone(model, ids):
         a, b = (model.states(model.embed(x[None]))[0] for x in (first, second))
     torch.testing.assert_close(together[: len(first)], a, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(together[len(first) : -5], b, rtol=1e-3, atol=1e-4)
+
+
+def test_packing_keeps_every_sequence_and_wastes_little():
+    rng = np.random.default_rng(0)
+    for count in (1, 5, 32, 64):
+        given = [([i] * n, [False] * (n - 2) + [True] * 2) for i, n in enumerate(rng.integers(30, 60, count), start=3)]
+        ids, learnt, segments = pack(given, 256, pad=1)
+        assert ids.shape == learnt.shape == segments.shape
+        assert ids.shape[1] <= 256
+        found = {}
+        for row, number in {(r, int(n)) for r, line in enumerate(segments) for n in line if n}:
+            here = segments[row] == number
+            found[int(ids[row][here][0])] = (ids[row][here].tolist(), learnt[row][here].tolist())
+        assert [found[i] for i in sorted(found)] == given
+        assert (ids[segments == 0] == 1).all()
+        assert not learnt[segments == 0].any()
+        if count >= 32:
+            assert (segments == 0).float().mean() < 0.1
+
+
+def test_what_is_longer_than_a_row_is_cut():
+    ids, _, segments = pack([([5] * 30, [True] * 30), ([6] * 4, [True] * 4)], 20)
+    assert ids.shape == (2, 20)
+    assert segments.sum(1).tolist() == [20, 4]
 
 
 def test_loss_is_of_the_learnt_tokens(model, ids):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.data.codes import Codes, read_codes
+from seedtok.data.grammar import same_scene
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 from seedtok.data.shards import Sample, ShardSamples
 from seedtok.data.text import clean_caption
@@ -44,6 +45,13 @@ def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None)
     if phrasings is None:
         return Batch(pixels, canonical, canonical, scenes)
     return Batch(pixels, [caption(s, p) for s, p in zip(scenes, phrasings, strict=True)], canonical, scenes)
+
+
+def right_captions(said: list[str], batch: Batch) -> list[bool]:
+    """Which of the captions of a batch's first pictures say what is there: in any wording, where it has scenes."""
+    if batch.scenes is None:
+        return [text == right for text, right in zip(said, batch.canonical, strict=False)]
+    return [same_scene(text, scene) for text, scene in zip(said, batch.scenes, strict=False)]
 
 
 def scene_batches(

@@ -9,21 +9,27 @@ from seedtok.evaluation.common import evaluated_batches
 from seedtok.evaluation.generation import Drawings
 from seedtok.mllm import generation
 from seedtok.mllm.seed_lm import SeedLM
+from seedtok.mllm.sequences import Sampling
+
+SAMPLED = 10  # more spans of codes a caption, at temperature 1, that are checked but not drawn
 
 
 @torch.no_grad()
 def evaluate_drawing(model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32) -> dict[str, Any]:
     """Things and backgrounds the scene judge finds in drawings from test captions, CLIP similarity to the true picture.
 
-    `invalid_spans` counts pictures whose codes are not 32 of the codebook.
+    `invalid_spans` counts those of `spans` pictures, the drawn ones and ten times as many sampled at temperature 1,
+    whose codes are not 32 of the codebook.
     """
     began = time.perf_counter()
     lm = SeedLM.from_pretrained(model)
     drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"))
     spans = invalid = 0
+    by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(seed))
     for number, batch in enumerate(evaluated_batches("drawing", count, seed, batch_size)):
         codes = generation.draw_codes(lm, batch.captions)
-        spans, invalid = spans + len(codes), invalid + invalid_spans(lm, codes)
+        for made in (codes, generation.draw_codes(lm, batch.captions * SAMPLED, by_chance)):
+            spans, invalid = spans + len(made), invalid + invalid_spans(lm, made)
         conditions = {
             "seed_opt": lm.seed.generation_embeddings(lm.seed.lookup(codes)),
             "diffusion": lm.seed.image_decoder.text_features(batch.captions),

@@ -256,7 +256,7 @@ class SeedLM(nn.Module):
 
 
 def load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen causal LM and its tokenizer: "mini", a folder or a hub id; raises CheckpointError where there is none."""
+    """A frozen causal LM and its tokenizer: "mini", a folder or hub id; raises CheckpointError where there is none."""
     source = str(shipped("opt") if str(base) == "mini" else base)
     try:
         lm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)

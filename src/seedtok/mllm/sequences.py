@@ -69,33 +69,38 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[In
 def pack(
     sequences: Sequence[tuple[list[int], list[bool]]], length: int, pad: int = 0
 ) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Int[Tensor, "b t"]]:
-    """Sequences of ids, and of which of them to learn, into rows of `length`: ids, learnt, segments.
+    """Sequences of ids, and of which of them to learn, into rows of at most `length`: ids, learnt, segments.
 
-    Each goes, longest first, into the fullest row that still has room. What is longer than a row is cut.
+    As few rows as may be, filled evenly and then cut to the fullest. What is longer than a row is cut.
     """
-    rows: list[list[tuple[list[int], list[bool]]]] = []
-    room: list[int] = []
-    for ids, learnt in sorted(sequences, key=lambda pair: -len(pair[0])):
-        ids, learnt = ids[:length], learnt[:length]
-        fits = [row for row, left in enumerate(room) if left >= len(ids)]
-        if not fits:
-            rows.append([])
-            room.append(length)
-            fits = [len(rows) - 1]
-        row = min(fits, key=lambda r: room[r])
-        rows[row].append((ids, learnt))
-        room[row] -= len(ids)
-    shape = (len(rows), length)
-    ids_out = torch.full(shape, pad)
-    learnt_out, segments = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.long)
-    for r, row in enumerate(rows):
-        at = 0
-        for number, (ids, learnt) in enumerate(row, start=1):
-            here = slice(at, at + len(ids))
-            ids_out[r, here], learnt_out[r, here] = torch.tensor(ids), torch.tensor(learnt)
-            segments[r, here] = number
-            at += len(ids)
-    return ids_out, learnt_out, segments
+    cut = sorted(((ids[:length], learnt[:length]) for ids, learnt in sequences), key=lambda pair: -len(pair[0]))
+    count = max(1, -(-sum(len(ids) for ids, _ in cut) // length))
+    while max(map(_length, rows := _spread(cut, count))) > length:
+        count += 1
+    return (
+        _rows([[i for ids, _ in row for i in ids] for row in rows], pad),
+        _rows([[x for _, learnt in row for x in learnt] for row in rows], 0).bool(),
+        _rows([[number for number, (ids, _) in enumerate(row, 1) for _ in ids] for row in rows], 0),
+    )
+
+
+_Row = list[tuple[list[int], list[bool]]]
+
+
+def _length(row: _Row) -> int:
+    return sum(len(ids) for ids, _ in row)
+
+
+def _spread(sequences: _Row, count: int) -> list[_Row]:
+    """Each of the sequences, longest first, into the emptiest of `count` rows."""
+    rows: list[_Row] = [[] for _ in range(count)]
+    for sequence in sequences:
+        min(rows, key=_length).append(sequence)
+    return rows
+
+
+def _rows(values: list[list[int]], fill: int) -> Int[Tensor, "b t"]:
+    return pad_sequence([torch.tensor(row, dtype=torch.long) for row in values], batch_first=True, padding_value=fill)
 
 
 def packed(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t t"], Int[Tensor, "b t"]]:

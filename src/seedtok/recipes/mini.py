@@ -171,7 +171,7 @@ def opt() -> RunConfig:
         recipe="mini.opt",
         stage=LanguageSettings(),
         data=Data(),
-        optimization=Optimization(steps=3000, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        optimization=Optimization(steps=3500, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=250,
         validate_every=500,
         validate_batches=8,
@@ -182,9 +182,9 @@ def stage3a() -> RunConfig:
     """Stage IIIa: image to text alone (section 3.1)."""
     return RunConfig(
         recipe="mini.stage3a",
-        stage=AutoregressionSettings(base=Path("mini"), tokenizer=shipped("tokenizer")),
+        stage=AutoregressionSettings(base=Path("mini"), tokenizer=shipped("tokenizer"), rank=32, alpha=64, dropout=0.0),
         data=Data(),
-        optimization=Optimization(steps=2000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        optimization=Optimization(steps=1500, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=500,
         validate_batches=4,
@@ -196,7 +196,8 @@ def stage3b() -> RunConfig:
     return RunConfig(
         recipe="mini.stage3b",
         stage=AutoregressionSettings(
-            base=Path("mini"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"), drawing=0.6
+            base=Path("mini"), tokenizer=shipped("tokenizer"), start=Path("runs/stage3a/final"), drawing=0.6,
+            rank=32, alpha=64, dropout=0.0,
         ),
         data=Data(),
         optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),

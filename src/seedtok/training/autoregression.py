@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seedtok.data.batches import Batch
+from seedtok.data.batches import Batch, right_captions
 from seedtok.data.questions import questions
 from seedtok.errors import DataError
 from seedtok.mllm import generation
@@ -28,7 +28,7 @@ class AutoregressionSettings(StageSettings):
     start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
     asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
-    row: int = 160  # tokens of a packed row
+    row: int = 256  # tokens of a packed row
     rank: int = 16  # LoRA; the successor's, as the next two
     alpha: int = 32
     dropout: float = 0.05
@@ -89,8 +89,8 @@ class AutoregressionStage(Stage):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """The loss of each task alone, and the share of greedy captions that are the canonical one."""
-        totals: dict[str, list[float]] = {"caption": [], "drawing": [], "exact": []}
+        """The loss of each task alone, and the share of greedy captions that are right."""
+        totals: dict[str, list[float]] = {"caption": [], "drawing": [], "right": []}
         for batch in batches:
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
@@ -98,7 +98,7 @@ class AutoregressionStage(Stage):
                 totals[name].append(float(self._losses(every)["loss"]))
             prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
             said = generation.write(self.model, prompts, max_new_tokens=30)
-            totals["exact"] += [a == b for a, b in zip(said, batch.canonical[: len(said)], strict=True)]
+            totals["right"] += right_captions(said, batch)
         return {name: sum(values) / max(1, len(values)) for name, values in totals.items()}
 
     def own_state(self) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from seedtok.data.batches import Batch
+from seedtok.data.batches import Batch, right_captions
 from seedtok.mllm.blip2 import Blip2LM
 from seedtok.mllm.prompts import CAPTION
 from seedtok.training.config import StageSettings
@@ -41,16 +41,12 @@ class Blip2Stage(Stage):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """The loss, and the share of greedy captions that are the canonical one."""
+        """The loss, and the share of greedy captions that are right."""
         batches = list(batches)
-        exact = [
-            said == right
-            for batch in batches
-            for said, right in zip(
-                self.model.caption(clip_normalize(batch.pixels[:16]), num_beams=1), batch.canonical[:16], strict=True
-            )
-        ]
-        return super().validate(batches) | {"exact": sum(exact) / len(exact)}
+        right: list[bool] = []
+        for batch in batches:
+            right += right_captions(self.model.caption(clip_normalize(batch.pixels[:16]), num_beams=1), batch)
+        return super().validate(batches) | {"right": sum(right) / len(right)}
 
     def export(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

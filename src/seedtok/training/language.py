@@ -23,8 +23,9 @@ class LanguageSettings(StageSettings):
     layers: int = 6
     heads: int = 4
     positions: int = 512
-    row: int = 128  # tokens of a packed row
-    asked: int = 3  # questions that may follow a caption
+    row: int = 192  # tokens of a packed row
+    worded: int = 2  # captions of a scene, at most, in one text: what teaches to look back
+    asked: int = 6  # questions that may follow
 
     def build(self) -> "LanguageStage":
         return LanguageStage(self)
@@ -48,10 +49,11 @@ class LanguageStage(Stage):
         )  # fmt: skip
 
     def text(self, scene: Scene, rng: np.random.Generator) -> str:
-        """A caption of a scene, and now and then questions about it with their answers."""
-        words = caption(scene, int(rng.integers(PHRASINGS)))
+        """A scene told once or more, and now and then questions about it with their answers."""
+        phrasings = rng.permutation(PHRASINGS)[: int(rng.integers(1, self.settings.worded + 1))]
+        told = [caption(scene, int(p)) for p in phrasings]
         asked = questions(scene, rng, int(rng.integers(self.settings.asked + 1)))
-        return " ".join([words, *(f"{question_prompt(q.text)} {q.answer}" for q in asked)])
+        return " ".join([*told, *(f"{question_prompt(q.text)} {q.answer}" for q in asked)])
 
     def rows(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
         end = end_of(self.tokenizer)
