@@ -12,7 +12,7 @@ from seedtok.data.scenes import unique_scenes
 from seedtok.errors import CheckpointError
 from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import retrieval_recalls
-from seedtok.tokenizer.seed import shipped
+from seedtok.hub import shipped
 
 pytestmark = pytest.mark.skipif(
     not (shipped("tokenizer") / "model.safetensors").exists(), reason="the mini weights are not in this checkout"

@@ -128,7 +128,7 @@ def info(
 ) -> None:
     """Show the sizes and the parameters of a checkpoint."""
     tokenizer = load_tokenizer(model)
-    from seedtok.tokenizer.seed import resolve
+    from seedtok.hub import resolve
 
     config = tokenizer.config
     parts: dict[str, nn.Module] = {}

@@ -2,18 +2,20 @@
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from seedtok.errors import ImageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
 ImageSource = Image.Image | np.ndarray | str | Path | bytes
+Pictures = ImageSource | Tensor | Sequence[ImageSource | Tensor]
 
 
 def load_image(source: ImageSource) -> Image.Image:
@@ -41,6 +43,25 @@ def load_image(source: ImageSource) -> Image.Image:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     return _open(data, str(path))
+
+
+def as_pil(images: Pictures) -> list[Image.Image]:
+    """One picture, several, or an array or tensor with a leading batch axis, each by `load_image`.
+
+    A tensor is (3, H, W). Raises ImageError for none at all, or as `load_image` does.
+    """
+    batch = isinstance(images, list | tuple) or (isinstance(images, Tensor | np.ndarray) and images.ndim == 4)
+    every: list[ImageSource | Tensor] = list(images) if batch else [images]  # type: ignore[arg-type]
+    if not every:
+        raise ImageError("no images given")
+    return [load_image(_channels_last(image) if isinstance(image, Tensor) else image) for image in every]
+
+
+def _channels_last(image: Tensor) -> np.ndarray:
+    if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
+        raise ImageError(f"a tensor image is (3, H, W), not {tuple(image.shape)}")
+    array = image.detach().cpu().permute(1, 2, 0)
+    return (array.float() if array.is_floating_point() else array).numpy()
 
 
 def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:

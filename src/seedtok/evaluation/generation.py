@@ -14,7 +14,8 @@ from seedtok.data.scenes import Scene
 from seedtok.evaluation.common import evaluated_batches
 from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import cosine_similarity_x100
-from seedtok.tokenizer.seed import SeedTokenizer, shipped
+from seedtok.hub import shipped
+from seedtok.tokenizer.seed import SeedTokenizer
 
 
 def unit_pixels(images: list[Image.Image]) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from seedtok.data.text import clean_caption
 from seedtok.evaluation.common import evaluated_batches
 from seedtok.evaluation.metrics import retrieval_recalls
+from seedtok.hub import shipped
 from seedtok.tokenizer.embedder import ImageTextEmbedder
-from seedtok.tokenizer.seed import SeedTokenizer, shipped
+from seedtok.tokenizer.seed import SeedTokenizer
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from seedtok.data.scenes import PHRASINGS, caption
 from seedtok.evaluation.answers import exact_match, vqa_accuracy
 from seedtok.evaluation.captions import caption_scores
 from seedtok.evaluation.common import evaluated_batches
+from seedtok.hub import shipped
 from seedtok.mllm.blip2 import Blip2LM
 from seedtok.mllm.seed_lm import SeedLM
-from seedtok.tokenizer.seed import shipped
 
 PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
 

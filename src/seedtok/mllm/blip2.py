@@ -18,11 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.hub import shipped
+from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
-from seedtok.mllm.seed_lm import load_base
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
-from seedtok.tokenizer.seed import shipped
 
 VERSION = 1
 

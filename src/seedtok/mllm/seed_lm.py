@@ -15,17 +15,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.hub import shipped
 from seedtok.mllm import generation
+from seedtok.mllm.base import alike, head, load_base, sample, words
 from seedtok.mllm.sequences import next_learnt, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
-from seedtok.tokenizer.seed import SeedTokenizer, shipped
+from seedtok.tokenizer.seed import SeedTokenizer
 
 VERSION = 1
-SAMPLE = 64  # values of the word embeddings that tell one base from another
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class SeedLM(nn.Module):
 
     def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t width"]:
         """Ids of texts and pictures -> the LM's input embeddings."""
-        return self.vocabulary.embed(ids, _words(self.lm))
+        return self.vocabulary.embed(ids, words(self.lm))
 
     def states(
         self,
@@ -116,7 +117,7 @@ class SeedLM(nn.Module):
 
     def text_logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b text"]:
         """The LM's own logits, as it gives them itself."""
-        logits = _head(self.lm)(states)
+        logits = head(self.lm)(states)
         cap = getattr(self.lm.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -178,10 +179,11 @@ class SeedLM(nn.Module):
         lora = lora or LoraSettings()
         lm, text_tokenizer = load_base(base, dtype)
         vocabulary = Vocabulary(_vocabulary_config(lm, seed))
-        words = _words(lm)
-        some = torch.arange(0, words.weight.shape[0], max(1, words.weight.shape[0] // 1024), device=words.weight.device)
+        embeddings = words(lm)
+        count, device = embeddings.num_embeddings, embeddings.weight.device
         with torch.no_grad():
-            vocabulary.initialise(seed.codebook.weight.detach(), words(some))
+            some = embeddings(torch.arange(0, count, max(1, count // 1024), device=device))
+            vocabulary.initialise(seed.codebook.weight.detach(), some)
         adapted = get_peft_model(
             lm, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
         )
@@ -202,7 +204,7 @@ class SeedLM(nn.Module):
             elif isinstance(self.adapter, PeftModel):
                 self.adapter.save_pretrained(str(new / "adapter"))
             record = {
-                "format": "seedtok.lm", "version": VERSION, "base": base, "base_sample": _sample(self.lm),
+                "format": "seedtok.lm", "version": VERSION, "base": base, "base_sample": sample(self.lm),
                 "tokenizer": self.seed.name, "vocabulary": asdict(self.vocabulary.config),
             }  # fmt: skip
             (new / "config.json").write_text(json.dumps(record, indent=1))
@@ -239,7 +241,7 @@ class SeedLM(nn.Module):
             vocabulary = Vocabulary(VocabularyConfig(**record["vocabulary"]))
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / 'config.json'} has no sizes of a vocabulary: {error}") from None
-        if not _alike(record.get("base_sample"), _sample(lm)):
+        if not alike(record.get("base_sample"), sample(lm)):
             raise CheckpointError(f"{folder} was made for another base than {named}: pass the one it was trained on")
         load_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder))
         if not _same_codebook(vocabulary.codebook, seed.codebook.weight):
@@ -255,45 +257,11 @@ class SeedLM(nn.Module):
         return model.eval().to(device)
 
 
-def load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen causal LM and its tokenizer: "mini", a folder or hub id; raises CheckpointError where there is none."""
-    source = str(shipped("opt") if str(base) == "mini" else base)
-    try:
-        lm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot load a language model from {base}: {reason}") from None
-
-
-def _words(lm: PreTrainedModel) -> nn.Embedding:
-    return cast(nn.Embedding, lm.get_input_embeddings())
-
-
-def _head(lm: PreTrainedModel) -> nn.Linear:
-    return cast(nn.Linear, lm.get_output_embeddings())
-
-
 def _vocabulary_config(lm: PreTrainedModel, seed: SeedTokenizer) -> VocabularyConfig:
-    words, head = _words(lm), _head(lm)
+    read, write = words(lm).weight, head(lm).weight
     size, dim = seed.codebook.weight.shape
     span = seed.config.embedder.qformer.queries
-    return VocabularyConfig(words.weight.shape[0], words.weight.shape[1], head.weight.shape[1], size, dim, span)
-
-
-def _sample(lm: PreTrainedModel) -> list[float]:
-    """Some values of the word embeddings, evenly spread."""
-    flat = _words(lm).weight.detach().flatten()
-    at = torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long()
-    return [round(x, 7) for x in flat[at].float().tolist()]
-
-
-def _alike(one: Any, other: list[float]) -> bool:
-    """Equal to the precision of bfloat16."""
-    if not isinstance(one, list) or len(one) != len(other):
-        return False
-    a, b = torch.tensor(one), torch.tensor(other)
-    return bool(torch.allclose(a, b, rtol=0.01, atol=1e-3 * float(b.abs().max())))
+    return VocabularyConfig(read.shape[0], read.shape[1], write.shape[1], size, dim, span)
 
 
 def _same_codebook(one: Tensor, other: Tensor) -> bool:

@@ -6,7 +6,7 @@ made: clip, autoencoder, diffusion, bidirectional, stage1, stage2; judge and eva
 
 from pathlib import Path
 
-from seedtok.tokenizer.seed import shipped
+from seedtok.hub import shipped
 from seedtok.training.autoencoder import AutoencoderSettings
 from seedtok.training.autoregression import AutoregressionSettings
 from seedtok.training.blip2 import Blip2Settings

@@ -11,14 +11,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import HfApi
 from jaxtyping import Float, Int
 from PIL import Image
 from safetensors.torch import save_file
@@ -27,9 +25,10 @@ from transformers import BertTokenizer
 
 import seedtok.tokenizer.patch_autoencoder
 import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
-from seedtok.errors import CheckpointError, ImageError
+from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
-from seedtok.images import ImageSource, load_image
+from seedtok.hub import resolve, shipped
+from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
@@ -39,7 +38,6 @@ from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConf
 VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-Pictures = ImageSource | Tensor | Sequence[ImageSource | Tensor]
 
 
 @dataclass(frozen=True)
@@ -130,11 +128,9 @@ class SeedTokenizer(nn.Module):
         or an array or tensor with a leading batch axis. Raises ImageError, in one line, for anything else.
         """
         side = self.config.embedder.vision.image_size
-        upright = [_to_pil(image) for image in _as_list(images)]
-        if not upright:
-            raise ImageError("no images given")
         square = [
-            im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC) for im in upright
+            im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC)
+            for im in as_pil(images)
         ]
         pixels = torch.from_numpy(np.stack([np.asarray(im) for im in square])).to(self.device)
         mean, std = (torch.tensor(x, device=self.device) * 255 for x in (CLIP_MEAN, CLIP_STD))
@@ -261,40 +257,3 @@ class SeedTokenizer(nn.Module):
             if name_ != "codebook":  # nearest neighbours are always found in float32
                 module.to(dtype)
         return model
-
-
-def shipped(part: str) -> Path:
-    """A folder of the mini weights that come with the package."""
-    return Path(str(files("seedtok") / "pretrained" / "mini" / part))
-
-
-def resolve(name: str | Path) -> Path:
-    """The folder of a tokenizer: "mini", a path, or a hub id (downloaded). Raises CheckpointError for none of these."""
-    if str(name) == "mini":
-        return shipped("tokenizer")
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise CheckpointError(f"no such checkpoint: {name} (expected 'mini', a folder, or a hub id)")
-    try:
-        return Path(snapshot_download(str(name)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"no folder {name}, and the hub gave none: {str(error).splitlines()[0]}") from None
-
-
-def _as_list(images: Pictures) -> list[ImageSource | Tensor]:
-    if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
-        return list(images)
-    if isinstance(images, list | tuple):
-        return list(images)
-    return [images]  # type: ignore[list-item]
-
-
-def _to_pil(image: ImageSource | Tensor) -> Image.Image:
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
-            raise ImageError(f"a tensor image is (3, H, W), not {tuple(image.shape)}")
-        array = image.detach().cpu().permute(1, 2, 0)
-        return load_image((array.float() if array.is_floating_point() else array).numpy())
-    return load_image(image)
