@@ -92,3 +92,17 @@ def load_strictly(module: nn.Module, found: dict[str, Tensor], where: str) -> No
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(found[name])
+
+
+def assign_strictly(module: nn.Module, found: dict[str, Tensor], where: str, dtypes: dict[str, torch.dtype]) -> None:
+    """Makes tensors a module's own, such as one on the meta device: what is in the right dtype is not copied.
+
+    `dtypes` are of floating-point tensors by the start of their names, the longest that fits, "" for the others. Raises
+    CheckpointError as `check_tensors` does.
+    """
+    check_tensors(module.state_dict(), found, where)
+    kinds = sorted(dtypes.items(), key=lambda kind: -len(kind[0]))
+    for name, tensor in found.items():
+        if tensor.is_floating_point():
+            found[name] = tensor.to(next(dtype for start, dtype in kinds if name.startswith(start)))
+    module.load_state_dict(found, strict=True, assign=True)

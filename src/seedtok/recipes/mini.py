@@ -208,10 +208,11 @@ def stage3b() -> RunConfig:
 
 
 def instructed() -> RunConfig:
-    """Stage IIIb with questions and their answers beside captions: ours, reported apart from the paper's recipe."""
+    """Questions beside captions and drawings, from IIIb: ours, reported apart from the paper's recipe."""
     joint = stage3b()
-    stage = joint.stage.model_copy(update={"drawing": 0.5, "asking": 0.25})
-    return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage})
+    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), "drawing": 0.4, "asking": 0.4})
+    optimization = joint.optimization.model_copy(update={"steps": 1500, "lr": 5e-4})
+    return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage, "optimization": optimization})
 
 
 def blip2() -> RunConfig:

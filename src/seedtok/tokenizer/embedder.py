@@ -31,12 +31,13 @@ VERSION = 1
 class EmbedderConfig:
     """Sizes; the defaults are the paper's.
 
-    `positions` adds a learned vector to the features of each patch, for a ViT whose own say little of where they are.
+    `projection` None leaves out stage I's projections, as in the published tokenizers: no retrieval then. `positions`
+    adds a learned vector to the features of each patch, for a ViT whose own say little of where they are.
     """
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
-    projection: int = 256
+    projection: int | None = 256
     max_text_tokens: int = 32
     positions: bool = False
 
@@ -68,9 +69,10 @@ class ImageTextEmbedder(nn.Module):
         if config.positions:
             self.patch_positions = nn.Parameter(torch.randn(1 + config.vision.patches, config.vision.width))
         self.qformer = QFormer(config.qformer)
-        self.vision_projection = nn.Linear(config.qformer.width, config.projection)
-        self.text_projection = nn.Linear(config.qformer.width, config.projection)
-        self.temperature = nn.Parameter(torch.tensor(0.07))
+        if config.projection is not None:
+            self.vision_projection = nn.Linear(config.qformer.width, config.projection)
+            self.text_projection = nn.Linear(config.qformer.width, config.projection)
+            self.temperature = nn.Parameter(torch.tensor(0.07))
 
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
         """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""
@@ -84,14 +86,19 @@ class ImageTextEmbedder(nn.Module):
         return normed.to(features.dtype)
 
     def project_queries(self, embeddings: Float[Tensor, "b q d"]) -> Tensor:
-        """Unit-length image embeddings: the final query's (b, projection) when causal, else all (b, q, projection)."""
+        """Unit-length image embeddings: the final query's (b, projection) when causal, else all (b, q, projection).
+
+        Raises CheckpointError where there are no projections.
+        """
+        if self.config.projection is None:
+            raise CheckpointError("this checkpoint has no projections of stage I, so it embeds nothing for retrieval")
         chosen = embeddings[:, -1] if self.config.qformer.causal else embeddings
         return F.normalize(self.vision_projection(chosen).float(), dim=-1)
 
     def embed_texts(self, texts: list[str]) -> Float[Tensor, "b p"]:
         """Text embeddings of unit length, off the [CLS] token; texts are cut at `max_text_tokens`."""
-        if self.text_tokenizer is None:
-            raise CheckpointError("this checkpoint has no text tokenizer, so it cannot embed texts")
+        if self.text_tokenizer is None or self.config.projection is None:
+            raise CheckpointError("this checkpoint has no text branch, so it cannot embed texts")
         tokens = self.text_tokenizer(
             texts, padding=True, truncation=True, max_length=self.config.max_text_tokens, return_tensors="pt"
         ).to(self.text_projection.weight.device)

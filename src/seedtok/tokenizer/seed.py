@@ -26,13 +26,14 @@ from transformers import BertTokenizer
 import seedtok.tokenizer.patch_autoencoder
 import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import resolve, shipped
 from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 from seedtok.tokenizer.image_decoder import ImageDecoder
+from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
 
 VERSION = 1
@@ -42,12 +43,18 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class SeedConfig:
-    """Sizes; the defaults are the paper's. `image_decoder` is a folder beside the checkpoint, a path or a hub id."""
+    """Sizes; the defaults are the paper's. `image_decoder` is a folder beside the checkpoint, a path or a hub id.
+
+    Without `code_decoder`, codes cannot be retrieved with, as in the published checkpoints. `text_decoder` None is of
+    the code decoder's sizes. Generation embeddings come from a Reverse Q-Former or else from an `image_head`.
+    """
 
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
-    code_decoder: CodeDecoderConfig = field(default_factory=CodeDecoderConfig)
-    reverse_qformer: ReverseQFormerConfig = field(default_factory=ReverseQFormerConfig)
+    code_decoder: CodeDecoderConfig | None = field(default_factory=CodeDecoderConfig)
+    text_decoder: CodeDecoderConfig | None = None
+    reverse_qformer: ReverseQFormerConfig | None = field(default_factory=ReverseQFormerConfig)
+    image_head: ImageHeadConfig | None = None
     image_decoder: str = "CompVis/stable-diffusion-v1-4"
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
@@ -57,10 +64,12 @@ class SeedConfig:
         """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that do not exist or are missing."""
         parts = {
             "embedder": EmbedderConfig.from_dict, "codebook": lambda r: CodebookConfig(**r),
-            "code_decoder": lambda r: CodeDecoderConfig(**r), "reverse_qformer": lambda r: ReverseQFormerConfig(**r),
+            "code_decoder": lambda r: CodeDecoderConfig(**r), "text_decoder": lambda r: CodeDecoderConfig(**r),
+            "reverse_qformer": lambda r: ReverseQFormerConfig(**r), "image_head": lambda r: ImageHeadConfig(**r),
         }  # fmt: skip
         try:
-            return cls(**{k: parts[k](v) if k in parts else v for k, v in record.items()})
+            given: dict[str, Any] = {k: parts[k](v) if k in parts and v is not None else v for k, v in record.items()}
+            return cls(**given)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"not a configuration of a SEED tokenizer: {error}") from None
 
@@ -76,9 +85,12 @@ class SeedTokenizer(nn.Module):
         self.encode_head = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, dim))
         self.codebook = Codebook(config.codebook)
         self.decode_head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, width))
-        self.code_decoder = CodeDecoder(config.code_decoder)
-        self.text_decoder = CodeDecoder(config.code_decoder)
-        self.reverse_qformer = ReverseQFormer(config.reverse_qformer)
+        self.code_decoder = _optional(CodeDecoder, config.code_decoder)
+        self.text_decoder = CodeDecoder(config.text_decoder or config.code_decoder or CodeDecoderConfig(width=width))
+        self.reverse_qformer = _optional(ReverseQFormer, config.reverse_qformer)
+        self.image_head = _optional(ImageHead, config.image_head)
+        if (self.reverse_qformer is None) == (self.image_head is None):
+            raise CheckpointError("a tokenizer has a Reverse Q-Former or an image head, one of the two")
         self._image_decoder: ImageDecoder | None = None
         self._folder: Path | None = None
 
@@ -93,12 +105,18 @@ class SeedTokenizer(nn.Module):
         return self.codebook(self.encode_head(embeddings).float())
 
     def reconstructed_embeddings(self, vectors: Float[Tensor, "b n c"]) -> Float[Tensor, "b n d"]:
-        """Codebook vectors -> the causal embeddings they stand for."""
+        """Codebook vectors -> the causal embeddings they stand for.
+
+        Raises CheckpointError where there is no code decoder.
+        """
+        if self.code_decoder is None:
+            raise CheckpointError("this checkpoint has no code decoder, so its codes cannot be retrieved with")
         return self.code_decoder(self.decode_head(vectors))
 
-    def generation_embeddings(self, vectors: Float[Tensor, "b n c"]) -> Float[Tensor, "b t w"]:
-        """Codebook vectors -> what the diffusion model draws from, in place of text features."""
-        return self.reverse_qformer(self.text_decoder(self.decode_head(vectors)))
+    def generation_embeddings(self, vectors: Float[Tensor, "b n c"]) -> Float[Tensor, "b *t w"]:
+        """Codebook vectors -> what the diffusion model draws from: as text features are, or an image's embedding."""
+        read = self.text_decoder(self.decode_head(vectors))
+        return self.image_head(read) if self.reverse_qformer is None else self.reverse_qformer(read)
 
     # ------------------------------------------------------------ pictures and codes
 
@@ -249,11 +267,14 @@ class SeedTokenizer(nn.Module):
         shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
         text_tokenizer = BertTokenizer.from_pretrained(str(texts)) if texts.is_dir() else None
-        model = cls(SeedConfig.from_dict(record), text_tokenizer)
-        load_strictly(model, read_tensors(folder / "model.safetensors") | shared, str(folder))
+        with torch.device("meta"):
+            model = cls(SeedConfig.from_dict(record), text_tokenizer)
+        tensors = read_tensors(folder / "model.safetensors") | shared
+        # nearest neighbours are always found in float32
+        assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
         model._folder = folder
-        model.eval().to(device)
-        for name_, module in model.named_children():
-            if name_ != "codebook":  # nearest neighbours are always found in float32
-                module.to(dtype)
-        return model
+        return model.eval().to(device)
+
+
+def _optional(part: type[nn.Module], config: Any) -> Any:
+    return None if config is None else part(config)

@@ -1,0 +1,298 @@
+"""The authors' checkpoints: the paper's tokenizer ("v1") and its successor, under their names and under ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seedtok.errors import CheckpointError
+from seedtok.tokenizer.causal_qformer import QFormerConfig
+from seedtok.tokenizer.code_decoder import CodeDecoderConfig
+from seedtok.tokenizer.codebook import CodebookConfig
+from seedtok.tokenizer.embedder import EmbedderConfig
+from seedtok.tokenizer.image_head import ImageHeadConfig
+from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
+from seedtok.tokenizer.seed import SeedConfig
+from seedtok.tokenizer.vision import VisionConfig
+
+Form = Literal["as it is", "patches", "no key bias"]
+UNCLIP = {"image_decoder": "stabilityai/stable-diffusion-2-1-unclip", "num_inference_steps": 20, "guidance_scale": 10.0}
+
+LEFT_OUT = {  # what a published checkpoint may hold and we do not, by the start of its name, and why
+    "Qformer.bert.embeddings.position_ids": "the numbers from 0 on",
+    "Reverse_Qformer.bert.embeddings.position_ids": "the numbers from 0 on",
+    "Qformer.cls.": "BLIP-2's captioning head, which SEED does not use",
+    "visual_encoder.norm.": "EVA-CLIP's final norm: BLIP-2 and SEED take the last block's output",
+    "visual_encoder.fc_norm.": "EVA-CLIP's norm of the pooled output, which SEED does not use",
+    "visual_encoder.head.": "EVA-CLIP's projection, which SEED does not use",
+    "visual_encoder.blocks.39.": "EVA-CLIP's last block: BLIP-2 and SEED take the output of the one before",
+}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention heads of ViT, Q-Formers and code decoders: no shape tells them. The defaults are the published ones."""
+
+    vision: int = 16
+    qformer: int = 12
+    decoder: int = 12
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of ours, and those of theirs it is made of, one after the other in the first dimension.
+
+    Of "patches", ours is a matrix and theirs a convolution's kernel; with "no key bias", theirs leave out the middle.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    form: Form = "as it is"
+
+
+def read_official(tensors: dict[str, Tensor], heads: Heads | None = None) -> tuple[SeedConfig, dict[str, Tensor]]:
+    """Published tensors, of the paper's tokenizer or the successor's -> sizes, and a `SeedTokenizer`'s state.
+
+    Raises CheckpointError for a tensor that is missing, or neither used nor known to be left out. Shapes are checked
+    where the state is loaded.
+    """
+    config = official_config(tensors, heads or Heads())
+    state: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for entry in entries(config, tensors):
+        missing = [name for name in entry.theirs if name not in tensors]
+        if missing:
+            raise CheckpointError(f"the checkpoint lacks tensor {missing[0]!r}")
+        used.update(entry.theirs)
+        state[entry.ours] = _ours(entry, [tensors[name] for name in entry.theirs])
+    unknown = sorted(name for name in tensors.keys() - used if left_out(name) is None)
+    if unknown:
+        raise CheckpointError(f"nothing is known of tensor {unknown[0]!r} ({len(unknown)} such in all)")
+    return config, state
+
+
+def left_out(name: str) -> str | None:
+    """Why a published tensor is not used; None where it should be."""
+    return next((reason for start, reason in LEFT_OUT.items() if name.startswith(start)), None)
+
+
+def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A `SeedTokenizer`'s state -> tensors under the published names: of the paper's layout, all 917 at full size.
+
+    What that layout has no place for (the state of codebook training, the text branch, and so on) is not in it.
+
+    Raises CheckpointError for a tokenizer that the layout cannot hold.
+    """
+    if config.embedder.positions or config.embedder.vision.pre_norm:
+        raise CheckpointError("the published layout has no place for this tokenizer's learned patch positions or norm")
+    if config.reverse_qformer is None:
+        raise CheckpointError("the published layout of the paper's tokenizer has no place for an image head")
+    qformer = config.embedder.qformer
+    ids = torch.arange(qformer.max_text_positions)[None]
+    theirs = {"Qformer.bert.embeddings.position_ids": ids, "Reverse_Qformer.bert.embeddings.position_ids": ids.clone()}
+    for entry in _v1(config):
+        theirs |= zip(entry.theirs, _theirs(entry, state[entry.ours], config), strict=True)
+    return theirs
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def official_config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
+    """Sizes of a published checkpoint, from the shapes of its tensors.
+
+    Raises CheckpointError for a checkpoint of another kind.
+    """
+    try:
+        return _config(tensors, heads)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(f"not a published SEED tokenizer: tensor {error} is missing or of no use") from None
+    except ValueError as error:
+        raise CheckpointError(f"not a published SEED tokenizer: {error}") from None
+
+
+def _config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
+    patch = tensors["visual_encoder.patch_embed.proj.weight"]
+    side = round((tensors["visual_encoder.pos_embed"].shape[1] - 1) ** 0.5)
+    vision = VisionConfig(
+        image_size=side * patch.shape[-1], patch_size=patch.shape[-1], width=patch.shape[0],
+        layers=min(39, _count(tensors, "visual_encoder.blocks.")), heads=heads.vision,
+        mlp_width=tensors["visual_encoder.blocks.0.mlp.fc1.weight"].shape[0],
+    )  # fmt: skip
+    words = tensors.get("Qformer.bert.embeddings.word_embeddings.weight")
+    ids = tensors.get("Qformer.bert.embeddings.position_ids")
+    _, queries, width = tensors["query_tokens"].shape
+    qformer = QFormerConfig(
+        queries=queries, width=width, layers=_count(tensors, "Qformer.bert.encoder.layer."), heads=heads.qformer,
+        mlp_width=tensors["Qformer.bert.encoder.layer.0.intermediate_query.dense.weight"].shape[0],
+        encoder_width=vision.width, vocab_size=None if words is None else words.shape[0],
+        max_text_positions=512 if ids is None else ids.shape[1],
+    )  # fmt: skip
+    projection = tensors.get("vision_proj.weight")
+    size, dim = tensors["quantize.embedding.weight"].shape
+    kind = "text" if "pos_embed_text" in tensors else "image"
+    shape = CodeDecoderConfig(queries, width, _count(tensors, f"blocks_{kind}."), heads.decoder)
+    return SeedConfig(
+        embedder=EmbedderConfig(vision, qformer, None if projection is None else projection.shape[0]),
+        codebook=CodebookConfig(size, dim),
+        code_decoder=shape if "pos_embed" in tensors else None,
+        text_decoder=shape,
+        reverse_qformer=_reverse(tensors, heads, width, kind),
+        image_head=_image_head(tensors, queries),
+        **({} if kind == "text" else UNCLIP),
+    )
+
+
+def _reverse(tensors: dict[str, Tensor], heads: Heads, width: int, kind: str) -> ReverseQFormerConfig | None:
+    if "reverse_tokens" not in tensors:
+        return None
+    first = "Reverse_Qformer.bert.encoder.layer.0"
+    return ReverseQFormerConfig(
+        queries=tensors["reverse_tokens"].shape[1], width=width, heads=heads.qformer, encoder_width=width,
+        layers=_count(tensors, "Reverse_Qformer.bert.encoder.layer."),
+        mlp_width=tensors[f"{first}.intermediate_query.dense.weight"].shape[0],
+        output_width=tensors[f"distill_{kind}_proj.weight"].shape[0],
+    )  # fmt: skip
+
+
+def _image_head(tensors: dict[str, Tensor], queries: int) -> ImageHeadConfig | None:
+    steps = [tensors[f"image_down.{i}.weight"] for i in (0, 2, 4) if f"image_down.{i}.weight" in tensors]
+    if not steps:
+        return None
+    widths = (steps[0].shape[1], *(step.shape[0] for step in steps))
+    return ImageHeadConfig(queries, widths, tensors["distill_image_proj.weight"].shape[0])
+
+
+def _count(tensors: dict[str, Tensor], prefix: str) -> int:
+    """How many numbered parts there are under a name; 0 where none."""
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
+    return 1 + max((int(number) for number in numbers), default=-1)
+
+
+# ---------------------------------------------------------------- names
+
+
+def entries(config: SeedConfig, tensors: dict[str, Tensor]) -> Iterator[Entry]:
+    """Every tensor of ours that a published checkpoint has, whichever it is."""
+    yield from _v1(config, "text" if "pos_embed_text" in tensors else "image")
+    if config.code_decoder is not None:
+        yield from _blocks("code_decoder", "blocks", "pos_embed", config.code_decoder.layers)
+    if config.embedder.qformer.vocab_size is not None:
+        for kind in ("word_embeddings", "position_embeddings"):
+            name = f"{kind}.weight"
+            yield Entry(f"embedder.qformer.{name}", (f"Qformer.bert.embeddings.{name}",))
+        for i in range(config.embedder.qformer.layers):
+            yield from _feed_forward(f"embedder.qformer.layers.{i}", f"Qformer.bert.encoder.layer.{i}", "text", "")
+    if config.embedder.projection is not None:
+        yield from _both("embedder.vision_projection", "vision_proj")
+        yield from _both("embedder.text_projection", "text_proj")
+        yield Entry("embedder.temperature", ("temp",))
+
+
+def _v1(config: SeedConfig, kind: str = "text") -> Iterator[Entry]:
+    """What is in every published tokenizer; `kind` is of what the generation embeddings imitate."""
+    yield from _vision(config.embedder.vision)
+    yield from _both("embedder.ln_vision", "ln_vision")
+    qformer, reverse = config.embedder.qformer, config.reverse_qformer
+    yield from _bert("embedder.qformer", "Qformer", "query_tokens", qformer)
+    for ours, theirs in (("encode_head", "encode_task_layer"), ("decode_head", "decode_task_layer")):
+        for i in (0, 2):
+            yield from _both(f"{ours}.{i}", f"{theirs}.{i}")
+    yield Entry("codebook.weight", ("quantize.embedding.weight",))
+    decoder = config.text_decoder or config.code_decoder or CodeDecoderConfig()
+    yield from _blocks("text_decoder", f"blocks_{kind}", f"pos_embed_{kind}", decoder.layers)
+    if reverse is not None:
+        yield from _bert("reverse_qformer", "Reverse_Qformer", "reverse_tokens", reverse)
+    head = "reverse_qformer" if reverse is not None else "image_head"
+    yield from _both(f"{head}.output", f"distill_{kind}_proj")
+    for i in range(0 if config.image_head is None else len(config.image_head.widths) - 1):
+        yield Entry(f"image_head.down.{2 * i}.weight", (f"image_down.{2 * i}.weight",))
+
+
+def _both(ours: str, theirs: str) -> Iterator[Entry]:
+    for kind in ("weight", "bias"):
+        yield Entry(f"{ours}.{kind}", (f"{theirs}.{kind}",))
+
+
+def _fused(ours: str, theirs: str, names: tuple[str, ...]) -> Iterator[Entry]:
+    for kind in ("weight", "bias"):
+        yield Entry(f"{ours}.{kind}", tuple(f"{theirs}.{name}.{kind}" for name in names))
+
+
+def _vision(config: VisionConfig) -> Iterator[Entry]:
+    ours, theirs = "embedder.vision", "visual_encoder"
+    yield Entry(f"{ours}.class_token", (f"{theirs}.cls_token",))
+    yield Entry(f"{ours}.positions", (f"{theirs}.pos_embed",))
+    yield Entry(f"{ours}.patch_embedding.weight", (f"{theirs}.patch_embed.proj.weight",), "patches")
+    yield Entry(f"{ours}.patch_embedding.bias", (f"{theirs}.patch_embed.proj.bias",))
+    for i in range(config.layers):
+        yield from _block(f"{ours}.blocks.{i}", f"{theirs}.blocks.{i}", key_bias=False)
+
+
+def _blocks(ours: str, theirs: str, positions: str, layers: int) -> Iterator[Entry]:
+    yield Entry(f"{ours}.positions", (positions,))
+    for i in range(layers):
+        yield from _block(f"{ours}.blocks.{i}", f"{theirs}.{i}", key_bias=True)
+
+
+def _block(ours: str, theirs: str, key_bias: bool) -> Iterator[Entry]:
+    yield from _both(f"{ours}.attention_norm", f"{theirs}.norm1")
+    yield Entry(f"{ours}.attention.qkv.weight", (f"{theirs}.attn.qkv.weight",))
+    if key_bias:
+        yield Entry(f"{ours}.attention.qkv.bias", (f"{theirs}.attn.qkv.bias",))
+    else:
+        biases = (f"{theirs}.attn.q_bias", f"{theirs}.attn.v_bias")
+        yield Entry(f"{ours}.attention.qkv.bias", biases, "no key bias")
+    yield from _both(f"{ours}.attention.out", f"{theirs}.attn.proj")
+    yield from _both(f"{ours}.mlp_norm", f"{theirs}.norm2")
+    yield from _both(f"{ours}.mlp.up", f"{theirs}.mlp.fc1")
+    yield from _both(f"{ours}.mlp.down", f"{theirs}.mlp.fc2")
+
+
+def _bert(ours: str, theirs: str, tokens: str, config: QFormerConfig | ReverseQFormerConfig) -> Iterator[Entry]:
+    yield Entry(f"{ours}.query_tokens", (tokens,))
+    yield from _both(f"{ours}.embedding_norm", f"{theirs}.bert.embeddings.LayerNorm")
+    for i in range(config.layers):
+        here, there = f"{ours}.layers.{i}", f"{theirs}.bert.encoder.layer.{i}"
+        yield from _fused(f"{here}.attention.qkv", f"{there}.attention.self", ("query", "key", "value"))
+        yield from _both(f"{here}.attention.out", f"{there}.attention.output.dense")
+        yield from _both(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm")
+        if i % config.cross_attention_every == 0:
+            yield from _both(f"{here}.cross.query", f"{there}.crossattention.self.query")
+            yield from _fused(f"{here}.cross.kv", f"{there}.crossattention.self", ("key", "value"))
+            yield from _both(f"{here}.cross.out", f"{there}.crossattention.output.dense")
+            yield from _both(f"{here}.cross_norm", f"{there}.crossattention.output.LayerNorm")
+        yield from _feed_forward(here, there, "query", "_query")
+
+
+def _feed_forward(ours: str, theirs: str, kind: str, suffix: str) -> Iterator[Entry]:
+    yield from _both(f"{ours}.{kind}_mlp.up", f"{theirs}.intermediate{suffix}.dense")
+    yield from _both(f"{ours}.{kind}_mlp.down", f"{theirs}.output{suffix}.dense")
+    yield from _both(f"{ours}.{kind}_mlp_norm", f"{theirs}.output{suffix}.LayerNorm")
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def _ours(entry: Entry, parts: list[Tensor]) -> Tensor:
+    if entry.form == "patches":
+        return parts[0].flatten(1)
+    if entry.form == "no key bias":
+        parts = [parts[0], torch.zeros_like(parts[0]), parts[1]]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _theirs(entry: Entry, tensor: Tensor, config: SeedConfig) -> list[Tensor]:
+    if entry.form == "patches":
+        side = config.embedder.vision.patch_size
+        return [tensor.unflatten(1, (3, side, side))]
+    if (
+        entry.form == "no key bias"
+    ):  # a bias of all keys alike adds the same to every score of a query: no softmax sees it
+        query, _, value = tensor.chunk(3)
+        return [query, value]
+    return list(tensor.chunk(len(entry.theirs)))

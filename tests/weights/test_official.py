@@ -1,0 +1,133 @@
+"""The authors' checkpoints: read at a reduced size with their numbers, written at full size with their names."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from seedtok.errors import CheckpointError
+from seedtok.files import assign_strictly
+from seedtok.tokenizer.causal_qformer import QFormerConfig
+from seedtok.tokenizer.embedder import EmbedderConfig
+from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.weights.official import Heads, left_out, read_official, to_official
+
+PATH = Path(
+    os.environ.get("SEEDTOK_REFERENCE") or Path(__file__).parents[3] / "shared/reference/official_small.safetensors"
+)
+HEADS = Heads(vision=4, qformer=6, decoder=12)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    if not PATH.exists():
+        pytest.skip(f"no numerical reference at {PATH}; name one in SEEDTOK_REFERENCE")
+    return safe_open(PATH, "pt")
+
+
+def published(reference, section: str) -> dict[str, Tensor]:
+    prefix = f"{section}/state_dict/"
+    return {k.removeprefix(prefix): reference.get_tensor(k) for k in reference.keys() if k.startswith(prefix)}  # noqa: SIM118
+
+
+def loaded(tensors: dict[str, Tensor]) -> SeedTokenizer:
+    config, state = read_official(tensors, HEADS)
+    with torch.device("meta"):
+        model = SeedTokenizer(config)
+    assign_strictly(model, state, "the reference", {"": torch.float32})
+    return model.eval()
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("section", "target"), [("v1", "gen_emb"), ("v2", "image_embed"), ("v2_qformer_image", "image_embed")]
+)
+def test_published_weights_give_the_published_numbers(reference, section, target):
+    tensors = published(reference, section)
+    model = loaded(tensors)
+    causal = model.causal_embeddings(reference.get_tensor("image"))
+    close(causal, reference.get_tensor(f"{section}/taps/Qformer.bert"))
+    codes = model.quantize(causal).codes
+    assert torch.equal(codes, reference.get_tensor(f"{section}/codes"))
+    drawn = model.generation_embeddings(model.lookup(codes))
+    theirs = reference.get_tensor(f"{section}/{target}")
+    close(drawn.view_as(theirs), theirs)
+    assert all(left_out(name) for name in ("Qformer.bert.embeddings.position_ids", "visual_encoder.norm.weight"))
+
+
+def test_there_and_back_again(reference):
+    tensors = published(reference, "v1")
+    model = loaded(dict(tensors))
+    again = to_official(model.config, model.state_dict())
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda t: t.pop("encode_task_layer.2.bias"), "lacks tensor 'encode_task_layer.2.bias'"),
+        (lambda t: t.update(extra=torch.zeros(1)), "nothing is known of tensor 'extra'"),
+        (lambda t: t.update({"ln_vision.bias": torch.zeros(3)}), "ln_vision.bias"),
+        (lambda t: t.pop("quantize.embedding.weight"), "quantize.embedding.weight"),
+    ],
+)
+def test_what_is_not_right_is_named(reference, damage, words):
+    tensors = published(reference, "v1")
+    damage(tensors)
+    with pytest.raises(CheckpointError, match=words):
+        loaded(tensors)
+
+
+def listed() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the published checkpoint."""
+    found = {}
+    for line in (Path(__file__).parent / "v1_keys.tsv").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        name, shape, *where = line.split("\t")
+        numbers = [""]
+        if where:
+            first, _, last = where[0].removeprefix("i=").partition("..")
+            numbers = [str(i) for i in range(int(first), int(last) + 1)] if last else first.split(",")
+        sizes = tuple(int(n) for n in shape.strip("()").split(",") if n.strip())
+        found |= {name.replace("{i}", number): sizes for number in numbers}
+    return found
+
+
+def test_ours_at_full_size_has_the_917_published_names_and_shapes():
+    qformer = dataclasses.replace(QFormerConfig(), vocab_size=None)
+    config = SeedConfig(embedder=EmbedderConfig(qformer=qformer, projection=None), code_decoder=None)
+    with torch.device("meta"):
+        state = SeedTokenizer(config).state_dict()
+    ours = {name: tuple(tensor.shape) for name, tensor in to_official(config, state).items()}
+    assert len(ours) == 917
+    assert ours == listed()
+    with_text = SeedConfig()  # what we train has more, for which there is no place
+    with torch.device("meta"):
+        state = SeedTokenizer(with_text).state_dict()
+    assert to_official(with_text, state).keys() == ours.keys()
+
+
+def test_published_sizes_are_read_off_the_shapes():
+    with torch.device("meta"):
+        tensors = {name: torch.empty(shape) for name, shape in listed().items()}
+    config, state = read_official(tensors)
+    with torch.device("meta"):
+        model = SeedTokenizer(config)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in model.state_dict().items()}
+    defaults = json.loads(json.dumps(dataclasses.asdict(SeedConfig())))
+    ours = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert ours["embedder"]["vision"] == defaults["embedder"]["vision"]
+    assert ours["reverse_qformer"] == defaults["reverse_qformer"]
+    assert ours["text_decoder"] == defaults["code_decoder"]
