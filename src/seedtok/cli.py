@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from seedtok import __version__, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_words
+from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_words
 from seedtok.cli_support import fail, load_tokenizer, out, quiet, say
 from seedtok.errors import ConfigError
 from seedtok.machine import keep_freed_memory
@@ -167,6 +167,7 @@ def info(
     out.print(table)
 
 
+app.command()(cli_convert.convert)
 app.command()(cli_demo.demo)
 
 

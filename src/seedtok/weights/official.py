@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,8 +17,8 @@ from seedtok.tokenizer.image_head import ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 from seedtok.tokenizer.seed import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
+from seedtok.weights.entries import Entry, both, fused, to_ours, to_theirs
 
-Form = Literal["as it is", "patches", "no key bias"]
 UNCLIP = {"image_decoder": "stabilityai/stable-diffusion-2-1-unclip", "num_inference_steps": 20, "guidance_scale": 10.0}
 
 LEFT_OUT = {  # what a published checkpoint may hold and we do not, by the start of its name, and why
@@ -42,18 +41,6 @@ class Heads:
     decoder: int = 12
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A tensor of ours, and those of theirs it is made of, one after the other in the first dimension.
-
-    Of "patches", ours is a matrix and theirs a convolution's kernel; with "no key bias", theirs leave out the middle.
-    """
-
-    ours: str
-    theirs: tuple[str, ...]
-    form: Form = "as it is"
-
-
 def read_official(tensors: dict[str, Tensor], heads: Heads | None = None) -> tuple[SeedConfig, dict[str, Tensor]]:
     """Published tensors, of the paper's tokenizer or the successor's -> sizes, and a `SeedTokenizer`'s state.
 
@@ -61,23 +48,7 @@ def read_official(tensors: dict[str, Tensor], heads: Heads | None = None) -> tup
     where the state is loaded.
     """
     config = official_config(tensors, heads or Heads())
-    state: dict[str, Tensor] = {}
-    used: set[str] = set()
-    for entry in entries(config, tensors):
-        missing = [name for name in entry.theirs if name not in tensors]
-        if missing:
-            raise CheckpointError(f"the checkpoint lacks tensor {missing[0]!r}")
-        used.update(entry.theirs)
-        state[entry.ours] = _ours(entry, [tensors[name] for name in entry.theirs])
-    unknown = sorted(name for name in tensors.keys() - used if left_out(name) is None)
-    if unknown:
-        raise CheckpointError(f"nothing is known of tensor {unknown[0]!r} ({len(unknown)} such in all)")
-    return config, state
-
-
-def left_out(name: str) -> str | None:
-    """Why a published tensor is not used; None where it should be."""
-    return next((reason for start, reason in LEFT_OUT.items() if name.startswith(start)), None)
+    return config, to_ours(entries(config, tensors), tensors, LEFT_OUT)
 
 
 def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -93,10 +64,10 @@ def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tenso
         raise CheckpointError("the published layout of the paper's tokenizer has no place for an image head")
     qformer = config.embedder.qformer
     ids = torch.arange(qformer.max_text_positions)[None]
-    theirs = {"Qformer.bert.embeddings.position_ids": ids, "Reverse_Qformer.bert.embeddings.position_ids": ids.clone()}
+    found = {"Qformer.bert.embeddings.position_ids": ids, "Reverse_Qformer.bert.embeddings.position_ids": ids.clone()}
     for entry in _v1(config):
-        theirs |= zip(entry.theirs, _theirs(entry, state[entry.ours], config), strict=True)
-    return theirs
+        found |= to_theirs(entry, state[entry.ours], config.embedder.vision.patch_size)
+    return found
 
 
 # ---------------------------------------------------------------- sizes
@@ -188,39 +159,29 @@ def entries(config: SeedConfig, tensors: dict[str, Tensor]) -> Iterator[Entry]:
         for i in range(config.embedder.qformer.layers):
             yield from _feed_forward(f"embedder.qformer.layers.{i}", f"Qformer.bert.encoder.layer.{i}", "text", "")
     if config.embedder.projection is not None:
-        yield from _both("embedder.vision_projection", "vision_proj")
-        yield from _both("embedder.text_projection", "text_proj")
+        yield from both("embedder.vision_projection", "vision_proj")
+        yield from both("embedder.text_projection", "text_proj")
         yield Entry("embedder.temperature", ("temp",))
 
 
 def _v1(config: SeedConfig, kind: str = "text") -> Iterator[Entry]:
     """What is in every published tokenizer; `kind` is of what the generation embeddings imitate."""
     yield from _vision(config.embedder.vision)
-    yield from _both("embedder.ln_vision", "ln_vision")
+    yield from both("embedder.ln_vision", "ln_vision")
     qformer, reverse = config.embedder.qformer, config.reverse_qformer
     yield from _bert("embedder.qformer", "Qformer", "query_tokens", qformer)
     for ours, theirs in (("encode_head", "encode_task_layer"), ("decode_head", "decode_task_layer")):
         for i in (0, 2):
-            yield from _both(f"{ours}.{i}", f"{theirs}.{i}")
+            yield from both(f"{ours}.{i}", f"{theirs}.{i}")
     yield Entry("codebook.weight", ("quantize.embedding.weight",))
     decoder = config.text_decoder or config.code_decoder or CodeDecoderConfig()
     yield from _blocks("text_decoder", f"blocks_{kind}", f"pos_embed_{kind}", decoder.layers)
     if reverse is not None:
         yield from _bert("reverse_qformer", "Reverse_Qformer", "reverse_tokens", reverse)
     head = "reverse_qformer" if reverse is not None else "image_head"
-    yield from _both(f"{head}.output", f"distill_{kind}_proj")
+    yield from both(f"{head}.output", f"distill_{kind}_proj")
     for i in range(0 if config.image_head is None else len(config.image_head.widths) - 1):
         yield Entry(f"image_head.down.{2 * i}.weight", (f"image_down.{2 * i}.weight",))
-
-
-def _both(ours: str, theirs: str) -> Iterator[Entry]:
-    for kind in ("weight", "bias"):
-        yield Entry(f"{ours}.{kind}", (f"{theirs}.{kind}",))
-
-
-def _fused(ours: str, theirs: str, names: tuple[str, ...]) -> Iterator[Entry]:
-    for kind in ("weight", "bias"):
-        yield Entry(f"{ours}.{kind}", tuple(f"{theirs}.{name}.{kind}" for name in names))
 
 
 def _vision(config: VisionConfig) -> Iterator[Entry]:
@@ -240,59 +201,36 @@ def _blocks(ours: str, theirs: str, positions: str, layers: int) -> Iterator[Ent
 
 
 def _block(ours: str, theirs: str, key_bias: bool) -> Iterator[Entry]:
-    yield from _both(f"{ours}.attention_norm", f"{theirs}.norm1")
+    yield from both(f"{ours}.attention_norm", f"{theirs}.norm1")
     yield Entry(f"{ours}.attention.qkv.weight", (f"{theirs}.attn.qkv.weight",))
     if key_bias:
         yield Entry(f"{ours}.attention.qkv.bias", (f"{theirs}.attn.qkv.bias",))
     else:
         biases = (f"{theirs}.attn.q_bias", f"{theirs}.attn.v_bias")
         yield Entry(f"{ours}.attention.qkv.bias", biases, "no key bias")
-    yield from _both(f"{ours}.attention.out", f"{theirs}.attn.proj")
-    yield from _both(f"{ours}.mlp_norm", f"{theirs}.norm2")
-    yield from _both(f"{ours}.mlp.up", f"{theirs}.mlp.fc1")
-    yield from _both(f"{ours}.mlp.down", f"{theirs}.mlp.fc2")
+    yield from both(f"{ours}.attention.out", f"{theirs}.attn.proj")
+    yield from both(f"{ours}.mlp_norm", f"{theirs}.norm2")
+    yield from both(f"{ours}.mlp.up", f"{theirs}.mlp.fc1")
+    yield from both(f"{ours}.mlp.down", f"{theirs}.mlp.fc2")
 
 
 def _bert(ours: str, theirs: str, tokens: str, config: QFormerConfig | ReverseQFormerConfig) -> Iterator[Entry]:
     yield Entry(f"{ours}.query_tokens", (tokens,))
-    yield from _both(f"{ours}.embedding_norm", f"{theirs}.bert.embeddings.LayerNorm")
+    yield from both(f"{ours}.embedding_norm", f"{theirs}.bert.embeddings.LayerNorm")
     for i in range(config.layers):
         here, there = f"{ours}.layers.{i}", f"{theirs}.bert.encoder.layer.{i}"
-        yield from _fused(f"{here}.attention.qkv", f"{there}.attention.self", ("query", "key", "value"))
-        yield from _both(f"{here}.attention.out", f"{there}.attention.output.dense")
-        yield from _both(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm")
+        yield from fused(f"{here}.attention.qkv", f"{there}.attention.self", ("query", "key", "value"))
+        yield from both(f"{here}.attention.out", f"{there}.attention.output.dense")
+        yield from both(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm")
         if i % config.cross_attention_every == 0:
-            yield from _both(f"{here}.cross.query", f"{there}.crossattention.self.query")
-            yield from _fused(f"{here}.cross.kv", f"{there}.crossattention.self", ("key", "value"))
-            yield from _both(f"{here}.cross.out", f"{there}.crossattention.output.dense")
-            yield from _both(f"{here}.cross_norm", f"{there}.crossattention.output.LayerNorm")
+            yield from both(f"{here}.cross.query", f"{there}.crossattention.self.query")
+            yield from fused(f"{here}.cross.kv", f"{there}.crossattention.self", ("key", "value"))
+            yield from both(f"{here}.cross.out", f"{there}.crossattention.output.dense")
+            yield from both(f"{here}.cross_norm", f"{there}.crossattention.output.LayerNorm")
         yield from _feed_forward(here, there, "query", "_query")
 
 
 def _feed_forward(ours: str, theirs: str, kind: str, suffix: str) -> Iterator[Entry]:
-    yield from _both(f"{ours}.{kind}_mlp.up", f"{theirs}.intermediate{suffix}.dense")
-    yield from _both(f"{ours}.{kind}_mlp.down", f"{theirs}.output{suffix}.dense")
-    yield from _both(f"{ours}.{kind}_mlp_norm", f"{theirs}.output{suffix}.LayerNorm")
-
-
-# ---------------------------------------------------------------- tensors
-
-
-def _ours(entry: Entry, parts: list[Tensor]) -> Tensor:
-    if entry.form == "patches":
-        return parts[0].flatten(1)
-    if entry.form == "no key bias":
-        parts = [parts[0], torch.zeros_like(parts[0]), parts[1]]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def _theirs(entry: Entry, tensor: Tensor, config: SeedConfig) -> list[Tensor]:
-    if entry.form == "patches":
-        side = config.embedder.vision.patch_size
-        return [tensor.unflatten(1, (3, side, side))]
-    if (
-        entry.form == "no key bias"
-    ):  # a bias of all keys alike adds the same to every score of a query: no softmax sees it
-        query, _, value = tensor.chunk(3)
-        return [query, value]
-    return list(tensor.chunk(len(entry.theirs)))
+    yield from both(f"{ours}.{kind}_mlp.up", f"{theirs}.intermediate{suffix}.dense")
+    yield from both(f"{ours}.{kind}_mlp.down", f"{theirs}.output{suffix}.dense")
+    yield from both(f"{ours}.{kind}_mlp_norm", f"{theirs}.output{suffix}.LayerNorm")

@@ -1,0 +1,63 @@
+"""Published weights in, and out again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedtok.cli_support import load_tokenizer, quiet, say
+from seedtok.errors import ConfigError
+
+
+def convert(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="A published SEED's files, a folder of BLIP-2, or ours.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="A folder; a .pth file to write as published.", show_default=False)
+    ],
+    image_decoder: Annotated[
+        str | None, typer.Option(help="A Stable Diffusion folder or hub id in place of the checkpoint's own.")
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Attention heads of ViT, Q-Formers and decoders, where not 16,12,12.")
+    ] = None,
+) -> None:
+    """Read weights that others published, or write ours as theirs.
+
+    seed_tokenizer.pth causal_qformer.pth eva_vit_g.pth, or the successor's seed_quantizer.pt with eva_vit_g.pth, become
+    a tokenizer; a folder of blip2-itm-vit-g or blip2-opt-2.7b becomes stage I's start. With --out FILE.pth, a tokenizer
+    of ours is written in the published layout.
+    """
+    quiet()
+    from seedtok.weights.convert import convert as read
+    from seedtok.weights.convert import export
+
+    if out.suffix in (".pth", ".pt"):
+        if len(sources) != 1:
+            raise ConfigError(f"{len(sources)} sources; one tokenizer of ours is written at a time")
+        say(f"written: {out}, {export(load_tokenizer(str(sources[0])), out)} tensors")
+        return
+    report = read(sources, out, _heads(heads), image_decoder)
+    say(f"{report.kind}: {report.tensors} tensors read, {report.parameters:,} parameters")
+    for reason, count in Counter(report.left_out.values()).items():
+        say(f"left out, {count}: {reason}")
+    say(f"written: {out}")
+
+
+def _heads(text: str | None):
+    from seedtok.weights.official import Heads
+
+    if text is None:
+        return None
+    try:
+        vision, qformer, decoder = map(int, text.split(","))
+    except ValueError:
+        raise ConfigError(f"--heads {text}: expected three numbers, as in 16,12,12") from None
+    return Heads(vision, qformer, decoder)

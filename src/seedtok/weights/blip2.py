@@ -1,0 +1,107 @@
+"""BLIP-2 in transformers' format: its ViT and Q-Former, which stage I starts from and Table 1 compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from seedtok.errors import CheckpointError
+from seedtok.tokenizer.causal_qformer import QFormerConfig
+from seedtok.tokenizer.embedder import EmbedderConfig
+from seedtok.tokenizer.vision import VisionConfig
+from seedtok.weights.entries import Entry, both, fused, to_ours
+
+LEFT_OUT = {  # by the start of a name, and why
+    "itm_head.": "the matching head: retrieval here is by cosine alone",
+    "language_projection.": "what the language model reads BLIP-2's queries through",
+    "language_model.": "the language model, which has a folder of its own",
+    "embeddings.position_ids": "the numbers from 0 on",
+    "qformer.embeddings.position_ids": "the numbers from 0 on",
+}
+
+
+def read_blip2(tensors: dict[str, Tensor], record: dict[str, Any]) -> tuple[EmbedderConfig, dict[str, Tensor]]:
+    """Tensors and config.json of a BLIP-2 of transformers -> sizes, and an `ImageTextEmbedder`'s state.
+
+    One for retrieval (blip2-itm-vit-g) has a text branch and projections, one for a language model (blip2-opt-2.7b)
+    neither. Raises CheckpointError for a tensor that is missing, or neither used nor known to be left out.
+    """
+    try:
+        config = _config(tensors, record)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CheckpointError(f"not a BLIP-2 of transformers: {error} is missing or of no use") from None
+    state = to_ours(_entries(config), tensors, LEFT_OUT)
+    if config.projection is not None:
+        state["temperature"] = tensors["query_tokens"].new_tensor(0.07)  # transformers keeps none; where it started
+    return config, state
+
+
+def _config(tensors: dict[str, Tensor], record: dict[str, Any]) -> EmbedderConfig:
+    seen, asked = record["vision_config"], record["qformer_config"]
+    patch = tensors["vision_model.embeddings.patch_embedding.weight"]
+    side = round((tensors["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5)
+    vision = VisionConfig(
+        image_size=side * patch.shape[-1], patch_size=patch.shape[-1], width=patch.shape[0],
+        layers=seen.get("num_hidden_layers", 39), heads=seen.get("num_attention_heads", 16),
+        mlp_width=tensors["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        layer_norm_eps=seen.get("layer_norm_eps", 1e-6), activation=seen.get("hidden_act", "gelu"),
+    )  # fmt: skip
+    words = tensors.get("embeddings.word_embeddings.weight")
+    places = tensors.get("embeddings.position_embeddings.weight")
+    projection = tensors.get("vision_projection.weight")
+    _, queries, width = tensors["query_tokens"].shape
+    qformer = QFormerConfig(
+        queries=queries, width=width, layers=asked.get("num_hidden_layers", 12),
+        heads=asked.get("num_attention_heads", 12), cross_attention_every=asked.get("cross_attention_frequency", 2),
+        mlp_width=tensors["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0],
+        encoder_width=vision.width, vocab_size=None if words is None else words.shape[0],
+        max_text_positions=512 if places is None else places.shape[0],
+        layer_norm_eps=asked.get("layer_norm_eps", 1e-12), causal=False,
+    )  # fmt: skip
+    return EmbedderConfig(vision, qformer, None if projection is None else projection.shape[0])
+
+
+def _entries(config: EmbedderConfig) -> Iterator[Entry]:
+    yield Entry("vision.class_token", ("vision_model.embeddings.class_embedding",))
+    yield Entry("vision.positions", ("vision_model.embeddings.position_embedding",))
+    yield Entry("vision.patch_embedding.weight", ("vision_model.embeddings.patch_embedding.weight",), "patches")
+    yield Entry("vision.patch_embedding.bias", ("vision_model.embeddings.patch_embedding.bias",))
+    for i in range(config.vision.layers):
+        here, there = f"vision.blocks.{i}", f"vision_model.encoder.layers.{i}"
+        for mine, other in (
+            ("attention_norm", "layer_norm1"), ("attention.qkv", "self_attn.qkv"),
+            ("attention.out", "self_attn.projection"), ("mlp_norm", "layer_norm2"), ("mlp.up", "mlp.fc1"),
+            ("mlp.down", "mlp.fc2"),
+        ):  # fmt: skip
+            yield from both(f"{here}.{mine}", f"{there}.{other}")
+    yield from both("ln_vision", "vision_model.post_layernorm")
+    yield from _qformer(config.qformer)
+    if config.projection is not None:
+        yield from both("vision_projection", "vision_projection")
+        yield from both("text_projection", "text_projection")
+
+
+def _qformer(config: QFormerConfig) -> Iterator[Entry]:
+    yield Entry("qformer.query_tokens", ("query_tokens",))
+    yield from both("qformer.embedding_norm", "qformer.layernorm")
+    kinds = [("query", "_query")]
+    if config.vocab_size is not None:
+        kinds.append(("text", ""))
+        for name in ("word_embeddings.weight", "position_embeddings.weight"):
+            yield Entry(f"qformer.{name}", (f"embeddings.{name}",))
+    for i in range(config.layers):
+        here, there = f"qformer.layers.{i}", f"qformer.encoder.layer.{i}"
+        yield from fused(f"{here}.attention.qkv", f"{there}.attention.attention", ("query", "key", "value"))
+        yield from both(f"{here}.attention.out", f"{there}.attention.output.dense")
+        yield from both(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm")
+        if i % config.cross_attention_every == 0:
+            yield from both(f"{here}.cross.query", f"{there}.crossattention.attention.query")
+            yield from fused(f"{here}.cross.kv", f"{there}.crossattention.attention", ("key", "value"))
+            yield from both(f"{here}.cross.out", f"{there}.crossattention.output.dense")
+            yield from both(f"{here}.cross_norm", f"{there}.crossattention.output.LayerNorm")
+        for kind, suffix in kinds:
+            yield from both(f"{here}.{kind}_mlp.up", f"{there}.intermediate{suffix}.dense")
+            yield from both(f"{here}.{kind}_mlp.down", f"{there}.output{suffix}.dense")
+            yield from both(f"{here}.{kind}_mlp_norm", f"{there}.output{suffix}.LayerNorm")

@@ -1,0 +1,193 @@
+"""Files that others wrote become folders of ours, whole, or are refused in a line."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, OPTConfig
+from typer.testing import CliRunner
+
+from seedtok.cli import app
+from seedtok.errors import CheckpointError
+from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.weights.convert import convert, export
+from seedtok.weights.official import Heads, to_official
+from seedtok.weights.sources import read_pickle
+
+HEADS = Heads(vision=2, qformer=2, decoder=2)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[Path]:
+    """A tokenizer of small size in the three files of the published one."""
+    folder = tmp_path_factory.mktemp("published")
+    config = SeedConfig.from_dict({
+        "embedder": {
+            "vision": {"image_size": 28, "width": 16, "layers": 2, "heads": 2, "mlp_width": 32},
+            "qformer": {"width": 24, "layers": 2, "heads": 2, "mlp_width": 48, "encoder_width": 16, "vocab_size": None},
+            "projection": None, "max_text_tokens": 32,
+        },
+        "code_decoder": None, "text_decoder": {"width": 24, "layers": 2, "heads": 2},
+        "reverse_qformer": {"width": 24, "layers": 2, "heads": 2, "mlp_width": 48, "encoder_width": 24},
+    })  # fmt: skip
+    torch.manual_seed(0)
+    tensors = to_official(config, SeedTokenizer(config).state_dict())
+    vit = {k.removeprefix("visual_encoder."): v for k, v in tensors.items() if k.startswith("visual_encoder.")}
+    vit |= {"norm.weight": torch.ones(16), "norm.bias": torch.zeros(16)}
+    former = {k: v for k, v in tensors.items() if k.startswith(("Qformer.", "query_tokens", "ln_vision"))}
+    rest = {k: v for k, v in tensors.items() if not k.startswith(("visual_encoder.", "Qformer."))}
+    paths = [folder / name for name in ("seed_tokenizer.pth", "causal_qformer.pth", "eva_vit_g.pth")]
+    torch.save({"model": rest}, paths[0])
+    torch.save({"model": former}, paths[1])
+    torch.save(vit, paths[2], _use_new_zipfile_serialization=False)
+    return paths
+
+
+def test_published_files_become_a_tokenizer_and_go_back(files, tmp_path):
+    report = convert(files, tmp_path / "seed", HEADS, "somewhere/else")
+    assert "the paper's" in report.kind
+    assert set(report.left_out) == {
+        "Qformer.bert.embeddings.position_ids", "Reverse_Qformer.bert.embeddings.position_ids",
+        "visual_encoder.norm.weight", "visual_encoder.norm.bias",
+    }  # fmt: skip
+    model = SeedTokenizer.from_pretrained(tmp_path / "seed")
+    assert model.config.image_decoder == "somewhere/else"
+    codes = model.encode(torch.rand(2, 3, 28, 28))
+    assert codes.shape == (2, 32)
+    with pytest.raises(CheckpointError, match="projections"):
+        model.embed_images(torch.rand(1, 3, 28, 28))
+    with pytest.raises(CheckpointError, match="code decoder"):
+        model.embed_images(torch.rand(1, 3, 28, 28), from_codes=True)
+    with pytest.raises(CheckpointError, match="text branch"):
+        model.embed_texts("a fox")
+    count = export(model, tmp_path / "back" / "seed.pth")
+    assert count == len(read_pickle(tmp_path / "back" / "seed.pth"))
+    convert([tmp_path / "back" / "seed.pth"], tmp_path / "again", HEADS)
+    again = SeedTokenizer.from_pretrained(tmp_path / "again")
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def blip2_config() -> Blip2Config:
+    return Blip2Config(
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "image_size": 28, "patch_size": 14, **SIZES},
+        qformer_config={
+            "hidden_size": 24, "intermediate_size": 48, "encoder_hidden_size": 32, "vocab_size": 50,
+            "max_position_embeddings": 20, "use_qformer_text_input": True, **SIZES,
+        },
+        text_config=OPTConfig(
+            hidden_size=16, word_embed_proj_dim=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, vocab_size=50
+        ).to_dict(),
+        num_query_tokens=8, image_text_hidden_size=12,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def test_blip2_for_retrieval_embeds_as_it_did(blip2_config, tmp_path):
+    torch.manual_seed(0)
+    theirs = Blip2ForImageTextRetrieval(blip2_config).eval()
+    for parameter in theirs.parameters():
+        parameter.normal_(std=0.1)
+    theirs.save_pretrained(tmp_path / "blip2")
+    report = convert([tmp_path / "blip2"], tmp_path / "ours")
+    assert set(report.left_out) == {"itm_head.weight", "itm_head.bias"}
+    ours = ImageTextEmbedder.from_pretrained(tmp_path / "ours")
+    pixels, ids = torch.randn(3, 3, 28, 28), torch.randint(0, 50, (2, 6))
+    features = theirs.vision_model(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(ours.patch_features(pixels), features, rtol=1e-4, atol=1e-4)
+    queries = theirs.qformer(query_embeds=theirs.query_tokens.expand(3, -1, -1), encoder_hidden_states=features)[0]
+    embedded = torch.nn.functional.normalize(theirs.vision_projection(queries), dim=-1)
+    torch.testing.assert_close(ours.project_queries(ours.qformer(features)), embedded, rtol=1e-4, atol=1e-4)
+    said = theirs.qformer(query_embeds=theirs.embeddings(input_ids=ids), query_length=0)[0]
+    torch.testing.assert_close(ours.qformer.encode_text(ids, torch.ones_like(ids)), said, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_blip2_for_a_language_model_has_no_text_branch(blip2_config, tmp_path):
+    blip2_config.qformer_config.use_qformer_text_input = False
+    theirs = Blip2ForConditionalGeneration(blip2_config).eval()
+    theirs.save_pretrained(tmp_path / "blip2", max_shard_size="20KB")
+    convert([tmp_path / "blip2"], tmp_path / "ours")
+    ours = ImageTextEmbedder.from_pretrained(tmp_path / "ours")
+    assert ours.config.qformer.vocab_size is None
+    assert ours.config.projection is None
+    assert ours.qformer(ours.patch_features(torch.randn(1, 3, 28, 28))).shape == (1, 8, 24)
+
+
+class Trap:
+    def __reduce__(self):
+        return print, ("code was run",)
+
+
+def damaged(kind: str, files: list[Path], folder: Path) -> list[Path]:
+    path = folder / "bad.pth"
+    whole = torch.load(files[0], weights_only=True)
+    if kind == "missing":
+        return [*files, folder / "nowhere.pth"]
+    if kind == "truncated":
+        path.write_bytes(files[0].read_bytes()[:-2000])
+    elif kind == "truncated old":
+        path.write_bytes(files[2].read_bytes()[:-2000])
+        return [files[0], files[1], path]
+    elif kind == "trap":
+        path.write_bytes(pickle.dumps({"model": Trap()}))
+    elif kind == "text":
+        path.write_text("no checkpoint")
+    elif kind == "list":
+        torch.save([1, 2], path)
+    elif kind == "lacks one":
+        whole["model"].pop("encode_task_layer.2.bias")
+        torch.save(whole, path)
+    elif kind == "misshapen":
+        whole["model"]["decode_task_layer.2.bias"] = torch.zeros(3)
+        torch.save(whole, path)
+    elif kind == "unknown":
+        whole["model"]["surprise"] = torch.zeros(3)
+        torch.save(whole, path)
+    elif kind == "differs":
+        whole["model"]["query_tokens"] = whole["model"]["query_tokens"] + 1
+        torch.save(whole, path)
+    return [path, *files[1:]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "no such file"),
+        ("truncated", "truncated or no checkpoint"),
+        ("truncated old", "truncated or no checkpoint"),
+        ("trap", "wants code run"),
+        ("text", "truncated or no checkpoint"),
+        ("list", "no named tensors"),
+        ("lacks one", "encode_task_layer.2.bias"),
+        ("misshapen", "decode_head.2.bias"),
+        ("unknown", "surprise"),
+        ("differs", "query_tokens"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_a_line(files, tmp_path, capfd, kind, words):
+    sources = damaged(kind, files, tmp_path)
+    arguments = ["convert", *map(str, sources), "--out", str(tmp_path / "out"), "--heads", "2,2,2"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr.replace("\n", " ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert "code was run" not in capfd.readouterr().out
+
+
+def test_folders_of_other_models_are_told_apart(tmp_path):
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt" / "config.json").write_text(json.dumps({"model_type": "opt"}))
+    (tmp_path / "sd").mkdir()
+    (tmp_path / "sd" / "model_index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="'opt'"):
+        convert([tmp_path / "opt"], tmp_path / "out")
+    with pytest.raises(CheckpointError, match="image-decoder"):
+        convert([tmp_path / "sd"], tmp_path / "out")
