@@ -1,7 +1,6 @@
 """Files that others wrote become folders of ours, whole, or are refused in a line."""
 
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -82,7 +81,7 @@ def blip2_config() -> Blip2Config:
             "max_position_embeddings": 20, "use_qformer_text_input": True, **SIZES,
         },
         text_config=OPTConfig(
-            hidden_size=16, word_embed_proj_dim=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, vocab_size=50
+            hidden_size=16, word_embed_proj_dim=16, ffn_dim=16, vocab_size=50, **SIZES
         ).to_dict(),
         num_query_tokens=8, image_text_hidden_size=12,
     )  # fmt: skip
@@ -136,7 +135,7 @@ def damaged(kind: str, files: list[Path], folder: Path) -> list[Path]:
         path.write_bytes(files[2].read_bytes()[:-2000])
         return [files[0], files[1], path]
     elif kind == "trap":
-        path.write_bytes(pickle.dumps({"model": Trap()}))
+        torch.save({"model": Trap()}, path)
     elif kind == "text":
         path.write_text("no checkpoint")
     elif kind == "list":
