@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float
 from PIL import Image
@@ -21,9 +22,13 @@ def plain_attention(unet: UNet2DConditionModel) -> None:
 
 
 class ImageDecoder:
-    """A `StableDiffusionPipeline` that draws from embeddings in place of captions (section 2.2.2)."""
+    """A diffusion pipeline that draws from embeddings in place of captions (section 2.2.2).
 
-    def __init__(self, pipeline: StableDiffusionPipeline):
+    Stable Diffusion takes them in the place of text features; its unCLIP variant, the successor's, as the embedding of
+    an image.
+    """
+
+    def __init__(self, pipeline: StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline):
         self.pipeline = pipeline
         # a CPU with bfloat16 instructions draws twice as fast in it, from float32 latents
         self.fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -34,14 +39,15 @@ class ImageDecoder:
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> ImageDecoder:
-        """Loads a Stable Diffusion v1.x folder or hub id, without its safety checker.
+        """Loads a folder or hub id of Stable Diffusion v1.x, without its safety checker, or of its unCLIP variant.
 
         Raises CheckpointError when there is none.
         """
+        name = str(folder_or_hub_id)
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                str(folder_or_hub_id), safety_checker=None, requires_safety_checker=False
-            )
+            if "UnCLIP" in str(DiffusionPipeline.load_config(name).get("_class_name")):
+                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name))
+            pipeline = StableDiffusionPipeline.from_pretrained(name, safety_checker=None, requires_safety_checker=False)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(f"cannot load an image decoder from {folder_or_hub_id}: {reason}") from None
@@ -63,20 +69,24 @@ class ImageDecoder:
     @torch.no_grad()
     def draw(
         self,
-        embeddings: Float[Tensor, "b t d"],
+        embeddings: Float[Tensor, "b *t d"],
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> list[Image.Image]:
-        """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2)."""
-        dtype = self.pipeline.unet.dtype
-        nothing = self.text_features([""]).to(dtype).expand(len(embeddings), -1, -1)
-        device = self.pipeline.unet.device
+        """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2).
+
+        unCLIP takes one embedding a picture, (B, D) or (B, 1, D), with no noise added and no prompt.
+        """
+        device, dtype = self.pipeline.unet.device, self.pipeline.unet.dtype
+        embeddings = embeddings.to(dtype)
+        given: dict[str, Any]
+        if isinstance(self.pipeline, StableUnCLIPImg2ImgPipeline):
+            given = {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}
+        else:
+            nothing = self.text_features([""]).to(dtype).expand(len(embeddings), -1, -1)
+            given = {"prompt_embeds": embeddings, "negative_prompt_embeds": nothing}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.fast and device.type == "cpu"):
             return self.pipeline(
-                prompt_embeds=embeddings.to(dtype),
-                negative_prompt_embeds=nothing,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                generator=generator,
-            ).images  # type: ignore[union-attr]
+                **given, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, generator=generator
+            ).images
