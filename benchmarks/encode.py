@@ -137,16 +137,13 @@ def main() -> None:
     port = PlainPort(exact)
     pixels, half = exact.pixels(images), fast.pixels(images)
 
-    def ours(model: SeedTokenizer, x: Tensor) -> Tensor:
-        return model.quantize(model.causal_embeddings(x)).codes
-
-    same = (port.encode(pixels) == ours(exact, pixels)).double().mean()
-    close = (ours(fast, half) == ours(exact, pixels)).double().mean()
+    same = (port.encode(pixels) == exact.encode_pixels(pixels)).double().mean()
+    close = (fast.encode_pixels(half) == exact.encode_pixels(pixels)).double().mean()
     plain = rate(lambda: port.encode(pixels), len(images))
     rows = [
         ("plain float32 port", plain),
-        ("seedtok float32", rate(lambda: ours(exact, pixels), len(images))),
-        ("seedtok bfloat16", rate(lambda: ours(fast, half), len(images))),
+        ("seedtok float32", rate(lambda: exact.encode_pixels(pixels), len(images))),
+        ("seedtok bfloat16", rate(lambda: fast.encode_pixels(half), len(images))),
         ("seedtok bfloat16, from PIL images", rate(lambda: fast.encode(images), len(images))),
     ]
     print(f"batch {len(images)}, {arguments.threads} threads")

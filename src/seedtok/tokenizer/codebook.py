@@ -121,6 +121,12 @@ class Codebook(nn.Module):
                 self._track(z.detach().flatten(0, 1), codes.flatten())
         return Quantized(vectors.to(self.weight.dtype), codes, loss)
 
+    @torch.no_grad()
+    def encode(self, z: Float[Tensor, "*b d"]) -> Int[Tensor, "*b"]:
+        """The codes alone, int64, of vectors (..., dim)."""
+        with torch.autocast(z.device.type, enabled=False):
+            return nearest(self._normalized(z.float()).flatten(0, -2), self._table())[0].view(z.shape[:-1])
+
     def lookup(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
         """Codes of any shape -> their vectors.
 

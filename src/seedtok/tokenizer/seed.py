@@ -162,7 +162,7 @@ class SeedTokenizer(nn.Module):
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """What `pixels` returned -> codes (B, 32) int64: for those who prepare batches elsewhere."""
-        return self.quantize(self.causal_embeddings(pixels)).codes
+        return self.codebook.encode(self.encode_head(self.causal_embeddings(pixels)))
 
     @torch.no_grad()
     def decode(
