@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtok.cli_support import err, fail, say
+from seedtok.errors import DataError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -66,6 +67,73 @@ def pack(
             source, out, captions=captions, images=images, size=size, shard_size=shard_size, progress=done
         )
     _report(report, out)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="SET", help="coco, flickr30k, cc3m, unsplash, nocaps, vqav2 or gqa.")],
+    annotations: Annotated[Path, typer.Option(metavar="PATH", help="The publisher's file.", show_default=False)],
+    split: Annotated[str, typer.Option(help="As the publisher calls it.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="A folder of shards; a .jsonl file for an evaluation list.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where its images are; without it, img2dataset fetches them.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
+    shard_size: ShardSize = 1000,
+) -> None:
+    """Turn a public data set's own files into shards to train on, or a list to evaluate on.
+
+    A .jsonl has a line an entry: id, image, and captions or else question and answers.
+    """
+    from seedtok.data import public_sets, shards
+
+    public = public_sets.public_set(name, split)
+    if images is None:
+        _fetch(name, annotations, out, size)
+        return
+    if out.suffix == ".jsonl":
+        made = public_sets.write_list(name, annotations, images, split, out)
+        say(f"{made.found} entries written to {out}; {len(made.missing)} pictures missing")
+        for path in made.missing[:10]:
+            err.print(f"missing: {path}", soft_wrap=True, markup=False)
+        _compare(name, split, made.found, made.published)
+        return
+    if split not in public.training:
+        raise DataError(f"{name} {split} is for evaluation: give --out a name that ends in .jsonl")
+    records = public_sets.read_public(name, annotations, images, split)
+    with progress(name, public.splits[split], "pictures") as done:
+        report = shards.pack_pairs(
+            public_sets.as_pairs(records), out, str(annotations), size=size, shard_size=shard_size, progress=done
+        )
+    _compare(name, split, report.written, public.splits[split])
+    _report(report, out)
+
+
+def _compare(name: str, split: str, found: int, published: int) -> None:
+    if found != published:
+        say(f"{name} {split}: {found:,} here; its publisher has {published:,}")
+
+
+def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
+    """Has img2dataset fetch the pictures of a list of addresses into shards."""
+    from tempfile import TemporaryDirectory
+
+    from seedtok.data.public_sets import url_list
+
+    with TemporaryDirectory() as scratch:
+        urls = Path(scratch) / "urls.tsv"
+        count = url_list(name, annotations, urls)
+        try:
+            from img2dataset import download  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise DataError("img2dataset is not installed: pip install img2dataset, or give --images") from None
+        say(f"{count:,} addresses")
+        download(
+            url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption", output_format="webdataset",
+            output_folder=str(out), image_size=size or 256, resize_mode="keep_ratio", resize_only_if_bigger=True,
+        )  # fmt: skip
 
 
 def _report(report: ShardReport, out: Path) -> None:

@@ -44,7 +44,7 @@ def read_pairs(source: Path, captions: Path | None = None, images: Path | None =
         return _rows(_csv(source, tab=suffix == ".tsv"), source, base)
     if suffix != ".json":
         raise DataError(f"{source}: expected a folder, .csv, .tsv, .jsonl, .json, or a COCO captions .json")
-    content = _json(_text(source), str(source))
+    content = parse_json(read_text(source), str(source))
     if isinstance(content, list):
         return _rows(iter(content), source, base)
     if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
@@ -105,19 +105,21 @@ def _jsonl(source: Path) -> Iterator[Any]:
         with source.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield _json(line, f"{source}, line {number}")
+                    yield parse_json(line, f"{source}, line {number}")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {source}: {error}") from None
 
 
-def _text(source: Path) -> str:
+def read_text(source: Path) -> str:
+    """A UTF-8 file; raises DataError where it cannot be read."""
     try:
         return source.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {source}: {error}") from None
 
 
-def _json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """Raises DataError, naming `where`, for what is no JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

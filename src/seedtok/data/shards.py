@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seedtok.data.pairs import read_pairs
+from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 from seedtok.data.tars import Entry, ShardReport, count_samples, index_samples, slice_of, stats_path, writing
 from seedtok.data.text import clean_caption
@@ -92,9 +92,22 @@ def pack(
     image, width and height. Missing or broken images and empty captions are skipped and reported. Raises
     DataError as `write_scene_shards`, and when nothing is left.
     """
+    pairs = read_pairs(Path(source), _path(captions), _path(images))
+    return pack_pairs(pairs, out, str(source), size=size, shard_size=shard_size, progress=progress)
+
+
+def pack_pairs(
+    pairs: Iterable[Pair],
+    out: str | Path,
+    source: str,
+    *,
+    size: int | None = None,
+    shard_size: int = 1000,
+    progress: Progress | None = None,
+) -> ShardReport:
+    """Pictures with their captions as shards, as `pack` writes them; `source` is what an error calls them."""
     if size is not None and size < 1:
         raise DataError(f"expected a size of at least 1 pixel, not {size}")
-    pairs = read_pairs(Path(source), _path(captions), _path(images))
     with writing(Path(out), shard_size) as writer:
         for number, pair in enumerate(pairs, start=1):
             cleaned = tuple(filter(None, map(clean_caption, pair.captions)))
