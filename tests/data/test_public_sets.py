@@ -127,7 +127,8 @@ def test_vqav2_joins_questions_and_ten_answers(tmp_path):
 def test_gqa_has_one_answer(tmp_path):
     question = {
         "semantic": [], "entailed": [], "equivalent": ["201307251"], "question": "Is it overcast?",
-        "imageId": "n161313", "isBalanced": True, "groups": {"global": None, "local": "13-weather"}, "answer": "no", "semanticStr": "",
+        "imageId": "n161313", "isBalanced": True, "groups": {"global": None, "local": "13-weather"},
+        "answer": "no", "semanticStr": "",
         "annotations": {}, "types": {}, "fullAnswer": "No, it is clear.",
     }  # fmt: skip
     path = tmp_path / "testdev_balanced_questions.json"
