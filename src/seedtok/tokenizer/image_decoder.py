@@ -45,7 +45,8 @@ class ImageDecoder:
         """
         name = str(folder_or_hub_id)
         try:
-            if "UnCLIP" in str(DiffusionPipeline.load_config(name).get("_class_name")):
+            index: Any = DiffusionPipeline.load_config(name)
+            if "UnCLIP" in str(index.get("_class_name")):
                 return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name))
             pipeline = StableDiffusionPipeline.from_pretrained(name, safety_checker=None, requires_safety_checker=False)
         except (OSError, ValueError, KeyError) as error:
@@ -80,6 +81,7 @@ class ImageDecoder:
         """
         device, dtype = self.pipeline.unet.device, self.pipeline.unet.dtype
         embeddings = embeddings.to(dtype)
+        pipeline: Any = self.pipeline
         given: dict[str, Any]
         if isinstance(self.pipeline, StableUnCLIPImg2ImgPipeline):
             given = {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}
@@ -87,6 +89,6 @@ class ImageDecoder:
             nothing = self.text_features([""]).to(dtype).expand(len(embeddings), -1, -1)
             given = {"prompt_embeds": embeddings, "negative_prompt_embeds": nothing}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.fast and device.type == "cpu"):
-            return self.pipeline(
+            return pipeline(
                 **given, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, generator=generator
             ).images
