@@ -7,6 +7,7 @@ import torch
 from seedtok.mllm import generation
 from seedtok.mllm.prompts import drawing_prompt
 from seedtok.mllm.sequences import Sampling, sequence
+from seedtok.mllm.spans import Rows
 
 PROMPTS = ["a fox on a red background", "a cake", "two bees to the left of a photo on a red background"]
 
@@ -34,6 +35,18 @@ def test_drawing_is_the_masked_full_vocabulary(model):
             chosen = int(only_codes(model, joint(model, ids)).argmax())
             assert chosen - model.vocabulary.config.text == int(code)
             ids.append(chosen)
+
+
+@torch.no_grad()
+def test_one_picture_is_drawn_by_guesses_as_it_would_be_code_by_code(model, monkeypatch):
+    together = generation.draw_codes(model, PROMPTS)
+    passes = []
+    extend = Rows.extend
+    monkeypatch.setattr(Rows, "extend", lambda rows, ids: passes.append(ids.shape) or extend(rows, ids))
+    for prompt, codes in zip(PROMPTS, together, strict=True):
+        assert torch.equal(generation.draw_codes(model, [prompt])[0], codes)
+    assert all(rows == 1 and window <= 16 for rows, window in passes)
+    assert len(passes) <= 31 * len(PROMPTS)
 
 
 @torch.no_grad()

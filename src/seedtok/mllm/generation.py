@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from seedtok.images import ImageSource
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
+from seedtok.mllm.spans import Rows, span, span_by_beams
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
@@ -43,6 +44,8 @@ def write(
         check_length(model, len(row), max_new_tokens)
     ids, mask = left_padded(rows, model.device)
     tokenizer = model.text_tokenizer
+    if num_beams > 1 and ids.shape[1] > 1:
+        options["past_key_values"] = _read(model, ids[:, :-1], mask[:, :-1], num_beams)
     out = model.lm.generate(  # type: ignore[operator]
         inputs_embeds=model.embed(ids),
         attention_mask=mask,
@@ -53,6 +56,14 @@ def write(
         **({"do_sample": False} | options),
     )
     return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+
+
+def _read(model: SeedLM, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"], beams: int) -> DynamicCache:
+    """The KV cache of prompts, once for all beams: `generate` would read each as often as there are beams."""
+    cache = DynamicCache()
+    model.states(model.embed(ids), mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
+    cache.batch_repeat_interleave(beams)
+    return cache
 
 
 class _Streamer:
@@ -111,64 +122,6 @@ def answer(model: SeedLM, images: Any, questions: Sequence[str], num_beams: int 
 # ---------------------------------------------------------------- pictures
 
 
-class _Rows:
-    """Sequences that grow by one token at a time, on a KV cache."""
-
-    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]]):
-        self.model = model
-        ids, self.mask = left_padded(rows, model.device)
-        self.cache = DynamicCache()
-        self.states = self._run(ids)
-
-    def _run(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b hidden"]:
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return self.model.states(self.model.embed(ids), self.mask, positions, self.cache)[:, -1]
-
-    def append(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b hidden"]:
-        """Takes one more id a row; the states after it."""
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
-        self.states = self._run(ids[:, None])
-        return self.states
-
-    def choose(self, rows: Int[Tensor, " b"]) -> None:
-        """Keeps these rows, in this order; one may be there twice."""
-        self.cache.batch_select_indices(rows)
-        self.mask, self.states = self.mask[rows], self.states[rows]
-
-
-def _span(grown: _Rows, sampling: Sampling) -> Int[Tensor, "b n"]:
-    """The codes of one picture a row: begin-of-image is given, then as many codes as there are to a picture."""
-    vocabulary = grown.model.vocabulary
-    batch = len(grown.states)
-    mark = torch.full((batch,), vocabulary.begin, device=grown.model.device)
-    states, codes = grown.append(mark), []
-    for _ in range(vocabulary.config.span):
-        codes.append(sampling.pick(vocabulary.code_logits(states)))
-        if len(codes) < vocabulary.config.span:
-            states = grown.append(codes[-1] + vocabulary.config.text)
-    return torch.stack(codes, dim=1)
-
-
-def _span_by_beams(grown: _Rows, beams: int) -> Int[Tensor, "b n"]:
-    """The likeliest picture a row that a beam search of this width finds; all are of one length."""
-    vocabulary, device = grown.model.vocabulary, grown.model.device
-    batch = len(grown.states)
-    states = grown.append(torch.full((batch,), vocabulary.begin, device=device))
-    scores, codes = torch.zeros(batch, 1, device=device), torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
-    for step in range(vocabulary.config.span):
-        likelihood = vocabulary.code_logits(states).float().log_softmax(-1).unflatten(0, (batch, -1))
-        total = (scores[..., None] + likelihood).flatten(1)  # (B, beams * codes)
-        scores, best = total.topk(beams, dim=1)
-        parents, chosen = best // likelihood.shape[-1], best % likelihood.shape[-1]
-        kept = codes.gather(1, parents[..., None].expand(-1, -1, codes.shape[2]))
-        codes = torch.cat([kept, chosen[..., None]], dim=2)
-        if step + 1 < vocabulary.config.span:
-            offset = torch.arange(batch, device=device)[:, None] * likelihood.shape[1]
-            grown.choose((offset + parents).flatten())
-            states = grown.append(chosen.flatten() + vocabulary.config.text)
-    return codes[:, 0]
-
-
 @torch.no_grad()
 def draw_codes(
     model: SeedLM, prompts: Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1
@@ -181,11 +134,11 @@ def draw_codes(
         raise ValueError("an empty prompt: say what to draw")
     if num_beams > 1 and sampling.temperature:
         raise ValueError("beams and a temperature exclude each other; drop one")
-    rows = [sequence(model, [drawing_prompt(prompt)]) for prompt in prompts]
+    rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
-        check_length(model, len(row), model.vocabulary.config.span + 1)
-    grown = _Rows(model, rows)
-    return _span(grown, sampling) if num_beams == 1 else _span_by_beams(grown, num_beams)
+        check_length(model, len(row), model.vocabulary.config.span)
+    grown = Rows(model, rows)
+    return span(grown, sampling) if num_beams == 1 else span_by_beams(grown, num_beams)
 
 
 def draw(
@@ -221,7 +174,7 @@ def generate(
     if len(ids) == len(start(model)):
         raise ValueError("an empty prompt: give a text or a picture")
     room = model.context - len(ids)
-    grown, end = _Rows(model, [ids]), model.text_tokenizer.eos_token_id
+    grown, end = Rows(model, [ids]), model.text_tokenizer.eos_token_id
     out: list[str | Tensor] = []
     words: list[int] = []
     images = used = written = 0
@@ -242,7 +195,8 @@ def generate(
         token = int(sampling.pick(logits))
         if token == vocabulary.begin:
             flush()
-            codes = _span(grown, sampling)[0]
+            grown.append(torch.tensor([token], device=model.device))
+            codes = span(grown, sampling)[0]
             out.append(codes)
             grown.append(codes[-1:] + vocabulary.config.text)
             grown.append(torch.tensor([vocabulary.end], device=model.device))

@@ -252,6 +252,8 @@ class SeedLM(nn.Module):
                 adapted = PeftModel.from_pretrained(lm, str(folder / "adapter"), is_trainable=trainable)
             except (RuntimeError, ValueError, OSError) as error:
                 raise CheckpointError(f"{folder / 'adapter'}: {str(error).splitlines()[0]}") from None
+        if isinstance(adapted, PeftModel) and not trainable:
+            adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
         model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
         model.vocabulary.requires_grad_(trainable)
         return model.eval().to(device)

@@ -210,8 +210,8 @@ def stage3b() -> RunConfig:
 def instructed() -> RunConfig:
     """Questions beside captions and drawings, from IIIb: ours, reported apart from the paper's recipe."""
     joint = stage3b()
-    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), "drawing": 0.4, "asking": 0.4})
-    optimization = joint.optimization.model_copy(update={"steps": 1500, "lr": 5e-4})
+    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), "drawing": 0.3, "asking": 0.3})
+    optimization = joint.optimization.model_copy(update={"steps": 2000, "lr": 7e-4})
     return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage, "optimization": optimization})
 
 

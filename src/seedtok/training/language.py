@@ -1,6 +1,7 @@
 """A mini OPT, pretrained on text alone: what the paper takes off the shelf as OPT-2.7B."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ class LanguageSettings(StageSettings):
     row: int = 192  # tokens of a packed row
     worded: int = 2  # captions of a scene, at most, in one text: what teaches to look back
     asked: int = 6  # questions that may follow
+    whole: float = 1.0  # share of texts learnt word by word; of the others, only what follows from what was said before
 
     def build(self) -> "LanguageStage":
         return LanguageStage(self)
@@ -48,22 +50,36 @@ class LanguageStage(Stage):
             )
         )  # fmt: skip
 
-    def text(self, scene: Scene, rng: np.random.Generator) -> str:
-        """A scene told once or more, and now and then questions about it with their answers."""
-        phrasings = rng.permutation(PHRASINGS)[: int(rng.integers(1, self.settings.worded + 1))]
-        told = [caption(scene, int(p)) for p in phrasings]
-        asked = questions(scene, rng, int(rng.integers(self.settings.asked + 1)))
-        return " ".join([*told, *(f"{question_prompt(q.text)} {q.answer}" for q in asked)])
+    def text(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, bool]]:
+        """A scene told once or more, and now and then questions about it with their answers: parts, and which to learn.
 
-    def rows(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        What is drawn by chance, the first telling and what is asked, can only be learnt as a distribution.
+        """
+        whole = bool(rng.random() < self.settings.whole)
+        phrasings = rng.permutation(PHRASINGS)[: int(rng.integers(1, self.settings.worded + 1))]
+        first, *more = (caption(scene, int(p)) for p in phrasings)
+        parts = [(first, whole), *((f" {again}", True) for again in more)]
+        for q in questions(scene, rng, int(rng.integers(self.settings.asked + 1))):
+            parts += [(f" {question_prompt(q.text)}", whole), (f" {q.answer}", True)]
+        return parts if len(parts) > 1 else [(first, True)]
+
+    def rows(self, texts: list[list[tuple[str, bool]]]) -> tuple[Tensor, Tensor, Tensor]:
         end = end_of(self.tokenizer)
-        every = [[end, *ids, end] for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]
-        return pack([(ids, [True] * len(ids)) for ids in every], self.settings.row, pad_of(self.tokenizer))
+        every: list[tuple[list[int], list[bool]]] = []
+        for parts in texts:
+            ids, learnt = [end], [False]
+            for text, wanted in parts:
+                part = cast(list[int], self.tokenizer(text, add_special_tokens=False).input_ids)
+                ids, learnt = ids + part, learnt + [wanted] * len(part)
+            every.append(([*ids, end], [*learnt, True]))
+        return pack(every, self.settings.row, pad_of(self.tokenizer))
 
     def forward(self, batch: Batch) -> Losses:
         device = batch.pixels.device
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        texts = [self.text(scene, rng) for scene in batch.scenes] if batch.scenes else batch.captions
+        texts = [[(text, True)] for text in batch.captions]
+        if batch.scenes is not None:
+            texts = [self.text(scene, rng) for scene in batch.scenes]
         ids, learnt, segments = (x.to(device) for x in self.rows(texts))
         mask, positions = packed(segments)
         states = self.lm.model(input_ids=ids, attention_mask=mask, position_ids=positions)
