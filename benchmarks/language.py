@@ -1,8 +1,9 @@
 """Drawing by `SeedLM` beside the same model through transformers' `generate`, and captions of one picture or eight.
 
-Through `generate` the codes are part of one vocabulary: one embedding table, one head, all of it computed at each step.
+Through `generate` the codes are part of one vocabulary: one embedding table, one head, all of it computed at each step,
+with the adapter beside the LM's weights, as peft loads it, or merged into them, as `SeedLM` has it.
 
-    python benchmarks/language.py [--threads 2] [--model mini]
+    python benchmarks/language.py [--threads 2] [--model mini] [--dtype float32]
 """
 
 import argparse
@@ -47,24 +48,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
-    model = SeedLM.from_pretrained(args.model)
+    model = SeedLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
     scenes = unique_scenes("test", 8)
-    prompt = caption(scenes[0])
+    prompts = [caption(scene) for scene in scenes[:4]]
     span = model.vocabulary.config.span
-    plain = joint_lm(model)
-    ids = torch.tensor([[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin]])
+    merged = joint_lm(model)
+    model.adapter.unmerge_adapter()
+    beside = joint_lm(model)
+    model.adapter.merge_adapter()
+    ids = [torch.tensor([[*sequence(model, [drawing_prompt(p)]), model.vocabulary.begin]]) for p in prompts]
 
-    def through_generate() -> torch.Tensor:
-        return plain.generate(
-            ids, attention_mask=torch.ones_like(ids), min_new_tokens=span, max_new_tokens=span, do_sample=False
-        )
+    def through_generate(lm: nn.Module) -> float:
+        """Seconds for the 32 codes of every prompt, one by one."""
+        return sum(
+            1 / rate(lambda row=row: lm.generate(
+                row, attention_mask=torch.ones_like(row), min_new_tokens=span, max_new_tokens=span, do_sample=False
+            ), 1, 2.0) for row in ids
+        )  # fmt: skip
 
-    ours = 1 / rate(lambda: draw_codes(model, [prompt]), 1)
-    theirs = 1 / rate(through_generate, 1)
-    print(f"32 codes: generate {1000 * theirs:.0f} ms, SeedLM {1000 * ours:.0f} ms: {theirs / ours:.2f} times as fast")
+    ours = sum(1 / rate(lambda p=p: draw_codes(model, [p]), 1, 2.0) for p in prompts)
+    print(f"32 codes, one picture: SeedLM {1000 * ours / len(prompts):.0f} ms")
+    for name, lm in (("beside the weights", beside), ("merged", merged)):
+        theirs = through_generate(lm)
+        print(f"  generate, adapter {name}: {1000 * theirs / len(prompts):.0f} ms, {theirs / ours:.2f} times as long")
     codes = model.seed.encode(to_batch(scenes, 128).pixels)
     rates = {n: rate(lambda n=n: model.caption(codes[:n]), n) for n in (1, 8)}
     print(f"captions a second: {rates[1]:.1f} one by one, {rates[8]:.1f} by eight: {rates[8] / rates[1]:.2f} times")

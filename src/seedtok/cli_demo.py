@@ -35,10 +35,12 @@ def demo(
     from PIL import Image
 
     from seedtok.data.scenes import caption, render, unique_scenes
+    from seedtok.hub import shipped
     from seedtok.mllm.seed_lm import SeedLM
     from seedtok.training.pictures import grid, side_by_side
 
-    lm = lm or ("mini" if model == "mini" else None)
+    if lm is None and model == "mini" and (shipped("lm") / "config.json").is_file():
+        lm = "mini"
     language = None if lm is None else SeedLM.from_pretrained(lm, seed=tokenizer)
     scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed)
     seen, drawn, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]

@@ -75,6 +75,18 @@ def test_beams_find_what_a_plain_search_finds(model):
 
 
 @torch.no_grad()
+def test_beams_of_words_are_those_of_a_plain_generate(model):
+    prompts = [[*sequence(model, [torch.randint(0, 8192, (32,)), text])] for text in ("a photo of", "a photo of a fox")]
+    ours = generation.write(model, prompts, max_new_tokens=8, num_beams=3)
+    for ids, text in zip(prompts, ours, strict=True):
+        out = model.lm.generate(
+            inputs_embeds=model.embed(torch.tensor([ids])), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=8, num_beams=3, do_sample=False, pad_token_id=2,
+        )  # fmt: skip
+        assert model.text_tokenizer.decode(out[0], skip_special_tokens=True).strip() == text
+
+
+@torch.no_grad()
 def test_sampling_is_seeded_and_valid(model):
     def drawn(seed: int, **options: float) -> torch.Tensor:
         sampling = Sampling(1.0, generator=torch.Generator().manual_seed(seed), **options)

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
 
 from seedtok.images import ImageSource
+from seedtok.mllm.cache import roomy_cache
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 from seedtok.mllm.spans import Rows, span, span_by_beams
@@ -58,9 +59,9 @@ def write(
     return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
 
 
-def _read(model: SeedLM, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"], beams: int) -> DynamicCache:
+def _read(model: SeedLM, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"], beams: int) -> Cache:
     """The KV cache of prompts, once for all beams: `generate` would read each as often as there are beams."""
-    cache = DynamicCache()
+    cache = roomy_cache(model.lm)
     model.states(model.embed(ids), mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
     cache.batch_repeat_interleave(beams)
     return cache

@@ -255,7 +255,7 @@ class SeedLM(nn.Module):
         if isinstance(adapted, PeftModel) and not trainable:
             adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
         model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
-        model.vocabulary.requires_grad_(trainable)
+        model.vocabulary.to(dtype).requires_grad_(trainable)
         return model.eval().to(device)
 
 

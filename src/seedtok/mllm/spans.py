@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
+from seedtok.mllm.cache import roomy_cache
 from seedtok.mllm.sequences import Sampling, left_padded
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Rows:
         self.model = model
         ids, self.mask = left_padded(rows, model.device)
         self.padded = not bool(self.mask.all())
-        self.cache = DynamicCache()
+        self.cache = roomy_cache(model.lm)
         self.states = self._run(ids)[:, -1]
 
     def _run(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
