@@ -169,9 +169,9 @@ def opt() -> RunConfig:
     """The mini OPT, pretrained on captions, questions and answers as text alone."""
     return RunConfig(
         recipe="mini.opt",
-        stage=LanguageSettings(),
+        stage=LanguageSettings(whole=0.25),
         data=Data(),
-        optimization=Optimization(steps=3500, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        optimization=Optimization(steps=8000, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=250,
         validate_every=500,
         validate_batches=8,

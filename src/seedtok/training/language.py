@@ -25,20 +25,12 @@ class LanguageSettings(StageSettings):
     heads: int = 4
     positions: int = 512
     row: int = 192  # tokens of a packed row
-    position_scale: float = 0.0  # of sinusoids that the position embeddings start as; 0: random, as OPT's
     worded: int = 2  # captions of a scene, at most, in one text: what teaches to look back
     asked: int = 6  # questions that may follow
     whole: float = 1.0  # share of texts learnt word by word; of the others, only what follows from what was said before
 
     def build(self) -> "LanguageStage":
         return LanguageStage(self)
-
-
-def sinusoids(count: int, width: int) -> Tensor:
-    """Positions (count, width) as sines and cosines of falling frequencies (Vaswani et al. 2017)."""
-    rates = 10_000.0 ** -(torch.arange(0, width, 2) / width)
-    angles = torch.arange(count)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class LanguageStage(Stage):
@@ -57,10 +49,6 @@ class LanguageStage(Stage):
                 pad_token_id=pad_of(self.tokenizer),
             )
         )  # fmt: skip
-        if settings.position_scale:
-            table = self.lm.model.decoder.embed_positions.weight
-            with torch.no_grad():
-                table.copy_(settings.position_scale * sinusoids(*table.shape))
 
     def text(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, bool]]:
         """A scene told once or more, and now and then questions about it with their answers: parts, and which to learn.
