@@ -50,8 +50,8 @@ def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None)
 def right_captions(said: list[str], batch: Batch) -> list[bool]:
     """Which of the captions of a batch's first pictures say what is there: in any wording, where it has scenes."""
     if batch.scenes is None:
-        return [text == right for text, right in zip(said, batch.canonical, strict=False)]
-    return [same_scene(text, scene) for text, scene in zip(said, batch.scenes, strict=False)]
+        return [text == right for text, right in zip(said, batch.canonical[: len(said)], strict=True)]
+    return [same_scene(text, scene) for text, scene in zip(said, batch.scenes[: len(said)], strict=True)]
 
 
 def scene_batches(

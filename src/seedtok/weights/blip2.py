@@ -11,7 +11,7 @@ from seedtok.errors import CheckpointError
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.vision import VisionConfig
-from seedtok.weights.entries import Entry, both, fused, to_ours
+from seedtok.weights.entries import Entry, bert_layer, both, to_ours
 
 LEFT_OUT = {  # by the start of a name, and why
     "itm_head.": "the matching head: retrieval here is by cosine alone",
@@ -92,16 +92,5 @@ def _qformer(config: QFormerConfig) -> Iterator[Entry]:
         for name in ("word_embeddings.weight", "position_embeddings.weight"):
             yield Entry(f"qformer.{name}", (f"embeddings.{name}",))
     for i in range(config.layers):
-        here, there = f"qformer.layers.{i}", f"qformer.encoder.layer.{i}"
-        yield from fused(f"{here}.attention.qkv", f"{there}.attention.attention", ("query", "key", "value"))
-        yield from both(f"{here}.attention.out", f"{there}.attention.output.dense")
-        yield from both(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm")
-        if i % config.cross_attention_every == 0:
-            yield from both(f"{here}.cross.query", f"{there}.crossattention.attention.query")
-            yield from fused(f"{here}.cross.kv", f"{there}.crossattention.attention", ("key", "value"))
-            yield from both(f"{here}.cross.out", f"{there}.crossattention.output.dense")
-            yield from both(f"{here}.cross_norm", f"{there}.crossattention.output.LayerNorm")
-        for kind, suffix in kinds:
-            yield from both(f"{here}.{kind}_mlp.up", f"{there}.intermediate{suffix}.dense")
-            yield from both(f"{here}.{kind}_mlp.down", f"{there}.output{suffix}.dense")
-            yield from both(f"{here}.{kind}_mlp_norm", f"{there}.output{suffix}.LayerNorm")
+        cross = i % config.cross_attention_every == 0
+        yield from bert_layer(f"qformer.layers.{i}", f"qformer.encoder.layer.{i}", "attention", cross, kinds)

@@ -38,6 +38,30 @@ def fused(ours: str, theirs: str, names: tuple[str, ...]) -> Iterator[Entry]:
         yield Entry(f"{ours}.{kind}", tuple(f"{theirs}.{name}.{kind}" for name in names))
 
 
+def bert_layer(ours: str, theirs: str, inner: str, cross: bool, kinds: Iterable[tuple[str, str]]) -> Iterator[Entry]:
+    """A layer of a Q-Former; `inner` is what they call the heads of an attention.
+
+    `kinds` are the feed-forwards, of queries and of text: our names and their suffixes.
+    """
+    yield from fused(f"{ours}.attention.qkv", f"{theirs}.attention.{inner}", ("query", "key", "value"))
+    yield from both(f"{ours}.attention.out", f"{theirs}.attention.output.dense")
+    yield from both(f"{ours}.attention_norm", f"{theirs}.attention.output.LayerNorm")
+    if cross:
+        yield from both(f"{ours}.cross.query", f"{theirs}.crossattention.{inner}.query")
+        yield from fused(f"{ours}.cross.kv", f"{theirs}.crossattention.{inner}", ("key", "value"))
+        yield from both(f"{ours}.cross.out", f"{theirs}.crossattention.output.dense")
+        yield from both(f"{ours}.cross_norm", f"{theirs}.crossattention.output.LayerNorm")
+    for kind, suffix in kinds:
+        yield from feed_forward(ours, theirs, kind, suffix)
+
+
+def feed_forward(ours: str, theirs: str, kind: str, suffix: str) -> Iterator[Entry]:
+    """A feed-forward of a Q-Former's layer and its norm."""
+    yield from both(f"{ours}.{kind}_mlp.up", f"{theirs}.intermediate{suffix}.dense")
+    yield from both(f"{ours}.{kind}_mlp.down", f"{theirs}.output{suffix}.dense")
+    yield from both(f"{ours}.{kind}_mlp_norm", f"{theirs}.output{suffix}.LayerNorm")
+
+
 def to_ours(entries: Iterable[Entry], tensors: Mapping[str, Tensor], left_out: Mapping[str, str]) -> dict[str, Tensor]:
     """Our state from their tensors; `left_out` has the starts of names that are knowingly not used, and why.
 

@@ -17,7 +17,7 @@ from seedtok.tokenizer.image_head import ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 from seedtok.tokenizer.seed import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
-from seedtok.weights.entries import Entry, both, fused, to_ours, to_theirs
+from seedtok.weights.entries import Entry, bert_layer, both, feed_forward, to_ours, to_theirs
 
 UNCLIP = {"image_decoder": "stabilityai/stable-diffusion-2-1-unclip", "num_inference_steps": 20, "guidance_scale": 10.0}
 
@@ -157,7 +157,7 @@ def entries(config: SeedConfig, tensors: dict[str, Tensor]) -> Iterator[Entry]:
             name = f"{kind}.weight"
             yield Entry(f"embedder.qformer.{name}", (f"Qformer.bert.embeddings.{name}",))
         for i in range(config.embedder.qformer.layers):
-            yield from _feed_forward(f"embedder.qformer.layers.{i}", f"Qformer.bert.encoder.layer.{i}", "text", "")
+            yield from feed_forward(f"embedder.qformer.layers.{i}", f"Qformer.bert.encoder.layer.{i}", "text", "")
     if config.embedder.projection is not None:
         yield from both("embedder.vision_projection", "vision_proj")
         yield from both("embedder.text_projection", "text_proj")
@@ -218,19 +218,6 @@ def _bert(ours: str, theirs: str, tokens: str, config: QFormerConfig | ReverseQF
     yield Entry(f"{ours}.query_tokens", (tokens,))
     yield from both(f"{ours}.embedding_norm", f"{theirs}.bert.embeddings.LayerNorm")
     for i in range(config.layers):
-        here, there = f"{ours}.layers.{i}", f"{theirs}.bert.encoder.layer.{i}"
-        yield from fused(f"{here}.attention.qkv", f"{there}.attention.self", ("query", "key", "value"))
-        yield from both(f"{here}.attention.out", f"{there}.attention.output.dense")
-        yield from both(f"{here}.attention_norm", f"{there}.attention.output.LayerNorm")
-        if i % config.cross_attention_every == 0:
-            yield from both(f"{here}.cross.query", f"{there}.crossattention.self.query")
-            yield from fused(f"{here}.cross.kv", f"{there}.crossattention.self", ("key", "value"))
-            yield from both(f"{here}.cross.out", f"{there}.crossattention.output.dense")
-            yield from both(f"{here}.cross_norm", f"{there}.crossattention.output.LayerNorm")
-        yield from _feed_forward(here, there, "query", "_query")
-
-
-def _feed_forward(ours: str, theirs: str, kind: str, suffix: str) -> Iterator[Entry]:
-    yield from both(f"{ours}.{kind}_mlp.up", f"{theirs}.intermediate{suffix}.dense")
-    yield from both(f"{ours}.{kind}_mlp.down", f"{theirs}.output{suffix}.dense")
-    yield from both(f"{ours}.{kind}_mlp_norm", f"{theirs}.output{suffix}.LayerNorm")
+        cross = i % config.cross_attention_every == 0
+        there = f"{theirs}.bert.encoder.layer.{i}"
+        yield from bert_layer(f"{ours}.layers.{i}", there, "self", cross, [("query", "_query")])
