@@ -7,7 +7,9 @@ import torch
 from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
+from typer.testing import CliRunner
 
+from seedtok.cli import app
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig
@@ -115,3 +117,16 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory, tiny_diffusion: Pat
             torch.nn.init.normal_(weights, std=0.3)  # so that different pictures have different codes
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def cli():
+    """Runs a command; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return run

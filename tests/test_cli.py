@@ -15,27 +15,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from seedtok import SeedTokenizer, __version__
-from seedtok.cli import app
 from seedtok.errors import ImageError
 from seedtok.progress import progress
 
 CODES = " ".join(map(str, range(32)))
-
-
-@pytest.fixture
-def cli():
-    """Runs a command; gives (exit code, stdout, stderr)."""
-
-    def run(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
-
-    return run
 
 
 @pytest.fixture

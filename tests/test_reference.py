@@ -285,7 +285,8 @@ def test_stage1(reference):
     grads = reference.part("stage1/grads/")
     assert_grads(qformer, take_bert(grads, *bert))
     assert_grads(heads, {k: v for name in projections for k, v in take(grads, name, name).items()})
-    assert_close(temperature.grad, grads.pop("temp"), "temp")
+    # One number, in which terms far larger than itself cancel: how it rounds depends on the machine.
+    assert_close(temperature.grad, grads.pop("temp"), "temp", tolerance=1e-4)
     assert not grads
 
 

@@ -12,17 +12,13 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_words
-from seedtok.cli_support import fail, load_tokenizer, out, quiet, say
+from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_plan, cli_words
+from seedtok.cli_support import fail, load_tokenizer, out, quiet, recipe_named, recipes, say
 from seedtok.errors import ConfigError
 from seedtok.machine import keep_freed_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import nn
-
-    from seedtok.training.config import RunConfig
 
 
 class _Commands(TyperGroup):
@@ -96,24 +92,17 @@ def train(
 ) -> None:
     """Train one part of the tokenizer, or of SEED-OPT, by a recipe."""
     quiet()
-    recipes = _recipes()
     if show:
-        for name, function in recipes.items():
+        for name, function in recipes().items():
             what, *_ = (function.__doc__ or "").strip().split("\n")
             say(f"{name:<20}{what}")
         return
     if recipe is None or folder is None:
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
-    if recipe not in recipes:
-        from difflib import get_close_matches
-
-        near = get_close_matches(recipe, recipes, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(recipes)}"
-        raise ConfigError(f"unknown recipe {recipe!r}; {hint}")
-    from seedtok.training.config import with_overrides
+    config = recipe_named(recipe, overrides or [])
     from seedtok.training.loop import train as run
 
-    final = run(with_overrides(recipes[recipe](), overrides or []), folder, resume)
+    final = run(config, folder, resume)
     say(f"trained: {final}")
 
 
@@ -167,25 +156,9 @@ def info(
     out.print(table)
 
 
+app.command()(cli_plan.plan)
 app.command()(cli_convert.convert)
 app.command()(cli_demo.demo)
-
-
-def _recipes() -> dict[str, Callable[[], RunConfig]]:
-    """The public functions of the recipe modules, as MODULE.FUNCTION."""
-    from importlib import import_module
-    from importlib.util import find_spec
-    from inspect import isfunction
-
-    found: dict[str, Callable[[], RunConfig]] = {}
-    for name in ("mini", "paper"):
-        if find_spec(f"seedtok.recipes.{name}") is None:
-            continue
-        module = import_module(f"seedtok.recipes.{name}")
-        for key, value in vars(module).items():
-            if isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_"):
-                found[f"{name}.{key}"] = value
-    return found
 
 
 def main() -> None:

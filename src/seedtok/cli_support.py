@@ -1,4 +1,4 @@
-"""What the commands share: consoles, files written whole, and one way to load a model."""
+"""What the commands share: consoles, files written whole, one way to load a model and one to find a recipe."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from seedtok.errors import DataError
+from seedtok.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import torch
     from PIL import Image
 
     from seedtok.tokenizer.seed import SeedTokenizer
+    from seedtok.training.config import RunConfig
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -103,3 +106,34 @@ def targets(names: list[str], folder: Path) -> list[Path]:
             raise DataError(f"{path} would overwrite an original: choose another folder with --out")
         chosen[path] = None
     return list(chosen)
+
+
+def recipes() -> dict[str, Callable[[], RunConfig]]:
+    """The public functions of the recipe modules, as MODULE.FUNCTION."""
+    from importlib import import_module
+    from importlib.util import find_spec
+    from inspect import isfunction
+
+    found: dict[str, Callable[[], RunConfig]] = {}
+    for name in ("mini", "paper"):
+        if find_spec(f"seedtok.recipes.{name}") is None:
+            continue
+        module = import_module(f"seedtok.recipes.{name}")
+        for key, value in vars(module).items():
+            if isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_"):
+                found[f"{name}.{key}"] = value
+    return found
+
+
+def recipe_named(name: str, overrides: Sequence[str]) -> RunConfig:
+    """A recipe's configuration with overrides; raises ConfigError for one that does not exist, naming the near miss."""
+    from difflib import get_close_matches
+
+    from seedtok.training.config import with_overrides
+
+    known = recipes()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise ConfigError(f"unknown recipe {name!r}; {hint}")
+    return with_overrides(known[name](), overrides)

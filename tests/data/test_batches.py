@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedtok.data.batches import shard_batches
+from seedtok.data.batches import _augmented, shard_batches
 from seedtok.data.scenes import caption, render
 from seedtok.data.shards import pack, write_scene_shards
 from seedtok.errors import DataError
@@ -79,3 +79,40 @@ def test_what_cannot_be_read(tmp_path, scenes):
         shard_batches(tmp_path, 4, size=64)
     with pytest.raises(DataError, match="not a multiple of 2 ranks"):
         shard_batches(scenes, 4, size=64, start=3, world_size=2)
+
+
+def test_augmentation_is_of_the_sample_alone(photos):
+    """The same for every number of ranks and wherever a run goes on from."""
+    options = {"size": 16, "seed": 1, "crop": 0.5, "flip": True}
+    whole = next(shard_batches(photos, 12, **options)).pixels
+    for rank in (0, 1):
+        half = next(shard_batches(photos, 3, **options, start=6, rank=rank, world_size=2)).pixels
+        assert torch.equal(half, whole[6 + rank :: 2])
+    assert len({bytes(pixels.numpy()) for pixels in whole}) == 12  # four epochs of three, cut otherwise each time
+
+
+def test_mirrored_and_not_cut(photos):
+    plain = next(shard_batches(photos, 30, size=16, seed=1)).pixels
+    mirrored = next(shard_batches(photos, 30, size=16, seed=1, flip=True)).pixels
+    turned = [not torch.equal(a, b) for a, b in zip(plain, mirrored, strict=True)]
+    assert 5 < sum(turned) < 25
+    for a, b, t in zip(plain, mirrored, turned, strict=True):
+        assert (a.flip(-1).int() - b.int()).abs().max() <= 1 if t else torch.equal(a, b)
+
+
+def test_a_part_is_not_smaller_than_asked(monkeypatch):
+    boxes = []
+    real = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, how, box=None: boxes.append(box) or real(self, size, how, box)
+    )
+    image = Image.new("RGB", (60, 40))
+    for i in range(200):
+        assert _augmented(image, 8, np.random.default_rng(i), 0.5, flip=False).size == (8, 8)
+    for left, top, right, bottom in filter(None, boxes):
+        width, height = right - left, bottom - top
+        assert 0 <= left < right <= 60
+        assert 0 <= top < bottom <= 40
+        assert width * height >= 0.47 * 2400
+        assert 0.72 <= width / height <= 1.4
+    assert sum(box is not None for box in boxes) > 190

@@ -32,12 +32,17 @@ def test_text_alone_is_what_the_base_says(bases, seed):
         torch.testing.assert_close(joint[..., : theirs.shape[-1]], theirs)
 
 
+def learning(ids, columns):
+    """Each of the ids' rows alone, of which these columns are learnt."""
+    return pack([(row, [i in columns for i in range(len(row))]) for row in ids.tolist()], ids.shape[1])
+
+
 def test_only_lora_and_visual_layers_train(model, ids):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = torch.optim.SGD([p for _, p in model.trainable()], lr=0.1)
     model.train()
     assert not any(m.training for n, m in model.adapter.named_modules() if "lora" not in n)
-    model.loss(ids, torch.ones_like(ids, dtype=torch.bool), torch.ones_like(ids)).backward()
+    model.loss(learning(ids, range(ids.shape[1]))).backward()
     optimizer.step()
     for name, parameter in model.named_parameters():
         moved = not torch.equal(parameter, before[name])
@@ -61,8 +66,10 @@ def test_packing_keeps_every_sequence_and_wastes_little():
     rng = np.random.default_rng(0)
     for count in (1, 5, 32, 64):
         given = [([i] * n, [False] * (n - 2) + [True] * 2) for i, n in enumerate(rng.integers(30, 60, count), start=3)]
-        ids, learnt, segments = pack(given, 256, pad=1)
-        assert ids.shape == learnt.shape == segments.shape
+        ids, segments, (rows, columns) = pack(given, 256, pad=1)
+        learnt = torch.zeros_like(ids, dtype=torch.bool)
+        learnt[rows, columns] = True
+        assert ids.shape == segments.shape
         assert ids.shape[1] <= 256
         found = {}
         for row, number in {(r, int(n)) for r, line in enumerate(segments) for n in line if n}:
@@ -76,16 +83,17 @@ def test_packing_keeps_every_sequence_and_wastes_little():
 
 
 def test_what_is_longer_than_a_row_is_cut():
-    ids, _, segments = pack([([5] * 30, [True] * 30), ([6] * 4, [True] * 4)], 20)
-    assert ids.shape == (2, 20)
-    assert segments.sum(1).tolist() == [20, 4]
+    rows = pack([([5] * 30, [True] * 30), ([6] * 4, [True] * 4)], 20)
+    assert rows.ids.shape == (2, 20)
+    assert rows.segments.sum(1).tolist() == [20, 4]
+    assert rows.targets.tolist() == [5] * 19 + [6] * 3  # the first of a sequence is predicted by nothing
 
 
 def test_loss_is_of_the_learnt_tokens(model, ids):
-    learnt = torch.zeros_like(ids, dtype=torch.bool)
-    learnt[:, 10:20] = True
+    rows = learning(ids, range(10, 20))
+    assert torch.equal(rows.ids, ids)
     with torch.no_grad():
-        loss = model.loss(ids, learnt, torch.ones_like(ids))
+        loss = model.loss(rows)
         logits = model.logits(model.states(model.embed(ids)))[:, 9:19]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 10:20].flatten())
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)

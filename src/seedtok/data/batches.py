@@ -1,6 +1,8 @@
 """Batches of pictures and captions, each a function of (split, seed, position) alone, so that runs resume exactly."""
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.grammar import same_scene
+from seedtok.data.mixtures import MixedSamples
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 from seedtok.data.shards import Sample, ShardSamples
 from seedtok.data.text import clean_caption
@@ -80,33 +83,46 @@ def scene_batches(
 
 
 def shard_batches(
-    shards: Path,
+    shards: Path | Mapping[str, float],
     batch_size: int,
     *,
     size: int,
     seed: int = 0,
     shuffle: bool = True,
+    crop: float | None = None,
+    flip: bool = False,
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Endless batches of a folder of WebDataset shards, stretched to size x size, captions cleaned.
+    """Endless batches of WebDataset shards, stretched to size x size, captions cleaned.
 
-    `start` counts samples over all ranks. A batch all of whose samples are scenes has these as `scenes`, and their
-    canonical wordings; else the canonical wordings are the captions. Raises DataError as `ShardSamples` does.
+    `shards` is a folder, or several with their weights. With `crop`, a random part of each picture is taken, of at
+    least that share of its area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. A batch
+    all of whose samples are scenes has these as `scenes`, and their canonical wordings; else the canonical wordings are
+    the captions. Raises DataError as `ShardSamples` does.
     """
-    samples = ShardSamples(shards, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+    ours: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "rank": rank, "world_size": world_size}
+    samples = MixedSamples(shards, **ours) if isinstance(shards, Mapping) else ShardSamples(shards, **ours)
     if start % world_size:
         raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
-    return _shard_batches(iter(samples.skip(start // world_size)), batch_size, size)
+    stream = zip(itertools.count(start + rank, world_size), samples.skip(start // world_size))
+    return _shard_batches(stream, batch_size, size, seed, crop, flip)
 
 
-def _shard_batches(samples: Iterator[Sample], batch_size: int, size: int) -> Iterator[Batch]:
+def _shard_batches(
+    samples: Iterator[tuple[int, Sample]], batch_size: int, size: int, seed: int, crop: float | None, flip: bool
+) -> Iterator[Batch]:
     while True:
         batch = list(islice(samples, batch_size))
-        squares = [np.asarray(_stretched(sample.image, size)) for sample in batch]
-        pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-        yield _worded(pixels, [sample.caption for sample in batch], [_scene_of(sample.metadata) for sample in batch])
+        squares = []
+        for index, sample in batch:
+            if crop is None and not flip:
+                squares.append(_stretched(sample.image, size))
+            else:
+                squares.append(_augmented(sample.image, size, np.random.default_rng([13, seed, index]), crop, flip))
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in squares])).permute(0, 3, 1, 2)
+        yield _worded(pixels, [s.caption for _, s in batch], [_scene_of(s.metadata) for _, s in batch])
 
 
 def code_batches(
@@ -153,6 +169,22 @@ def _worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> 
 
 def _stretched(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _augmented(image: Image.Image, size: int, rng: np.random.Generator, crop: float | None, flip: bool) -> Image.Image:
+    """A random part of a picture, of an aspect from 3:4 to 4:3, at size x size; the whole where none fits."""
+    box = None
+    if crop is not None:
+        for _ in range(10):
+            area = image.width * image.height * rng.uniform(crop, 1)
+            aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            width, height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+            if width <= image.width and height <= image.height:
+                left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+                box = (int(left), int(top), int(left) + width, int(top) + height)
+                break
+    cut = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else cut
 
 
 def _scene_of(metadata: dict[str, Any]) -> Scene | None:

@@ -4,6 +4,7 @@ A shard `00000.tar` holds, for every sample, KEY.png or KEY.jpg, KEY.txt (the ca
 is known); `00000_stats.json` beside it holds its counts. img2dataset's own shards are read as well.
 """
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -214,9 +215,14 @@ class ShardSamples:
         return later
 
     def __iter__(self) -> Iterator[Sample]:
-        turn = self.rank + self._start * self.world_size
+        return self.at(itertools.count(self.rank + self._start * self.world_size, self.world_size))
+
+    def at(self, turns: Iterable[int]) -> Iterator[Sample]:
+        """The samples at these places, which ascend, of the endless line that all ranks share."""
+        following = iter(turns)
+        turn = next(following, None)
         indexes: dict[int, list[Entry]] = {}
-        while True:
+        while turn is not None:
             epoch, position = divmod(turn, self.epoch_size)
             begin = 0
             shards = self._permutation(len(self.paths), epoch)
@@ -227,13 +233,13 @@ class ShardSamples:
                     indexes = {s: indexes[s] for s in window if s in indexes}
                     places = [(s, i) for s in window for i in range(self._counts[s])]
                     order = self._permutation(len(places), epoch, number + 1)
-                while position < end:
+                while turn is not None and position < end:
                     shard, index = places[order[position - begin]]
                     if shard not in indexes:
                         indexes[shard] = self._index(shard)
                     yield self._read(shard, indexes[shard][index], epoch)
-                    turn += self.world_size
-                    position += self.world_size
+                    turn = next(following, None)
+                    position = self.epoch_size if turn is None else turn - epoch * self.epoch_size
                 begin = end
 
     def _permutation(self, length: int, epoch: int, part: int = 0) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import save_file
@@ -22,7 +22,7 @@ from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import shipped
 from seedtok.mllm import generation
 from seedtok.mllm.base import alike, head, load_base, sample, words
-from seedtok.mllm.sequences import next_learnt, packed
+from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -125,21 +125,14 @@ class SeedLM(nn.Module):
         """Over texts and codes together."""
         return self.vocabulary.joint_logits(self.text_logits(states), states)
 
-    def loss(
-        self,
-        ids: Int[Tensor, "b t"],
-        learnt: Bool[Tensor, "b t"],
-        segments: Int[Tensor, "b t"],
-    ) -> Float[Tensor, ""]:
-        """Mean next-token cross-entropy over the `learnt` tokens of packed rows.
+    def loss(self, rows: Packed) -> Float[Tensor, ""]:
+        """Mean next-token cross-entropy over what is learnt of packed rows.
 
-        `segments` numbers the sequences of a row from 1, 0 is padding; a sequence sees itself alone, and counts its
-        positions from 0.
+        A sequence sees itself alone, and counts its positions from 0.
         """
-        mask, positions = packed(segments)
-        states = self.states(self.embed(ids), mask, positions)
-        chosen = next_learnt(learnt, segments)
-        return F.cross_entropy(self.logits(states[:, :-1][chosen]).float(), ids[:, 1:][chosen])
+        mask, positions = packed(rows.segments)
+        states = self.states(self.embed(rows.ids), mask, positions)
+        return F.cross_entropy(self.logits(rows.before(states)).float(), rows.targets)
 
     # ------------------------------------------------------------ what it says and draws
 
@@ -176,7 +169,6 @@ class SeedLM(nn.Module):
 
         Raises CheckpointError when the base cannot be loaded.
         """
-        lora = lora or LoraSettings()
         lm, text_tokenizer = load_base(base, dtype)
         vocabulary = Vocabulary(_vocabulary_config(lm, seed))
         embeddings = words(lm)
@@ -184,9 +176,7 @@ class SeedLM(nn.Module):
         with torch.no_grad():
             some = embeddings(torch.arange(0, count, max(1, count // 1024), device=device))
             vocabulary.initialise(seed.codebook.weight.detach(), some)
-        adapted = get_peft_model(
-            lm, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
-        )
+        adapted = lora_on(lm, lora or LoraSettings())
         return cls(adapted, text_tokenizer, vocabulary, seed, str(base)).eval()
 
     def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
@@ -257,6 +247,12 @@ class SeedLM(nn.Module):
         model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
         model.vocabulary.to(dtype).requires_grad_(trainable)
         return model.eval().to(device)
+
+
+def lora_on(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    """A frozen LM with LoRA that has no effect yet."""
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
+    return cast(PeftModel, get_peft_model(lm, settings))
 
 
 def _vocabulary_config(lm: PreTrainedModel, seed: SeedTokenizer) -> VocabularyConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,10 +66,36 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[In
     return ids.to(device), mask.to(device)
 
 
-def pack(
-    sequences: Sequence[tuple[list[int], list[bool]]], length: int, pad: int = 0
-) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Int[Tensor, "b t"]]:
-    """Sequences of ids, and of which of them to learn, into rows of at most `length`: ids, learnt, segments.
+class Packed(NamedTuple):
+    """Rows that hold several sequences each.
+
+    `segments` numbers the sequences of a row from 1, 0 is padding; `predicted` has the rows and the columns of `ids`
+    that are learnt: never the first of a sequence.
+    """
+
+    ids: Int[Tensor, "b t"]
+    segments: Int[Tensor, "b t"]
+    predicted: Int[Tensor, "2 n"]
+
+    def to(self, device: torch.device) -> Packed:
+        return Packed(*(tensor.to(device) for tensor in self))
+
+    @property
+    def targets(self) -> Int[Tensor, " n"]:
+        return self.ids[self.predicted[0], self.predicted[1]]
+
+    def before(self, states: Float[Tensor, "b t h"]) -> Float[Tensor, "n h"]:
+        """Of the states at all places, those that predict."""
+        return states[self.predicted[0], self.predicted[1] - 1]
+
+    @property
+    def padding(self) -> Float[Tensor, ""]:
+        """The share of places that hold nothing."""
+        return (self.segments == 0).float().mean()
+
+
+def pack(sequences: Sequence[tuple[list[int], list[bool]]], length: int, pad: int = 0) -> Packed:
+    """Sequences of ids, and of which of them to learn, into rows of at most `length`.
 
     As few rows as may be, filled evenly and then cut to the fullest. What is longer than a row is cut.
     """
@@ -77,10 +103,11 @@ def pack(
     count = max(1, -(-sum(len(ids) for ids, _ in cut) // length))
     while max(map(_length, rows := _spread(cut, count))) > length:
         count += 1
-    return (
+    learnt = _rows([[x and i > 0 for _, wanted in row for i, x in enumerate(wanted)] for row in rows], 0).bool()
+    return Packed(
         _rows([[i for ids, _ in row for i in ids] for row in rows], pad),
-        _rows([[x for _, learnt in row for x in learnt] for row in rows], 0).bool(),
         _rows([[number for number, (ids, _) in enumerate(row, 1) for _ in ids] for row in rows], 0),
+        learnt.nonzero().T.contiguous(),
     )
 
 
@@ -116,11 +143,6 @@ def packed(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t t"], Int[T
     index = torch.arange(length, device=segments.device).expand_as(segments)
     start = torch.where(first, index, 0).cummax(dim=1).values
     return (same & causal)[:, None], index - start
-
-
-def next_learnt(learnt: Bool[Tensor, "b t"], segments: Int[Tensor, "b t"]) -> Bool[Tensor, "b n"]:
-    """Where (B, T - 1) the token that comes next is learnt, and of the same sequence."""
-    return learnt[:, 1:] & (segments[:, 1:] == segments[:, :-1])
 
 
 @dataclass(frozen=True)

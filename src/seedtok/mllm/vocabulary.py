@@ -80,15 +80,12 @@ class Vocabulary(nn.Module):
 
     def embed(self, ids: Int[Tensor, "*b"], words: nn.Module) -> Float[Tensor, "*b width"]:
         """Ids of both kinds -> input embeddings; `words` is the LM's own embedding layer."""
-        visual = self.is_visual(ids)
-        embedded = words(ids.masked_fill(visual, 0)).clone()
-        embedded[visual] = self._read(ids[visual] - self.config.text).to(embedded.dtype)
-        return embedded
-
-    def _read(self, visual: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
-        mark = (visual - self.config.codes).clamp(min=0)
-        codes = self.read(self.codebook[visual.clamp(max=self.config.codes - 1)].to(self.read.weight.dtype))
-        return torch.where((visual >= self.config.codes)[:, None], self.marks(mark), codes)
+        visual = ids - self.config.text  # negative for words
+        texts = words(ids.clamp(max=self.config.text - 1))
+        codes = self.read(self.codebook[visual.clamp(0, self.config.codes - 1)].to(self.read.weight.dtype))
+        marks = self.marks((visual - self.config.codes).clamp(min=0))
+        visuals = torch.where((visual >= self.config.codes)[..., None], marks, codes)
+        return torch.where((visual >= 0)[..., None], visuals.to(texts.dtype), texts)
 
     def code_logits(self, hidden: Float[Tensor, "*b h"]) -> Float[Tensor, "*b codes"]:
         """Of the codes alone: all that is asked for inside a picture."""

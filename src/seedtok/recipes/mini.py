@@ -96,7 +96,6 @@ def stage1() -> RunConfig:
     return RunConfig(
         recipe="mini.stage1",
         stage=ContrastiveSettings(
-            clip=shipped("clip"),
             start=shipped("bidirectional"),
             causal=True,
             caption_weight=1.0,

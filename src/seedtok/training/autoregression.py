@@ -13,7 +13,7 @@ from seedtok.errors import DataError
 from seedtok.mllm import generation
 from seedtok.mllm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.mllm.seed_lm import LoraSettings, SeedLM
-from seedtok.mllm.sequences import end_of, pack, pad_of, sequence, start, text_ids
+from seedtok.mllm.sequences import Packed, end_of, pack, pad_of, sequence, start, text_ids
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
 from seedtok.training.pixels import clip_normalize
@@ -34,21 +34,28 @@ class AutoregressionSettings(StageSettings):
     dropout: float = 0.05
 
     def build(self) -> "AutoregressionStage":
-        return AutoregressionStage(self)
+        seed = SeedTokenizer.from_pretrained(self.tokenizer)
+        if self.start is None:
+            lora = LoraSettings(self.rank, self.alpha, self.dropout)
+            return AutoregressionStage(self, SeedLM.build(self.base, seed, lora))
+        return AutoregressionStage(self, SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True))
 
 
 class AutoregressionStage(Stage):
     """Image-to-text, the loss on the caption, and text-to-image, the loss on the codes; rows are packed."""
 
-    def __init__(self, settings: AutoregressionSettings) -> None:
+    def __init__(self, settings: AutoregressionSettings, model: SeedLM) -> None:
         super().__init__()
         self.settings = settings
-        self.seed = freeze(SeedTokenizer.from_pretrained(settings.tokenizer))
-        if settings.start is None:
-            lora = LoraSettings(settings.rank, settings.alpha, settings.dropout)
-            self.model = SeedLM.build(settings.base, self.seed, lora)
-        else:
-            self.model = SeedLM.from_pretrained(settings.start, base=settings.base, seed=self.seed, trainable=True)
+        self.model = model
+        self.seed = freeze(model.seed)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        super().lower(dtype)
+        self.seed.codebook.float()  # nearest neighbours are always found in float32
+        for parameter in self.model.adapter.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
 
     def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Learnt:
         """One sample as ids, and which of them are learnt."""
@@ -71,21 +78,27 @@ class AutoregressionStage(Stage):
         return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
 
     def forward(self, batch: Batch) -> Losses:
+        return self.losses(self.packed(batch, self.codes(batch)))
+
+    def packed(self, batch: Batch, every: Tensor) -> Packed:
+        """Pictures, by their codes (B, 32), as what is learnt of each by chance: caption, answer or drawing."""
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         s, rows = self.settings, []
-        for i, codes in enumerate(self.codes(batch)):
+        for i, codes in enumerate(every):
             kind = rng.random()
             question = None
             if kind >= s.drawing and kind < s.drawing + s.asking and batch.scenes is not None:
                 asked = questions(batch.scenes[i], rng, 1)[0]
                 question = asked.text, asked.answer
             rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
-        return self._losses(rows)
+        return self._pack(rows)
 
-    def _losses(self, rows: list[Learnt]) -> Losses:
-        packed = pack(rows, self.settings.row, pad_of(self.model.text_tokenizer))
-        ids, learnt, segments = (x.to(self.model.device) for x in packed)
-        return {"loss": self.model.loss(ids, learnt, segments), "padding": (segments == 0).float().mean()}
+    def _pack(self, rows: list[Learnt]) -> Packed:
+        return pack(rows, self.settings.row, pad_of(self.model.text_tokenizer))
+
+    def losses(self, rows: Packed) -> Losses:
+        rows = rows.to(self.model.device)
+        return {"loss": self.model.loss(rows), "padding": rows.padding}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -95,7 +108,7 @@ class AutoregressionStage(Stage):
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
                 every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
-                totals[name].append(float(self._losses(every)["loss"]))
+                totals[name].append(float(self.losses(self._pack(every))["loss"]))
             prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
             said = generation.write(self.model, prompts, max_new_tokens=30)
             totals["right"] += right_captions(said, batch)

@@ -29,11 +29,13 @@ class StageSettings(Settings, ABC):
 class Data(Settings):
     """Where samples come from: WebDataset shards, codes of `seedtok tokenize`, or scenes rendered while training."""
 
-    shards: Path | None = None
+    shards: Path | dict[str, float] | None = None  # a folder, or several with their weights: {"cc3m": 3, "coco": 1}
     codes: Path | None = None  # for the language model's stages, which then compute no codes
     size: int = 128  # pixels a side
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
+    crop: float | None = Field(default=None, gt=0, le=1)  # of shards: least share of a picture that is kept, by chance
+    flip: bool = False  # of shards: half the pictures mirrored
 
 
 class Optimization(Settings):
@@ -55,6 +57,7 @@ class RunConfig(Settings):
     data: Data
     optimization: Optimization
     precision: Literal["bf16", "fp16", "no"] = "bf16"
+    frozen_precision: Literal["float32", "float16", "bfloat16"] = "float32"
     seed: int = 0
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=500, ge=1)

@@ -4,6 +4,7 @@ With `causal` off it is the BLIP-2-style Q-Former (contrast on the best of its q
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -31,8 +32,8 @@ from seedtok.training.text import bert_tokenizer
 
 
 class ContrastiveSettings(StageSettings):
-    clip: Path  # a folder of CLIPModel, whose ViT is the frozen image encoder
-    start: Path | None = None  # the bidirectional Q-Former to start from; None: from nothing
+    clip: Path | None = None  # a folder of CLIPModel, whose ViT is the frozen image encoder; None: that of `start`
+    start: Path | None = None  # the bidirectional Q-Former to start from, whose sizes it keeps; None: from nothing
     causal: bool = True
     width: int = 256
     layers: int = 4
@@ -47,7 +48,42 @@ class ContrastiveSettings(StageSettings):
     naming_noise: float = 0.0  # deviation of what is added to the embeddings named from, as a codebook will
 
     def build(self) -> "ContrastiveStage":
-        return ContrastiveStage(self)
+        return ContrastiveStage(self, _from_nothing(self) if self.start is None else _from_start(self, self.start))
+
+
+def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
+    if settings.clip is None:
+        raise ConfigError("a Q-Former from nothing needs an image encoder: set stage.clip, or stage.start")
+    vision = VisionTransformer.from_clip(CLIPModel.from_pretrained(settings.clip, dtype=torch.float32).vision_model)
+    text_tokenizer = bert_tokenizer()
+    qformer = QFormerConfig(
+        queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,
+        mlp_width=4 * settings.width, encoder_width=vision.config.width, vocab_size=len(text_tokenizer),
+        max_text_positions=64, dropout=settings.dropout, causal=settings.causal,
+    )  # fmt: skip
+    config = EmbedderConfig(vision.config, qformer, settings.projection, positions=settings.positions)
+    embedder = ImageTextEmbedder(config, text_tokenizer)
+    embedder.qformer.copy_text_ffn_to_query()
+    embedder.vision = vision
+    return embedder
+
+
+def _from_start(settings: ContrastiveSettings, start: Path) -> ImageTextEmbedder:
+    """The start's weights under this run's mask, dropout and positions, of which one that had none gets new ones."""
+    before = ImageTextEmbedder.from_pretrained(start)
+    if before.config.qformer.vocab_size is None or before.config.projection is None:
+        raise ConfigError(f"{start} has no text branch, which contrast with captions needs")
+    qformer = replace(before.config.qformer, causal=settings.causal, dropout=settings.dropout)
+    config = replace(before.config, qformer=qformer, positions=settings.positions)
+    embedder = ImageTextEmbedder(config, before.text_tokenizer)
+    state = before.state_dict()
+    if embedder.patch_positions is not None:
+        state.setdefault("patch_positions", embedder.patch_positions.detach())
+    load_strictly(embedder, state, str(start))
+    if settings.clip is not None:
+        clip = CLIPModel.from_pretrained(settings.clip, dtype=torch.float32)
+        embedder.vision = VisionTransformer.from_clip(clip.vision_model)
+    return embedder
 
 
 class ContrastiveStage(Stage):
@@ -57,34 +93,13 @@ class ContrastiveStage(Stage):
     embedding that a codebook will see says plainly what it has to say.
     """
 
-    def __init__(self, settings: ContrastiveSettings) -> None:
+    def __init__(self, settings: ContrastiveSettings, embedder: ImageTextEmbedder) -> None:
         super().__init__()
         self.settings = settings
-        vision = VisionTransformer.from_clip(CLIPModel.from_pretrained(settings.clip, dtype=torch.float32).vision_model)
-        text_tokenizer = bert_tokenizer()
-        qformer = QFormerConfig(
-            queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,
-            mlp_width=4 * settings.width, encoder_width=vision.config.width, vocab_size=len(text_tokenizer),
-            max_text_positions=64, dropout=settings.dropout, causal=settings.causal,
-        )  # fmt: skip
-        self.embedder = ImageTextEmbedder(
-            EmbedderConfig(
-                vision=vision.config, qformer=qformer, projection=settings.projection, positions=settings.positions
-            ),
-            text_tokenizer,
-        )  # fmt: skip
-        if settings.start is None:
-            self.embedder.qformer.copy_text_ffn_to_query()
-        else:
-            before = ImageTextEmbedder.from_pretrained(settings.start)
-            state = before.state_dict()
-            if self.embedder.patch_positions is not None:  # one that had none starts with new ones
-                state.setdefault("patch_positions", self.embedder.patch_positions.detach())
-            load_strictly(self.embedder, state, str(settings.start))
-        self.embedder.vision = vision.float()
+        self.embedder = embedder
         freeze(self.embedder.vision)
         if settings.naming_weight:
-            self.naming = QueryNaming(settings.width)
+            self.naming = QueryNaming(embedder.config.qformer.width)
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:

@@ -1,19 +1,19 @@
 """A mini OPT, pretrained on text alone: what the paper takes off the shelf as OPT-2.7B."""
 
+from collections import Counter
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
 from seedtok.data.batches import Batch
-from seedtok.data.questions import questions
-from seedtok.data.scenes import PHRASINGS, Scene, caption
+from seedtok.data.questions import Question, questions
+from seedtok.data.scenes import PHRASINGS, Scene, caption, sample_scene
 from seedtok.mllm.prompts import question_prompt
-from seedtok.mllm.sequences import end_of, next_learnt, pack, packed, pad_of
+from seedtok.mllm.sequences import Packed, end_of, pack, packed, pad_of
 from seedtok.training.config import StageSettings
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
@@ -24,13 +24,43 @@ class LanguageSettings(StageSettings):
     layers: int = 6
     heads: int = 4
     positions: int = 512
-    row: int = 192  # tokens of a packed row
+    row: int = 256  # tokens of a packed row
     worded: int = 2  # captions of a scene, at most, in one text: what teaches to look back
     asked: int = 6  # questions that may follow
+    embedding_std: float = 0.5
+    sinusoids: bool = True
+    copying: float = 1.0
+    matching: float = 0.035
+    together: int = 4  # scenes, at most, in one text
+    listed: float = 0.5  # share of texts that also list what is where
     whole: float = 1.0  # share of texts learnt word by word; of the others, only what follows from what was said before
 
     def build(self) -> "LanguageStage":
         return LanguageStage(self)
+
+
+def inventory(scene: Scene, rng: np.random.Generator) -> str:
+    """What is where, as a list: each noun stands beside its place, which captions seldom have it do."""
+    things = [f"{t.place}: {t.concept}" for t in rng.permutation(np.array(scene.things, dtype=object))]
+    return ", ".join([*things, f"background: {scene.background}"]) + "."
+
+
+def _tellings(scene: Scene, rng: np.random.Generator, count: int, listed: float) -> list[str]:
+    """A scene in `count` wordings, and perhaps as a list."""
+    told = [caption(scene, int(p)) for p in rng.permutation(PHRASINGS)[:count]]
+    if rng.random() < listed:
+        told.insert(int(rng.integers(len(told) + 1)), inventory(scene, rng))
+    return told
+
+
+def _asked(scenes: list[Scene], rng: np.random.Generator, count: int) -> list[Question]:
+    """Questions about a scene; about one of several, such as say which they mean."""
+    if len(scenes) == 1:
+        return questions(scenes[0], rng, count)
+    things = Counter(t.concept for scene in scenes for t in scene.things)
+    asked = [q for scene in scenes for q in questions(scene, rng, 20) if q.kind in ("where", "relation")]
+    clear = [q for q in asked if all(n == 1 or name not in q.text.rstrip("?").split() for name, n in things.items())]
+    return [clear[i] for i in rng.permutation(len(clear))[:count]]
 
 
 class LanguageStage(Stage):
@@ -49,21 +79,51 @@ class LanguageStage(Stage):
                 pad_token_id=pad_of(self.tokenizer),
             )
         )  # fmt: skip
+        self.scale()
+
+    @torch.no_grad()
+    def scale(self) -> None:
+        """Words and positions as large as what the layers add to them; else they drown in the first layer's MLP."""
+        s, std, decoder = self.settings, self.settings.embedding_std, self.lm.model.decoder
+        decoder.embed_tokens.weight.normal_(std=std)
+        decoder.embed_positions.weight.normal_(std=std)
+        if s.sinusoids:
+            n = decoder.embed_positions.weight.shape[0]
+            angles = torch.arange(n)[:, None] / 512 ** (torch.arange(s.width // 2) / (s.width // 2))
+            decoder.embed_positions.weight.copy_(torch.cat([angles.sin(), angles.cos()], 1) * std * 2**0.5)
+        for layer in decoder.layers:
+            for into in (layer.self_attn.out_proj, layer.fc2):
+                into.weight.mul_((2 * s.layers) ** -0.5)
+            if s.copying:
+                orthogonal = torch.nn.init.orthogonal_(torch.empty(s.width, s.width))
+                layer.self_attn.v_proj.weight.copy_(orthogonal)
+                layer.self_attn.out_proj.weight.copy_(s.copying * orthogonal.T)
+            if s.matching:
+                layer.self_attn.q_proj.weight.normal_(std=s.matching)
+                layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+        decoder.final_layer_norm.weight.fill_(1 / (std * s.width**0.5))
 
     def text(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, bool]]:
-        """A scene told once or more, and now and then questions about it with their answers: parts, and which to learn.
+        """Some scenes, each told once or more, and questions about them with their answers: parts, and which to learn.
 
-        What is drawn by chance, the first telling and what is asked, can only be learnt as a distribution.
+        Where the scenes are several, to name all that was said is a poor guess at what is said next: what teaches to
+        tell which thing goes where. What is drawn by chance, the first telling and what is asked, can only be learnt as
+        a distribution.
         """
-        whole = bool(rng.random() < self.settings.whole)
-        phrasings = rng.permutation(PHRASINGS)[: int(rng.integers(1, self.settings.worded + 1))]
-        first, *more = (caption(scene, int(p)) for p in phrasings)
-        parts = [(first, whole), *((f" {again}", True) for again in more)]
-        for q in questions(scene, rng, int(rng.integers(self.settings.asked + 1))):
+        s = self.settings
+        whole = bool(rng.random() < s.whole)
+        scenes = [scene, *(sample_scene(rng, "train") for _ in range(int(rng.integers(s.together))))]
+        tellings = [_tellings(each, rng, int(rng.integers(1, s.worded + 1)), s.listed) for each in scenes]
+        parts = [(f" {first}", whole) for first, *_ in tellings]
+        again = [telling for _, *more in tellings for telling in more]
+        parts += [(f" {again[i]}", True) for i in rng.permutation(len(again))]
+        for q in _asked(scenes, rng, int(rng.integers(s.asked + 1))):
             parts += [(f" {question_prompt(q.text)}", whole), (f" {q.answer}", True)]
-        return parts if len(parts) > 1 else [(first, True)]
+        return (
+            [(parts[0][0].lstrip(), whole), *parts[1:]] if any(learnt for _, learnt in parts) else self.text(scene, rng)
+        )
 
-    def rows(self, texts: list[list[tuple[str, bool]]]) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(self, texts: list[list[tuple[str, bool]]]) -> Packed:
         end = end_of(self.tokenizer)
         every: list[tuple[list[int], list[bool]]] = []
         for parts in texts:
@@ -75,18 +135,20 @@ class LanguageStage(Stage):
         return pack(every, self.settings.row, pad_of(self.tokenizer))
 
     def forward(self, batch: Batch) -> Losses:
-        device = batch.pixels.device
+        return self.losses(self.packed(batch))
+
+    def packed(self, batch: Batch) -> Packed:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        texts = [[(text, True)] for text in batch.captions]
-        if batch.scenes is not None:
-            texts = [self.text(scene, rng) for scene in batch.scenes]
-        ids, learnt, segments = (x.to(device) for x in self.rows(texts))
-        mask, positions = packed(segments)
-        states = self.lm.model(input_ids=ids, attention_mask=mask, position_ids=positions)
-        chosen = next_learnt(learnt, segments)
-        logits = self.lm.lm_head(states.last_hidden_state[:, :-1][chosen]).float()
-        loss = F.cross_entropy(logits, ids[:, 1:][chosen])
-        return {"loss": loss, "padding": (segments == 0).float().mean()}
+        if batch.scenes is None:
+            return self.rows([[(text, True)] for text in batch.captions])
+        return self.rows([self.text(scene, rng) for scene in batch.scenes])
+
+    def losses(self, rows: Packed) -> Losses:
+        rows = rows.to(self.lm.device)
+        mask, positions = packed(rows.segments)
+        states = self.lm.model(input_ids=rows.ids, attention_mask=mask, position_ids=positions).last_hidden_state
+        loss = F.cross_entropy(self.lm.lm_head(rows.before(states)).float(), rows.targets)
+        return {"loss": loss, "padding": rows.padding}
 
     def export(self, folder: Path) -> None:
         self.lm.save_pretrained(folder)

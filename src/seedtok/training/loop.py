@@ -93,8 +93,9 @@ def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: 
     if data.shards is not None:
         shuffled = split == "train"
         return shard_batches(
-            data.shards, size, size=data.size, seed=config.seed, shuffle=shuffled, start=start, rank=rank,
-            world_size=world_size,
+            data.shards, size, size=data.size, seed=config.seed, shuffle=shuffled,
+            crop=data.crop if shuffled else None, flip=data.flip and shuffled,
+            start=start, rank=rank, world_size=world_size,
         )  # fmt: skip
     return scene_batches(
         split, size, size=data.size, seed=config.seed, group=data.group,
@@ -152,6 +153,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
 
     torch.manual_seed(config.seed)
     stage = config.stage.build().to(accelerator.device)
+    stage.lower(getattr(torch, config.frozen_precision))
     if resumed:
         stage.load_own_state(_part(resumed[0], "stage"))
     else:

@@ -46,7 +46,8 @@ class QuantizationSettings(StageSettings):
     guidance_scale: float = 2.5
 
     def build(self) -> "QuantizationStage":
-        return QuantizationStage(self)
+        embedder = ImageTextEmbedder.from_pretrained(self.embedder)
+        return QuantizationStage(self, embedder, ImageDecoder.from_pretrained(self.image_decoder))
 
 
 class QuantizationStage(Stage):
@@ -55,20 +56,18 @@ class QuantizationStage(Stage):
     The target is the canonical caption's features: those of a random wording would be learnt as their average.
     """
 
-    def __init__(self, settings: QuantizationSettings) -> None:
+    def __init__(self, settings: QuantizationSettings, embedder: ImageTextEmbedder, decoder: ImageDecoder) -> None:
         super().__init__()
         self.settings = settings
-        before = ImageTextEmbedder.from_pretrained(settings.embedder)
-        decoder = ImageDecoder.from_pretrained(settings.image_decoder)
-        width, heads = before.config.qformer.width, before.config.qformer.heads
+        width, heads = embedder.config.qformer.width, embedder.config.qformer.heads
         codebook = CodebookConfig(
             settings.codebook_size, settings.codebook_dim, settings.beta, settings.legacy, settings.normalize,
             settings.ema_decay, settings.restart_after,
         )  # fmt: skip
         config = SeedConfig(
-            embedder=before.config,
+            embedder=embedder.config,
             codebook=codebook,
-            code_decoder=CodeDecoderConfig(before.config.qformer.queries, width, settings.decoder_layers, heads),
+            code_decoder=CodeDecoderConfig(embedder.config.qformer.queries, width, settings.decoder_layers, heads),
             reverse_qformer=ReverseQFormerConfig(
                 queries=decoder.pipeline.tokenizer.model_max_length, width=width, layers=settings.reverse_layers,
                 heads=heads, mlp_width=4 * width, encoder_width=width, dropout=settings.dropout,
@@ -78,9 +77,8 @@ class QuantizationStage(Stage):
             num_inference_steps=settings.sample_steps,
             guidance_scale=settings.guidance_scale,
         )  # fmt: skip
-        self.seed = SeedTokenizer(config, before.text_tokenizer)
-        self.seed.embedder.load_state_dict(before.state_dict())
-        freeze(self.seed.embedder)
+        self.seed = SeedTokenizer(config, embedder.text_tokenizer)
+        self.seed.embedder = freeze(embedder)
         self.decoder = decoder
         self.text_encoder = freeze(decoder.pipeline.text_encoder)
 

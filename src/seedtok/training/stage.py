@@ -54,6 +54,12 @@ class Stage(nn.Module, ABC):
                 module.eval()
         return self
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Has frozen parts in another precision."""
+        for module in self.modules():
+            if hasattr(module, "seedtok_frozen"):
+                module.to(dtype)
+
     def begin(self, batches: Iterable[Batch]) -> None:
         """Called once, before the first step of a new run: initialisation from training batches."""
 

@@ -1,0 +1,84 @@
+"""What a recipe costs, before it is run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from seedtok.cli_support import out, quiet, recipe_named, say
+
+if TYPE_CHECKING:
+    from seedtok.data.batches import Batch
+    from seedtok.training.config import RunConfig
+    from seedtok.training.plan import Cost, Plan
+
+PAPER = {"stage1": "5.7 days", "stage2": "5.7 days", "stage3a": "44 hours", "stage3b": "44 hours"}  # on 64 V100
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Such as paper.stage2.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.batch_size=32.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="How many.")] = 64,
+    gpu: Annotated[str, typer.Option(help="v100-32gb, a100-80gb or h100.")] = "a100-80gb",
+    utilisation: Annotated[float, typer.Option(help="The share of a GPU's peak that the run reaches.")] = 0.35,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+) -> None:
+    """Show what a recipe takes: parameters, memory, operations, days.
+
+    A recipe of the paper's is built without weights. The counts are exact for its batch; the time is what they take at
+    the utilisation given, data loading and communication not counted.
+    """
+    quiet()
+    from seedtok.training.plan import check_gpus, made_up_batch
+    from seedtok.training.plan import plan as planned
+
+    check_gpus(gpu, gpus, utilisation)
+    config = recipe_named(recipe, overrides or [])
+    planned_for = planned(_cost(config, made_up_batch(config)), config, gpu, gpus, utilisation)
+    if as_json:
+        print(json.dumps({"recipe": recipe, **asdict(planned_for), "memory": planned_for.cost.memory}))
+    else:
+        _show(recipe, planned_for)
+
+
+def _cost(config: RunConfig, batch: Batch) -> Cost:
+    import torch
+
+    from seedtok.recipes.paper_size import outline
+    from seedtok.training.plan import cost
+
+    if config.recipe.startswith("paper."):
+        with torch.device("meta"):
+            stage = outline(config)
+    else:
+        stage = config.stage.build()
+    stage.lower(getattr(torch, config.frozen_precision))
+    return cost(stage, config, batch)
+
+
+def _show(recipe: str, p: Plan) -> None:
+    cost = p.cost
+    table = Table(recipe, f"{p.gpus} x {p.gpu}")
+    table.columns[1].justify = "right"
+    table.add_row("parameters", f"{cost.parameters:,}")
+    table.add_row("trained", f"{cost.trained:,} ({100 * cost.trained / cost.parameters:.1f} %)")
+    for name in ("frozen_weights", "trained_weights", "gradients", "optimizer", "activations"):
+        table.add_row(f"{name.replace('_', ' ')}, a GPU", f"{getattr(cost, name) / 2**30:.2f} GiB")
+    table.add_row("memory, a GPU", f"{cost.memory / 2**30:.2f} GiB" + ("" if p.fits else ": does not fit"))
+    table.add_row("operations, a step", f"{p.flops / 1e12:,.1f} TFLOP")
+    table.add_row(f"step at {100 * p.utilisation:.0f} % of the peak", f"{p.step_seconds:.2f} s")
+    table.add_row("samples seen", f"{p.samples:,}")
+    table.add_row("time", f"{p.days:.2f} days")
+    out.print(table)
+    size, stage = recipe.split(".")
+    if size == "paper" and stage in PAPER:
+        part = "both stages of the tokenizer" if stage in ("stage1", "stage2") else "both stages of SEED-OPT"
+        say(f"the paper: {PAPER[stage]} on 64 V100 for {part}; how many steps that were was not published")
+    if not p.fits:
+        say("halve optimization.batch_size and double optimization.accumulate, or take another GPU")

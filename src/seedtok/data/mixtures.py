@@ -1,0 +1,66 @@
+"""Several folders of shards as one stream, each with a weight."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from seedtok.data.shards import Sample, ShardSamples
+from seedtok.errors import DataError
+
+CYCLE = 1000  # samples within which every source has its share exactly, up to rounding
+
+
+class MixedSamples:
+    """Endless samples of several sources in proportion to their weights, whatever their sizes.
+
+    Within every `CYCLE` samples the shares are exact and the order is random; each source goes through its own epochs
+    in its own order, and neither repeats nor misses a sample within one. Rank r of n takes every n-th sample.
+
+    Raises DataError for no sources, a weight that is not positive, one too small to be drawn, and as `ShardSamples`.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str | Path, float],
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not sources or not all(weight > 0 for weight in sources.values()):
+            raise DataError(f"expected sources with weights above 0, not {dict(sources)}")
+        self.sources = [ShardSamples(source, seed=seed, shuffle=shuffle) for source in sources]
+        weights = np.array(list(sources.values()), dtype=float)
+        exact = weights / weights.sum() * CYCLE
+        self.shares = np.floor(exact).astype(int)  # samples of each source in a cycle
+        for source in np.argsort(self.shares - exact)[: CYCLE - self.shares.sum()]:
+            self.shares[source] += 1
+        if not self.shares.all():
+            raise DataError(f"a weight of less than {1 / CYCLE} of all is never drawn: {dict(sources)}")
+        self.seed, self.rank, self.world_size, self._start = seed, rank, world_size, 0
+
+    def skip(self, count: int) -> "MixedSamples":
+        """The same samples without this rank's first `count`, which are not read; changes this object."""
+        self._start += count
+        return self
+
+    def __iter__(self) -> Iterator[Sample]:
+        turns: list[deque[int]] = [deque() for _ in self.sources]
+        streams = [s.at(iter(turn.popleft, None)) for s, turn in zip(self.sources, turns, strict=True)]
+        index, cycle = self.rank + self._start * self.world_size, -1
+        while True:
+            if index // CYCLE != cycle:
+                cycle = index // CYCLE
+                order = self._order(cycle)
+            place = index % CYCLE
+            source = int(order[place])
+            turns[source].append(cycle * int(self.shares[source]) + int((order[:place] == source).sum()))
+            yield next(streams[source])
+            index += self.world_size
+
+    def _order(self, cycle: int) -> np.ndarray:
+        order = np.repeat(np.arange(len(self.sources)), self.shares)
+        return np.random.default_rng([17, self.seed, cycle]).permutation(order)

@@ -1,0 +1,82 @@
+"""The paper's models without their weights: to plan with, to test with, and to see that they fit.
+
+Text tokenizers are the mini world's, which stand in for vocabularies that only a model hub has; the models' own
+vocabularies have the paper's sizes.
+"""
+
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTForCausalLM
+
+from seedtok.errors import ConfigError
+from seedtok.mllm.seed_lm import LoraSettings, SeedLM, lora_on
+from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.tokenizer.causal_qformer import QFormerConfig
+from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
+from seedtok.tokenizer.image_decoder import ImageDecoder
+from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.training.autoregression import AutoregressionSettings, AutoregressionStage
+from seedtok.training.config import RunConfig
+from seedtok.training.contrastive import ContrastiveSettings, ContrastiveStage
+from seedtok.training.quantization import QuantizationSettings, QuantizationStage
+from seedtok.training.stage import Stage
+from seedtok.training.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
+
+
+def outline(config: RunConfig) -> Stage:
+    """The stage of one of the paper's recipes with weights of no meaning; under `torch.device("meta")`, with none.
+
+    Raises ConfigError for a stage that the paper has not.
+    """
+    settings = config.stage
+    if isinstance(settings, ContrastiveSettings):
+        return ContrastiveStage(settings, embedder(settings.causal, settings.dropout))
+    if isinstance(settings, QuantizationSettings):
+        return QuantizationStage(settings, embedder(), image_decoder())
+    if isinstance(settings, AutoregressionSettings):
+        lora = LoraSettings(settings.rank, settings.alpha, settings.dropout)
+        return AutoregressionStage(settings, seed_lm(seed_tokenizer(), lora))
+    raise ConfigError(f"{config.recipe} has a stage that the paper has not")
+
+
+def embedder(causal: bool = True, dropout: float = 0.1) -> ImageTextEmbedder:
+    """EVA-CLIP ViT-g and a BERT-base Q-Former with its text branch."""
+    return ImageTextEmbedder(EmbedderConfig(qformer=QFormerConfig(causal=causal, dropout=dropout)), bert_tokenizer())
+
+
+def seed_tokenizer() -> SeedTokenizer:
+    return SeedTokenizer(SeedConfig(), bert_tokenizer())
+
+
+def image_decoder() -> ImageDecoder:
+    """Stable Diffusion v1.4."""
+    text = CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+        max_position_embeddings=77, projection_dim=768, bos_token_id=49406, eos_token_id=49407,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    channels = (128, 256, 512, 512)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=channels, layers_per_block=2, latent_channels=4, sample_size=512,
+    )  # fmt: skip
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    )
+    return ImageDecoder(
+        StableDiffusionPipeline(
+            vae=vae, text_encoder=CLIPTextModel(text), tokenizer=clip_tokenizer(77), unet=unet, scheduler=scheduler,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # type: ignore[arg-type]
+        )
+    )  # fmt: skip
+
+
+def seed_lm(seed: SeedTokenizer, lora: LoraSettings | None = None) -> SeedLM:
+    """OPT-2.7B with visual layers, and LoRA if asked for."""
+    config = OPTConfig(
+        vocab_size=50272, hidden_size=2560, word_embed_proj_dim=2560, ffn_dim=10240, num_hidden_layers=32,
+        num_attention_heads=32, max_position_embeddings=2048, dropout=0.0,
+    )  # fmt: skip
+    lm = OPTForCausalLM(config).eval().requires_grad_(False)
+    sizes = VocabularyConfig(text=50272, embedding=2560, hidden=2560)
+    adapted = lm if lora is None else lora_on(lm, lora)
+    return SeedLM(adapted, lm_tokenizer(2048), Vocabulary(sizes), seed, "facebook/opt-2.7b")
