@@ -1,10 +1,8 @@
 """Every mini recipe, made tiny: built, trained in the order in which they need one another, exported, loaded again."""
 
-import inspect
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,54 +15,19 @@ from seedtok.data.codes import tokenize_shards
 from seedtok.data.shards import write_scene_shards
 from seedtok.errors import ConfigError, DataError
 from seedtok.evaluation.judge import SceneJudge
-from seedtok.recipes import mini
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.clip import ClipStage
-from seedtok.training.config import RunConfig, with_overrides
+from seedtok.training.config import RunConfig
 from seedtok.training.contrastive import ContrastiveStage
 from seedtok.training.loop import decay_groups, first_batches, train
 from seedtok.training.quantization import QuantizationStage
 from seedtok.training.stage import Stage
 from seedtok.training.text import bert_tokenizer, clip_tokenizer
+from tiny_runs import TINY, recipes, tiny
 
-RUN = (
-    "optimization.steps=3", "optimization.batch_size=4", "optimization.warmup_steps=1", "log_every=1",
-    "validate_every=2", "validate_batches=1", "checkpoint_every=2", "data.size=64",
-)  # fmt: skip
-CLIP = (
-    "stage.image_size=64", "stage.patch_size=8", "stage.vision_width=32", "stage.vision_layers=1",
-    "stage.text_width=32", "stage.text_layers=1", "stage.head_width=16", "stage.projection=16",
-)  # fmt: skip
-QFORMER = ("stage.width=32", "stage.layers=2", "stage.heads=2", "stage.projection=16")
-TINY: dict[str, tuple[str, ...]] = {
-    "clip": CLIP,
-    "autoencoder": ("stage.image_size=64", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
-    "diffusion": (
-        "stage.clip=RUNS/clip/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
-        "stage.head_width=16", "stage.sample_steps=2",
-    ),
-    "bidirectional": ("stage.clip=RUNS/clip/final", *QFORMER),
-    "stage1": ("stage.clip=RUNS/clip/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
-    "stage2": (
-        "stage.embedder=RUNS/stage1/final", "stage.image_decoder=RUNS/diffusion/final", "stage.codebook_size=64",
-        "stage.codebook_dim=8", "stage.kmeans_batches=2", "stage.decoder_layers=1", "stage.reverse_layers=1",
-        "stage.sample_steps=2",
-    ),
-    "judge": ("data.size=128",),
-    "opt": ("stage.width=32", "stage.layers=1", "stage.heads=2"),
-    "stage3a": ("stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.rank=4"),
-    "stage3b": (
-        "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
-    ),
-    "instructed": (
-        "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
-    ),
-    "blip2": ("stage.base=RUNS/opt/final", "stage.qformer=RUNS/bidirectional/final"),
-    "eval_clip": CLIP,
-}  # fmt: skip
 FROZEN = {
     "diffusion": 2,
     "bidirectional": 1,
@@ -75,25 +38,6 @@ FROZEN = {
     "instructed": 1,
     "blip2": 2,
 }
-
-
-def recipes() -> dict[str, Callable[[], RunConfig]]:
-    functions = inspect.getmembers(mini, inspect.isfunction)
-    return {name: f for name, f in functions if f.__module__ == mini.__name__}
-
-
-def tiny(name: str, runs: Path, *overrides: str) -> RunConfig:
-    own = (o.replace("RUNS", str(runs)) for o in TINY[name])
-    return with_overrides(recipes()[name](), [*RUN, *own, *overrides])
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory) -> Path:
-    """A folder of one run of every recipe, each on the results of the ones before it."""
-    out = tmp_path_factory.mktemp("runs")
-    for name in TINY:
-        train(tiny(name, out), out / name)
-    return out
 
 
 def ready(config: RunConfig) -> tuple[Stage, Batch]:

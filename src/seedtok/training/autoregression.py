@@ -16,6 +16,7 @@ from seedtok.mllm.seed_lm import LoraSettings, SeedLM
 from seedtok.mllm.sequences import Packed, end_of, pack, pad_of, sequence, start, text_ids
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
+from seedtok.training.distributed import share
 from seedtok.training.pixels import clip_normalize
 from seedtok.training.stage import Losses, Stage, freeze
 
@@ -98,7 +99,7 @@ class AutoregressionStage(Stage):
 
     def losses(self, rows: Packed) -> Losses:
         rows = rows.to(self.model.device)
-        return {"loss": self.model.loss(rows), "padding": rows.padding}
+        return {"loss": self.model.loss(rows) * share(len(rows.targets)), "padding": rows.padding}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

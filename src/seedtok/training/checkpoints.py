@@ -1,4 +1,8 @@
-"""Training checkpoints: folders of safetensors and JSON, written whole or not at all, nothing unpickled."""
+"""Training checkpoints: folders of safetensors and JSON, written whole or not at all, nothing unpickled.
+
+Of a run whose ranks hold a part each, every rank writes its rows of each tensor, as NAME.RANK-of-RANKS.safetensors; any
+number of ranks reads them.
+"""
 
 import json
 import shutil
@@ -6,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seedtok.errors import CheckpointError
 from seedtok.files import read_json, read_tensors, whole_folder
@@ -33,6 +40,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, st
         if name not in parameters:
             raise CheckpointError(f"optimiser state for {name!r}, which this stage does not train")
         parameter = parameters[name]
+        if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
         # in the parameter's own memory format: fused optimisers walk through both in the order of memory
         like = parameter if value.shape == parameter.shape else value
         optimizer.state[parameter][field] = torch.empty_like(like, requires_grad=False).copy_(value)
@@ -43,17 +52,65 @@ def save_checkpoint(out: Path, step: int, files: State, records: dict[str, Any],
 
     Raises CheckpointError when it cannot be written, and then leaves nothing behind.
     """
-    with whole_folder(out / "checkpoints" / f"{step:08d}") as new:
-        for name, tensors in files.items():
-            plain: dict[str, Tensor] = {}
-            seen: set[int] = set()
-            for key, value in tensors.items():
-                tensor = value.detach().cpu().contiguous()
-                plain[key] = tensor.clone() if tensor.data_ptr() in seen else tensor  # tied weights are written twice
-                seen.add(tensor.data_ptr())
-            save_file(plain, new / f"{name}.safetensors")
-        for name, record in records.items():
-            (new / f"{name}.json").write_text(json.dumps(record, indent=1))
+    with whole_folder(_folder(out, step)) as new:
+        _write(new, files, "", records)
+    _drop_old(out, keep)
+
+
+def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[str, Any], keep: int) -> None:
+    """As `save_checkpoint`, called on every rank, each of which writes its own part of what is sharded.
+
+    Raises CheckpointError on all ranks when it cannot be written on one.
+    """
+    folder, rank = _folder(out, step), dist.get_rank()
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    if rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    dist.barrier()
+    problem = ""
+    try:
+        own = {name: _own_part(tensors, rank) for name, tensors in files.items()}
+        _write(temporary, own, f".{rank}-of-{dist.get_world_size()}", records if rank == 0 else {})
+    except (OSError, SafetensorError) as error:
+        problem = str(error)
+    problems: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    if rank == 0:
+        if any(problems):
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.rename(folder)
+            _drop_old(out, keep)
+    if any(problems):
+        raise CheckpointError(f"cannot write {folder}: {next(filter(None, problems))}")
+    dist.barrier()
+
+
+def _folder(out: Path, step: int) -> Path:
+    return out / "checkpoints" / f"{step:08d}"
+
+
+def _own_part(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """This rank's rows of what is sharded; the first rank has the rest too."""
+    sharded = {name: tensor.to_local() for name, tensor in tensors.items() if isinstance(tensor, DTensor)}
+    return sharded | {name: tensor for name, tensor in tensors.items() if rank == 0 and name not in sharded}
+
+
+def _write(folder: Path, files: State, suffix: str, records: dict[str, Any]) -> None:
+    for name, tensors in files.items():
+        plain: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for key, value in tensors.items():
+            tensor = value.detach().cpu().contiguous()
+            plain[key] = tensor.clone() if tensor.data_ptr() in seen else tensor  # tied weights are written twice
+            seen.add(tensor.data_ptr())
+        save_file(plain, folder / f"{name}{suffix}.safetensors")
+    for name, record in records.items():
+        (folder / f"{name}.json").write_text(json.dumps(record, indent=1))
+
+
+def _drop_old(out: Path, keep: int) -> None:
     for old in list_checkpoints(out)[:-keep]:
         shutil.rmtree(old)
 
@@ -72,6 +129,20 @@ def load_checkpoint(out: Path) -> tuple[State, dict[str, Any]]:
     found = list_checkpoints(out)
     if not found:
         raise CheckpointError(f"nothing to resume: no checkpoint under {out / 'checkpoints'}")
-    files = {p.stem: read_tensors(p) for p in found[-1].glob("*.safetensors")}
+    files = {name: _read(found[-1], name) for name in {p.name.split(".")[0] for p in found[-1].glob("*.safetensors")}}
     records: dict[str, Any] = {p.stem: read_json(p) for p in found[-1].glob("*.json")}
     return files, records
+
+
+def _read(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of a file, or of its parts: what several parts have is cut along its first dimension."""
+    whole = folder / f"{name}.safetensors"
+    if whole.is_file():
+        return read_tensors(whole)
+    count = int(next(folder.glob(f"{name}.*-of-*.safetensors")).stem.rpartition("-")[2])
+    parts = [read_tensors(folder / f"{name}.{rank}-of-{count}.safetensors") for rank in range(count)]
+    everywhere = set(parts[-1]) if count > 1 else set()
+    return {
+        key: torch.cat([part[key] for part in parts]) if key in everywhere else tensor
+        for key, tensor in parts[0].items()
+    }

@@ -1,10 +1,12 @@
-"""Gathering features over ranks, with gradient."""
+"""What ranks tell one another: features with their gradients, and a model of which each holds a part."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, init_device_mesh
 
 
 def gather_with_gradient(features: Tensor) -> Tensor:
@@ -18,6 +20,26 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     gathered = _Gather.apply(features)
     assert isinstance(gathered, Tensor)
     return gathered
+
+
+def share(count: int) -> float:
+    """This rank's count beside the mean of all ranks'.
+
+    By it, a mean over what a rank has becomes a part of the mean over what all have, however unevenly it is spread.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return 1.0
+    return count / mean_over_ranks({"count": torch.tensor(float(count))})["count"]
+
+
+def mean_over_ranks(numbers: dict[str, Tensor]) -> dict[str, float]:
+    """Numbers of each rank -> their means; called on every rank with the same names."""
+    values = torch.stack([value.float().cpu() for value in numbers.values()])
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        values = values.to("cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return dict(zip(numbers, values.tolist(), strict=True))
 
 
 def first_row(features: Tensor) -> int:
@@ -40,3 +62,39 @@ class _Gather(torch.autograd.Function):
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def shard(module: nn.Module, device: torch.device, methods: tuple[str, ...]) -> None:
+    """Has every rank hold a part of each parameter, in place (FSDP2): blocks are put together as they are used.
+
+    Beside `forward`, the `methods` put the module's own parameters together; `reshard` takes them apart again.
+    """
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # which FSDP2 does not take
+    for scalar in filter(lambda parameter: parameter.requires_grad, scalars):
+        scalar.register_post_accumulate_grad_hook(_average_gradient)
+    for part in reversed(list(module.modules())):
+        if isinstance(part, nn.ModuleList):
+            for block in part:
+                fully_shard(block, mesh=mesh, ignored_params=scalars)
+    fully_shard(module, mesh=mesh, ignored_params=scalars)
+    for name in methods:
+        register_fsdp_forward_method(module, name)
+
+
+def _average_gradient(parameter: Tensor) -> None:
+    assert parameter.grad is not None
+    dist.all_reduce(parameter.grad)
+    parameter.grad /= dist.get_world_size()
+
+
+def reshard(module: nn.Module) -> None:
+    """Frees what a pass without a backward one left put together."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which every rank holds a part, put together on all; called on every rank."""
+    return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}

@@ -1,5 +1,6 @@
 """A mini OPT, pretrained on text alone: what the paper takes off the shelf as OPT-2.7B."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from seedtok.data.scenes import PHRASINGS, Scene, caption, sample_scene
 from seedtok.mllm.prompts import question_prompt
 from seedtok.mllm.sequences import Packed, end_of, pack, packed, pad_of
 from seedtok.training.config import StageSettings
+from seedtok.training.distributed import share
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
 
@@ -28,9 +30,9 @@ class LanguageSettings(StageSettings):
     worded: int = 2  # captions of a scene, at most, in one text: what teaches to look back
     asked: int = 6  # questions that may follow
     embedding_std: float = 0.5
-    sinusoids: bool = True
-    copying: float = 1.0
-    matching: float = 0.035
+    matching: float = 0.04
+    near: float = 1.7
+    looking: int = 2
     together: int = 4  # scenes, at most, in one text
     listed: float = 0.5  # share of texts that also list what is where
     whole: float = 1.0  # share of texts learnt word by word; of the others, only what follows from what was said before
@@ -83,25 +85,35 @@ class LanguageStage(Stage):
 
     @torch.no_grad()
     def scale(self) -> None:
-        """Words and positions as large as what the layers add to them; else they drown in the first layer's MLP."""
-        s, std, decoder = self.settings, self.settings.embedding_std, self.lm.model.decoder
-        decoder.embed_tokens.weight.normal_(std=std)
-        decoder.embed_positions.weight.normal_(std=std)
-        if s.sinusoids:
-            n = decoder.embed_positions.weight.shape[0]
-            angles = torch.arange(n)[:, None] / 512 ** (torch.arange(s.width // 2) / (s.width // 2))
-            decoder.embed_positions.weight.copy_(torch.cat([angles.sin(), angles.cos()], 1) * std * 2**0.5)
-        for layer in decoder.layers:
-            for into in (layer.self_attn.out_proj, layer.fc2):
-                into.weight.mul_((2 * s.layers) ** -0.5)
-            if s.copying:
-                orthogonal = torch.nn.init.orthogonal_(torch.empty(s.width, s.width))
-                layer.self_attn.v_proj.weight.copy_(orthogonal)
-                layer.self_attn.out_proj.weight.copy_(s.copying * orthogonal.T)
-            if s.matching:
-                layer.self_attn.q_proj.weight.normal_(std=s.matching)
-                layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-        decoder.final_layer_norm.weight.fill_(1 / (std * s.width**0.5))
+        s, decoder = self.settings, self.lm.model.decoder
+        words, places = decoder.embed_tokens.weight, decoder.embed_positions.weight
+        waves = s.width // 8  # of positions: a sine and a cosine each, in dimensions that words leave free
+        frequencies = math.pi * 1024 ** -(torch.arange(waves) / waves)
+        angles = torch.arange(len(places))[:, None] * frequencies
+        words.normal_(std=s.embedding_std)[:, : 2 * waves] = 0
+        places.zero_()[:, : 2 * waves] = torch.cat([angles.sin(), angles.cos()], 1) * s.embedding_std * 2**0.5
+        size, sharp = s.width // s.heads, waves // 2
+        for i, layer in enumerate(decoder.layers):
+            attention = layer.self_attn
+            layer.fc2.weight.mul_((2 * s.layers) ** -0.5)
+            into = torch.nn.init.orthogonal_(torch.empty(s.width, s.width))
+            out = into.T.clone()
+            query = torch.randn(s.width, s.width) * s.matching
+            query[:, : 2 * waves] = 0
+            key = query.clone()
+            for head in range(1, s.heads if i < s.looking else 1):  # looks `head` words back
+                rows = slice(head * size, (head + 1) * size)
+                sine, cosine = (torch.nn.init.orthogonal_(torch.empty(size, 2 * sharp)) * s.near).chunk(2, 1)
+                c, d = (frequencies[:sharp] * head).cos(), (frequencies[:sharp] * head).sin()
+                query[rows] = key[rows] = 0
+                query[rows, :sharp], query[rows, waves : waves + sharp] = sine, cosine
+                key[rows, :sharp], key[rows, waves : waves + sharp] = sine * c - cosine * d, sine * d + cosine * c
+                out[:, rows] = torch.nn.init.orthogonal_(torch.empty(s.width, s.width))[:, rows]
+            attention.q_proj.weight.copy_(query)
+            attention.k_proj.weight.copy_(key)
+            attention.v_proj.weight.copy_(into)
+            attention.out_proj.weight.copy_(out)
+        decoder.final_layer_norm.weight.fill_(1 / (s.embedding_std * s.width**0.5))
 
     def text(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, bool]]:
         """Some scenes, each told once or more, and questions about them with their answers: parts, and which to learn.
@@ -148,7 +160,7 @@ class LanguageStage(Stage):
         mask, positions = packed(rows.segments)
         states = self.lm.model(input_ids=rows.ids, attention_mask=mask, position_ids=positions).last_hidden_state
         loss = F.cross_entropy(self.lm.lm_head(rows.before(states)).float(), rows.targets)
-        return {"loss": loss, "padding": rows.padding}
+        return {"loss": loss * share(len(rows.targets)), "padding": rows.padding}
 
     def export(self, folder: Path) -> None:
         self.lm.save_pretrained(folder)

@@ -7,7 +7,7 @@ of (seed, step, rank), so a run that is killed and resumed takes the same steps 
 import json
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,17 @@ from torch.utils.tensorboard import SummaryWriter
 from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
 from seedtok.data.scenes import Split
 from seedtok.errors import CheckpointError, ConfigError
-from seedtok.files import check_tensors
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
     load_optimizer_state,
     optimizer_state,
     save_checkpoint,
+    save_sharded_checkpoint,
 )
 from seedtok.training.config import Optimization, RunConfig
+from seedtok.training.distributed import mean_over_ranks, reshard, shard, whole
+from seedtok.training.ema import Ema
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
@@ -48,41 +50,6 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     plain = [p for n, p in named if p.ndim < 2 or n.endswith("bias")]
     decayed = [p for n, p in named if not (p.ndim < 2 or n.endswith("bias"))]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-class Ema:
-    """An exponential moving average of a module's trained parameters, in float32."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self.average = {n: p.detach().float().clone() for n, p in self.parameters.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.average.values())
-        torch._foreach_lerp_(averages, [p.detach().float() for p in self.parameters.values()], 1 - decay)
-
-    def load(self, average: dict[str, Tensor]) -> None:
-        """Restores `average`; raises CheckpointError when it is of other parameters."""
-        check_tensors(self.average, average, "the checkpoint's moving average")
-        for name, value in average.items():
-            self.average[name].copy_(value)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within, the module holds the averaged parameters."""
-        kept = {n: p.detach().clone() for n, p in self.parameters.items()}
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.average[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(kept[name])
 
 
 def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: int) -> Iterator[Batch]:
@@ -147,23 +114,29 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
     resumed = load_checkpoint(out) if resume else None
     first = _part(resumed[1], "state")["step"] if resumed else 0
+    sharded = config.sharded and accelerator.num_processes > 1
+    if sharded and config.precision == "fp16":
+        raise ConfigError("sharded=true needs precision=bf16: the scaling of fp16's losses does not know of shards")
     if first > optimization.steps:
         raise ConfigError(f"{out} is at step {first} already: ask for more than {optimization.steps} steps")
     rank, world = accelerator.process_index, accelerator.num_processes
 
     torch.manual_seed(config.seed)
     stage = config.stage.build().to(accelerator.device)
-    stage.lower(getattr(torch, config.frozen_precision))
+    if config.frozen_precision != "float32":
+        stage.lower(getattr(torch, config.frozen_precision))
     if resumed:
         stage.load_own_state(_part(resumed[0], "stage"))
     else:
         stage.begin(b.to(accelerator.device) for b in batches(config, "train", 0, 0, 1))
+    if sharded:
+        shard(stage, accelerator.device, ("validate", "draw"))
     optimizer = torch.optim.AdamW(
         decay_groups(stage, optimization.weight_decay), lr=optimization.lr, betas=optimization.betas, fused=True
     )
     if resumed:
         load_optimizer_state(optimizer, stage, _part(resumed[0], "optimizer"))
-    wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    wrapped, optimizer = (stage, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(stage, optimizer)
     if resumed and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(_part(resumed[1], "scaler"))
     ema = Ema(stage, optimization.ema_decay) if optimization.ema_decay else None
@@ -175,18 +148,23 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     if log:
         (out / "config.json").write_text(config.model_dump_json(indent=1))
     micro_batch = optimization.batch_size * world
-    data = batches(config, "train", first * optimization.accumulate * micro_batch, rank, world)
+    per_step = optimization.accumulate * micro_batch
+    # a run may go on with other ranks or batches: after the samples it has seen
+    seen = _part(resumed[1], "state").get("samples", first * per_step) - first * per_step if resumed else 0
+    data = batches(config, "train", first * per_step + seen, rank, world)
     averaged = ema.applied if ema else nullcontext
 
     def checkpoint(step: int) -> None:
         accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            files = {"stage": stage.own_state(), "optimizer": optimizer_state(optimizer, stage)}
-            if ema:
-                files["ema"] = ema.average
-            records: dict[str, Any] = {"state": {"step": step}}
-            if accelerator.scaler is not None:  # of fp16
-                records["scaler"] = accelerator.scaler.state_dict()
+        files = {"stage": stage.own_state(), "optimizer": optimizer_state(optimizer, stage)}
+        if ema:
+            files["ema"] = ema.average
+        records: dict[str, Any] = {"state": {"step": step, "samples": step * per_step + seen}}
+        if accelerator.scaler is not None:  # of fp16
+            records["scaler"] = accelerator.scaler.state_dict()
+        if sharded:
+            save_sharded_checkpoint(out, step, files, records, config.keep_checkpoints)
+        elif accelerator.is_main_process:
             save_checkpoint(out, step, files, records, config.keep_checkpoints)
 
     def validate(step: int) -> None:
@@ -197,6 +175,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
         with averaged(), torch.no_grad(), accelerator.autocast():
             numbers = stage.validate(held_out)
             picture = stage.draw(held_out[0])
+        reshard(stage)
         stage.train()
         if log:
             log.write(step, numbers, "validation")
@@ -222,7 +201,8 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
                 batch = next(data).to(accelerator.device)
                 torch.manual_seed(hash((config.seed, step, micro, rank)) % 2**63)
                 with accelerator.accumulate(wrapped):
-                    losses = wrapped(batch)
+                    with accelerator.autocast():
+                        losses = wrapped(batch)
                     if not torch.isfinite(losses["loss"]):
                         raise FloatingPointError(
                             f"the loss is {losses['loss'].item()} at step {step}: lower optimization.lr or set "
@@ -238,8 +218,9 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
             done = step + 1
             if ema:
                 ema.update(step)
-            if log and (done % config.log_every == 0 or done == optimization.steps):
-                numbers = {name: float(value) for name, value in sums.items()}
+            logged = done % config.log_every == 0 or done == optimization.steps
+            numbers = mean_over_ranks(sums) if logged else {}
+            if log and logged:
                 log.write(step, numbers | {"lr": learning_rate(optimization, step)}, "train")
                 speed = progress.tasks[task].speed or 0.0
                 rate = f"{speed * optimization.accumulate * micro_batch:.0f} samples/s"
@@ -253,11 +234,15 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
                 checkpoint(done)
     checkpoint(optimization.steps)
     final = out / "final"
-    if accelerator.is_main_process:
-        stage.eval()
-        with averaged():
+    stage.eval()
+    with averaged():
+        state = whole(stage.own_state()) if sharded else {}
+        if sharded:  # an export is of whole parameters
+            stage = config.stage.build()
+            stage.load_own_state(state)
+        if accelerator.is_main_process:
             stage.export(final)
-        assert log
+    if log:
         log.board.close()
     accelerator.end_training()
     return final

@@ -1,0 +1,54 @@
+"""Every mini recipe, so small that it trains in a second."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from seedtok.recipes import mini
+from seedtok.training.config import RunConfig, with_overrides
+
+RUN = (
+    "optimization.steps=3", "optimization.batch_size=4", "optimization.warmup_steps=1", "log_every=1",
+    "validate_every=2", "validate_batches=1", "checkpoint_every=2", "data.size=64",
+)  # fmt: skip
+CLIP = (
+    "stage.image_size=64", "stage.patch_size=8", "stage.vision_width=32", "stage.vision_layers=1",
+    "stage.text_width=32", "stage.text_layers=1", "stage.head_width=16", "stage.projection=16",
+)  # fmt: skip
+QFORMER = ("stage.width=32", "stage.layers=2", "stage.heads=2", "stage.projection=16")
+TINY: dict[str, tuple[str, ...]] = {
+    "clip": CLIP,
+    "autoencoder": ("stage.image_size=64", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
+    "diffusion": (
+        "stage.clip=RUNS/clip/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
+        "stage.head_width=16", "stage.sample_steps=2",
+    ),
+    "bidirectional": ("stage.clip=RUNS/clip/final", *QFORMER),
+    "stage1": ("stage.clip=RUNS/clip/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
+    "stage2": (
+        "stage.embedder=RUNS/stage1/final", "stage.image_decoder=RUNS/diffusion/final", "stage.codebook_size=64",
+        "stage.codebook_dim=8", "stage.kmeans_batches=2", "stage.decoder_layers=1", "stage.reverse_layers=1",
+        "stage.sample_steps=2",
+    ),
+    "judge": ("data.size=128",),
+    "opt": ("stage.width=32", "stage.layers=1", "stage.heads=2"),
+    "stage3a": ("stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.rank=4"),
+    "stage3b": (
+        "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
+    ),
+    "instructed": (
+        "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
+    ),
+    "blip2": ("stage.base=RUNS/opt/final", "stage.qformer=RUNS/bidirectional/final"),
+    "eval_clip": CLIP,
+}  # fmt: skip
+
+
+def recipes() -> dict[str, Callable[[], RunConfig]]:
+    functions = inspect.getmembers(mini, inspect.isfunction)
+    return {name: f for name, f in functions if f.__module__ == mini.__name__}
+
+
+def tiny(name: str, runs: Path, *overrides: str) -> RunConfig:
+    own = (o.replace("RUNS", str(runs)) for o in TINY[name])
+    return with_overrides(recipes()[name](), [*RUN, *own, *overrides])

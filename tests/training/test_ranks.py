@@ -1,0 +1,128 @@
+"""Stages of each kind over 1, 2 and 4 processes, whole or sharded: the same run, wherever it goes on."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from seedtok.errors import CheckpointError
+from seedtok.training.checkpoints import load_checkpoint
+from seedtok.training.config import RunConfig
+from seedtok.training.loop import train
+from tiny_runs import tiny
+
+KINDS = ("clip", "stage1", "stage2", "opt", "stage3a", "blip2")
+BATCH, STEPS = 8, 4
+
+
+def config(kind: str, runs: Path, world: int, sharded: bool = False) -> RunConfig:
+    """Without what is drawn by chance for every rank alone, and of one batch in all."""
+    own = {"stage1": ["stage.naming_weight=0"], "opt": ["stage.whole=1", "stage.worded=1", "stage.asked=0"]}
+    return tiny(
+        kind, runs, f"optimization.batch_size={BATCH // world}", f"optimization.steps={STEPS}", "precision=no",
+        "optimization.lr=1e-3", f"sharded={str(sharded).lower()}", "validate_every=4", *own.get(kind, []),
+    )  # fmt: skip
+
+
+def losses(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+
+
+def together(world: int, jobs: list[tuple[str, str, bool, bool]], runs: Path, out: Path) -> None:
+    """Has `world` processes run jobs: a kind, a folder, whether sharded, whether to go on."""
+    (out / "jobs.json").write_text(json.dumps([str(runs), str(out), jobs]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    shared |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    processes = []
+    for rank in range(world):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with (out / f"{rank}.err").open("w") as errors:
+            command = [sys.executable, __file__, str(out / "jobs.json")]
+            processes.append(subprocess.Popen(command, env=os.environ | shared | own, stderr=errors))
+    try:
+        codes = [process.wait(timeout=280) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0] * world, "\n".join((out / f"{rank}.err").read_text()[-3000:] for rank in range(world))
+
+
+def killed_after(step: int, run: Path, copy: Path) -> None:
+    """A copy of a run as it was when its checkpoint at `step` had been written."""
+    shutil.copytree(run, copy)
+    for checkpoint in (copy / "checkpoints").iterdir():
+        if int(checkpoint.name) > step:
+            shutil.rmtree(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, runs) -> Path:
+    out = tmp_path_factory.mktemp("ranks")
+    AcceleratorState._reset_state(reset_partial_state=True)  # other runs had another precision
+    for kind in KINDS:
+        train(config(kind, runs, 1), out / kind / "one")
+    both = [(kind, f"{kind}/{name}2", name == "sharded", False) for kind in KINDS for name in ("whole", "sharded")]
+    together(2, both, runs, out)
+    for kind in KINDS:
+        killed_after(2, out / kind / "sharded2", out / kind / "sharded4")
+        killed_after(2, out / kind / "sharded2", out / kind / "whole1")
+        killed_after(2, out / kind / "one", out / kind / "whole4")
+        train(config(kind, runs, 1), out / kind / "whole1", resume=True)
+    again = [(kind, f"{kind}/{name}4", name == "sharded", True) for kind in KINDS for name in ("whole", "sharded")]
+    together(4, again, runs, out)
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["whole2", "sharded2", "whole1", "whole4", "sharded4"])
+def test_however_many_ranks_it_is_the_same_run(ran, kind, name):
+    """Those ending in 4, and whole1, go on with the checkpoint of another number of ranks."""
+    alone, found = losses(ran / kind / "one"), losses(ran / kind / name)
+    assert alone.keys() == found.keys() == set(range(STEPS))
+    for step, loss in alone.items():
+        assert found[step] == pytest.approx(loss, rel=1e-4, abs=1e-4), (step, alone, found)
+    assert len(set(alone.values())) == STEPS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sharded_run_exports_what_one_process_does(ran, kind):
+    for path in (ran / kind / "one" / "final").rglob("*.safetensors"):
+        alone, found = load_file(path), load_file(ran / kind / "sharded4" / path.relative_to(ran / kind / "one"))
+        assert alone.keys() == found.keys()
+        assert all(alone[name].shape == found[name].shape for name in alone)
+        assert all(torch.isfinite(t).all() for t in found.values() if t.is_floating_point())
+
+
+def test_parts_are_all_needed(ran, tmp_path):
+    shutil.copytree(ran / "stage1" / "sharded4" / "checkpoints", tmp_path / "checkpoints")
+    newest = tmp_path / "checkpoints" / f"{STEPS:08d}"
+    assert sorted(p.name for p in newest.glob("stage.*")) == [f"stage.{i}-of-4.safetensors" for i in range(4)]
+    files, records = load_checkpoint(tmp_path)
+    whole, _ = load_checkpoint(ran / "stage1" / "one")
+    assert {k: v.shape for k, v in files["stage"].items()} == {k: v.shape for k, v in whole["stage"].items()}
+    assert records["state"] == {"step": STEPS, "samples": STEPS * BATCH}
+    (newest / "stage.2-of-4.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="2-of-4"):
+        load_checkpoint(tmp_path)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    Accelerator.end_training = lambda self: None  # it ends the process group, which the next job needs
+    folder, out, jobs = json.loads(Path(sys.argv[1]).read_text())
+    for kind, where, sharded, resume in jobs:
+        world = int(os.environ["WORLD_SIZE"])
+        train(config(kind, Path(folder), world, sharded), Path(out) / where, resume)
