@@ -70,13 +70,16 @@ def image_decoder() -> ImageDecoder:
     )  # fmt: skip
 
 
-def seed_lm(seed: SeedTokenizer, lora: LoraSettings | None = None) -> SeedLM:
-    """OPT-2.7B with visual layers, and LoRA if asked for."""
+def opt() -> OPTForCausalLM:
+    """OPT-2.7B, frozen."""
     config = OPTConfig(
         vocab_size=50272, hidden_size=2560, word_embed_proj_dim=2560, ffn_dim=10240, num_hidden_layers=32,
         num_attention_heads=32, max_position_embeddings=2048, dropout=0.0,
     )  # fmt: skip
-    lm = OPTForCausalLM(config).eval().requires_grad_(False)
+    return OPTForCausalLM(config).eval().requires_grad_(False)
+
+
+def seed_lm(seed: SeedTokenizer, lora: LoraSettings) -> SeedLM:
+    """OPT-2.7B with LoRA and visual layers."""
     sizes = VocabularyConfig(text=50272, embedding=2560, hidden=2560)
-    adapted = lm if lora is None else lora_on(lm, lora)
-    return SeedLM(adapted, lm_tokenizer(2048), Vocabulary(sizes), seed, "facebook/opt-2.7b")
+    return SeedLM(lora_on(opt(), lora), lm_tokenizer(2048), Vocabulary(sizes), seed, "facebook/opt-2.7b")

@@ -38,7 +38,7 @@ class ImageDecoder:
             part.requires_grad_(False).eval()
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> ImageDecoder:
+    def from_pretrained(cls, folder_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> ImageDecoder:
         """Loads a folder or hub id of Stable Diffusion v1.x, without its safety checker, or of its unCLIP variant.
 
         Raises CheckpointError when there is none.
@@ -47,8 +47,10 @@ class ImageDecoder:
         try:
             index: Any = DiffusionPipeline.load_config(name)
             if "UnCLIP" in str(index.get("_class_name")):
-                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name))
-            pipeline = StableDiffusionPipeline.from_pretrained(name, safety_checker=None, requires_safety_checker=False)
+                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, torch_dtype=dtype))
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                name, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+            )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(f"cannot load an image decoder from {folder_or_hub_id}: {reason}") from None

@@ -222,8 +222,8 @@ class SeedTokenizer(nn.Module):
         if self._image_decoder is None:
             name = self.config.image_decoder
             beside = self._folder / name if self._folder else Path(name)
-            self._image_decoder = ImageDecoder.from_pretrained(beside if beside.is_dir() else name)
-            self._image_decoder.pipeline.to(self.device, self.dtype)
+            self._image_decoder = ImageDecoder.from_pretrained(beside if beside.is_dir() else name, self.dtype)
+            self._image_decoder.pipeline.to(self.device)
         return self._image_decoder
 
     def save_pretrained(self, folder: str | Path) -> None:

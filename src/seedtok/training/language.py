@@ -1,6 +1,5 @@
 """A mini OPT, pretrained on text alone: what the paper takes off the shelf as OPT-2.7B."""
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ from seedtok.mllm.prompts import question_prompt
 from seedtok.mllm.sequences import Packed, end_of, pack, packed, pad_of
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import share
+from seedtok.training.mimetic import start_by_copying
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
 
@@ -29,10 +29,7 @@ class LanguageSettings(StageSettings):
     row: int = 256  # tokens of a packed row
     worded: int = 2  # captions of a scene, at most, in one text: what teaches to look back
     asked: int = 6  # questions that may follow
-    embedding_std: float = 0.5
-    matching: float = 0.04
-    near: float = 1.7
-    looking: int = 2
+    looking: int = 2  # layers, the first ones, whose heads start by looking back a word, two, three
     together: int = 4  # scenes, at most, in one text
     listed: float = 0.5  # share of texts that also list what is where
     whole: float = 1.0  # share of texts learnt word by word; of the others, only what follows from what was said before
@@ -81,39 +78,7 @@ class LanguageStage(Stage):
                 pad_token_id=pad_of(self.tokenizer),
             )
         )  # fmt: skip
-        self.scale()
-
-    @torch.no_grad()
-    def scale(self) -> None:
-        s, decoder = self.settings, self.lm.model.decoder
-        words, places = decoder.embed_tokens.weight, decoder.embed_positions.weight
-        waves = s.width // 8  # of positions: a sine and a cosine each, in dimensions that words leave free
-        frequencies = math.pi * 1024 ** -(torch.arange(waves) / waves)
-        angles = torch.arange(len(places))[:, None] * frequencies
-        words.normal_(std=s.embedding_std)[:, : 2 * waves] = 0
-        places.zero_()[:, : 2 * waves] = torch.cat([angles.sin(), angles.cos()], 1) * s.embedding_std * 2**0.5
-        size, sharp = s.width // s.heads, waves // 2
-        for i, layer in enumerate(decoder.layers):
-            attention = layer.self_attn
-            layer.fc2.weight.mul_((2 * s.layers) ** -0.5)
-            into = torch.nn.init.orthogonal_(torch.empty(s.width, s.width))
-            out = into.T.clone()
-            query = torch.randn(s.width, s.width) * s.matching
-            query[:, : 2 * waves] = 0
-            key = query.clone()
-            for head in range(1, s.heads if i < s.looking else 1):  # looks `head` words back
-                rows = slice(head * size, (head + 1) * size)
-                sine, cosine = (torch.nn.init.orthogonal_(torch.empty(size, 2 * sharp)) * s.near).chunk(2, 1)
-                c, d = (frequencies[:sharp] * head).cos(), (frequencies[:sharp] * head).sin()
-                query[rows] = key[rows] = 0
-                query[rows, :sharp], query[rows, waves : waves + sharp] = sine, cosine
-                key[rows, :sharp], key[rows, waves : waves + sharp] = sine * c - cosine * d, sine * d + cosine * c
-                out[:, rows] = torch.nn.init.orthogonal_(torch.empty(s.width, s.width))[:, rows]
-            attention.q_proj.weight.copy_(query)
-            attention.k_proj.weight.copy_(key)
-            attention.v_proj.weight.copy_(into)
-            attention.out_proj.weight.copy_(out)
-        decoder.final_layer_norm.weight.fill_(1 / (s.embedding_std * s.width**0.5))
+        start_by_copying(self.lm, settings.looking)
 
     def text(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, bool]]:
         """Some scenes, each told once or more, and questions about them with their answers: parts, and which to learn.

@@ -1,0 +1,146 @@
+"""The paper's sizes on this machine, with random weights: each part loaded from files and run, in a process of its own.
+
+Encoding by the full tokenizer (EVA-CLIP ViT-g and all), drawing by a Stable Diffusion v1.4, and 32 codes written by a
+SEED LM over an OPT-2.7B, in bfloat16. Weights are made once, under --folder (12 GB of disk), and read from there as a
+user's would be. Beside each rate stands its share of what matrix products alone reach on this machine, measured in the
+same process.
+
+    python benchmarks/full_size.py [--threads 2] [--folder DIR] [--part tokenizer|image_decoder|language]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seedtok import SeedLM, SeedTokenizer
+from seedtok.files import whole_folder
+from seedtok.machine import keep_freed_memory
+from seedtok.mllm.generation import draw_codes
+from seedtok.recipes import paper_size
+from seedtok.tokenizer.image_decoder import ImageDecoder
+from seedtok.training.text import lm_tokenizer
+
+PARTS = ("tokenizer", "image_decoder", "language")
+IMAGES, STEPS = 8, 4
+
+
+def gemm_limit() -> float:
+    """Operations a second of bfloat16 products, of the sizes of a ViT-g's MLP over eight pictures."""
+    a, b = (torch.randn(*shape, dtype=torch.bfloat16) for shape in ((IMAGES * 257, 1408), (1408, 6144)))
+    a @ b
+    best = min(timed(lambda: a @ b) for _ in range(10))
+    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / best
+
+
+def timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def filled(model: nn.Module) -> nn.Module:
+    """One on the meta device, with random weights in bfloat16 of a size that keeps activations in range."""
+    model.to(torch.bfloat16).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in model.named_parameters():
+        if name.endswith("bias") or tensor.ndim < 2:
+            tensor.fill_(float("norm" in name and name.endswith("weight")))
+        else:
+            tensor.normal_(std=0.02, generator=generator)
+    for tensor in model.buffers():
+        tensor.zero_() if tensor.is_floating_point() else tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape))
+    return model
+
+
+def make(part: str, folder: Path) -> None:
+    with torch.device("meta"):
+        if part == "tokenizer":
+            model: nn.Module = paper_size.seed_tokenizer()
+        elif part == "language":
+            model = paper_size.opt()
+        else:
+            pipeline = paper_size.image_decoder().pipeline
+    with whole_folder(folder) as new:
+        if part == "image_decoder":
+            for child in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+                filled(child)
+            pipeline.save_pretrained(new)
+        else:
+            filled(model).save_pretrained(new)  # type: ignore[operator]
+        if part == "language":
+            lm_tokenizer(2048).save_pretrained(str(new))
+
+
+def tokenizer(folder: Path) -> tuple[Callable[[], object], float, str]:
+    model = SeedTokenizer.from_pretrained(folder, dtype=torch.bfloat16)
+    pixels = torch.randn(IMAGES, 3, 224, 224, dtype=torch.bfloat16)
+    return lambda: model.encode_pixels(pixels), IMAGES, "images"
+
+
+def image_decoder(folder: Path) -> tuple[Callable[[], object], float, str]:
+    decoder = ImageDecoder.from_pretrained(folder, torch.bfloat16)
+    embeddings = torch.randn(1, 77, 768, dtype=torch.bfloat16)
+    return lambda: decoder.draw(embeddings, STEPS, 7.5, torch.Generator().manual_seed(0)), 1, "images"
+
+
+def language(folder: Path) -> tuple[Callable[[], object], float, str]:
+    seed = SeedTokenizer.from_pretrained("mini", dtype=torch.bfloat16)  # of the paper's codebook sizes
+    model = SeedLM.build(folder, seed, dtype=torch.bfloat16)
+    model.vocabulary.to(torch.bfloat16)
+    return lambda: draw_codes(model, ["a fox on a blue background"]), model.vocabulary.config.span, "tokens"
+
+
+@torch.inference_mode()
+def measure(part: str, folder: Path) -> dict[str, object]:
+    start = time.perf_counter()
+    run, count, unit = {"tokenizer": tokenizer, "image_decoder": image_decoder, "language": language}[part](folder)
+    loaded = time.perf_counter() - start
+    with FlopCounterMode(display=False) as counter:
+        run()
+    seconds = min(timed(run) for _ in range(2))
+    limit = gemm_limit()
+    return {
+        "part": part,
+        "loaded_s": round(loaded, 1),
+        f"{unit}_per_s": round(count / seconds, 3),
+        "tflop": round(counter.get_total_flops() / 1e12, 2),
+        "gemm_limit_gflops": round(limit / 1e9),
+        "share_of_limit": round(counter.get_total_flops() / seconds / limit, 2),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "seedtok-full-size")
+    parser.add_argument("--part", choices=PARTS, help="that alone, in this process")
+    parser.add_argument("--make", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(args.threads)
+    if args.part and args.make:
+        make(args.part, args.folder / args.part)
+    elif args.part:
+        print(json.dumps(measure(args.part, args.folder / args.part)))
+    else:
+        for part in PARTS:
+            own = [sys.executable, __file__, "--threads", str(args.threads), "--folder", str(args.folder)]
+            if not (args.folder / part).is_dir():
+                subprocess.run([*own, "--part", part, "--make"], check=True)
+            subprocess.run([*own, "--part", part], check=True)
+
+
+if __name__ == "__main__":
+    main()
