@@ -42,7 +42,7 @@ class Vocabulary(nn.Module):
 
     @torch.no_grad()
     def initialise(self, codebook: Float[Tensor, "codes d"], words: Float[Tensor, "n width"]) -> None:
-        """Takes over a codebook, and starts visual embeddings at the scale of the LM's own `words`.
+        """Takes over a codebook, and starts visual embeddings at the scale of the LM's own `words`, in every dimension.
 
         Raises:
             ValueError: the codebook has other sizes.
@@ -50,11 +50,11 @@ class Vocabulary(nn.Module):
         if codebook.shape != self.codebook.shape:
             raise ValueError(f"a codebook of {tuple(codebook.shape)}; this vocabulary has {tuple(self.codebook.shape)}")
         self.codebook.copy_(codebook)
-        scale = words.float().square().mean().sqrt()
+        scale = words.float().square().mean(0).sqrt()  # (width,)
         spread = self.codebook.float().square().sum(1).mean().sqrt().clamp(min=1e-6)
-        nn.init.normal_(self.read.weight, std=float(scale / spread))
+        nn.init.normal_(self.read.weight).mul_((scale / spread)[:, None])
         nn.init.zeros_(self.read.bias)
-        nn.init.normal_(self.marks.weight, std=float(scale))
+        nn.init.normal_(self.marks.weight).mul_(scale)
         nn.init.normal_(self.write.weight, std=self.config.hidden**-0.5)
         nn.init.zeros_(self.write.bias)
 

@@ -47,9 +47,9 @@ class ImageDecoder:
         try:
             index: Any = DiffusionPipeline.load_config(name)
             if "UnCLIP" in str(index.get("_class_name")):
-                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, torch_dtype=dtype))
+                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype))
             pipeline = StableDiffusionPipeline.from_pretrained(
-                name, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+                name, dtype=dtype, safety_checker=None, requires_safety_checker=False
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]

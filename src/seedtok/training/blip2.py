@@ -9,6 +9,7 @@ from seedtok.data.batches import Batch, right_captions
 from seedtok.mllm.blip2 import Blip2LM
 from seedtok.mllm.prompts import CAPTION
 from seedtok.training.config import StageSettings
+from seedtok.training.distributed import share
 from seedtok.training.pixels import clip_normalize
 from seedtok.training.stage import Losses, Stage, freeze
 
@@ -37,7 +38,8 @@ class Blip2Stage(Stage):
     def forward(self, batch: Batch) -> Losses:
         ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)
         device = batch.pixels.device
-        return {"loss": self.model.loss(clip_normalize(batch.pixels), ids.to(device), learnt.to(device))}
+        loss = self.model.loss(clip_normalize(batch.pixels), ids.to(device), learnt.to(device))
+        return {"loss": loss * share(int(learnt.sum()))}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

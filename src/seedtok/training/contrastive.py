@@ -23,7 +23,7 @@ from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.vision import VisionTransformer
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import first_row, gather_with_gradient
+from seedtok.training.distributed import first_row, gather_with_gradient, share
 from seedtok.training.losses import symmetric_cross_entropy
 from seedtok.training.naming import QueryNaming
 from seedtok.training.pixels import clip_normalize
@@ -132,7 +132,8 @@ class ContrastiveStage(Stage):
         queries, states = qformer.forward_joint(features, said, tokens.attention_mask, captioning=True)
         logits = states[:, :-1] @ qformer.word_embeddings.weight.T.to(states.dtype)
         target = said[:, 1:].masked_fill(tokens.attention_mask[:, 1:] == 0, -100)
-        return queries, F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+        loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
+        return queries, loss * share(int(tokens.attention_mask[:, 1:].sum()))
 
     def forward(self, batch: Batch) -> Losses:
         features = self.embedder.patch_features(clip_normalize(batch.pixels))
