@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from seedtok import SeedTokenizer
-from seedtok.data.batches import to_batch
+from seedtok import SeedLM, SeedTokenizer
+from seedtok.data.batches import right_captions, to_batch
 from seedtok.data.scenes import unique_scenes
 from seedtok.errors import CheckpointError
 from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.hub import shipped
+from seedtok.mllm.blip2 import Blip2LM
+from seedtok.mllm.generation import draw_codes
+from seedtok.mllm.sequences import Sampling
+from seedtok.training.pixels import clip_normalize
 
 pytestmark = pytest.mark.skipif(
     not (shipped("tokenizer") / "model.safetensors").exists(), reason="the mini weights are not in this checkout"
@@ -94,3 +98,56 @@ def test_draws_codes_as_what_they_are_of(mini):
     seen = verdict(drawn, batch.scenes)
     assert seen.background_share >= 90
     assert seen.thing_share >= 60
+
+
+# ---------------------------------------------------------------- SEED-OPT
+
+speaks = pytest.mark.skipif(not (shipped("lm") / "config.json").exists(), reason="no mini SEED-OPT in this checkout")
+
+
+@pytest.fixture(scope="module")
+def lm(mini) -> SeedLM:
+    return SeedLM.from_pretrained("mini", seed=mini)
+
+
+@speaks
+def test_says_what_is_there(lm):
+    batch = to_batch(unique_scenes("test", 16), 128)
+    said = lm.caption(batch.pixels, num_beams=1)
+    assert sum(right_captions(said, batch)) >= 10
+
+
+@speaks
+def test_answers(lm):
+    scenes = unique_scenes("test", 16)
+    pixels = to_batch(scenes, 128).pixels
+    colors = lm.answer(pixels, ["What color is the background?"] * 16, num_beams=1)
+    assert sum(said == scene.background for said, scene in zip(colors, scenes, strict=True)) >= 14
+    counts = lm.answer(pixels, ["How many things are there?"] * 16, num_beams=1)
+    assert sum(said == str(len(scene.things)) for said, scene in zip(counts, scenes, strict=True)) >= 14
+
+
+@speaks
+def test_draws_prompts(lm):
+    batch = to_batch(unique_scenes("test", 8), 128)
+    seen = verdict(lm.draw(batch.captions, generator=torch.Generator().manual_seed(0)), batch.scenes)
+    assert seen.background_share >= 75
+    assert seen.thing_share >= 30
+
+
+@speaks
+def test_spans_are_valid_at_any_temperature(lm):
+    codes = draw_codes(
+        lm, ["a fox on a red background"] * 50, Sampling(1.0, generator=torch.Generator().manual_seed(0))
+    )
+    assert codes.shape == (50, 32)
+    assert codes.min() >= 0
+    assert codes.max() < 8192
+    assert len({tuple(row) for row in codes.tolist()}) > 40
+
+
+@speaks
+def test_the_baseline_says_something_too():
+    batch = to_batch(unique_scenes("test", 8), 128)
+    model = Blip2LM.from_pretrained()
+    assert sum(right_captions(model.caption(clip_normalize(batch.pixels), num_beams=1), batch)) >= 2

@@ -39,7 +39,7 @@ def learning(ids, columns):
 
 def test_only_lora_and_visual_layers_train(model, ids):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer = torch.optim.SGD([p for _, p in model.trainable()], lr=0.1)
+    optimizer = torch.optim.SGD([p for _, p in model.trainable()], lr=3.0)
     model.train()
     assert not any(m.training for n, m in model.adapter.named_modules() if "lora" not in n)
     model.loss(learning(ids, range(ids.shape[1]))).backward()

@@ -198,8 +198,7 @@ class SeedLM(nn.Module):
                 "tokenizer": self.seed.name, "vocabulary": asdict(self.vocabulary.config),
             }  # fmt: skip
             (new / "config.json").write_text(json.dumps(record, indent=1))
-            tensors = {k: v.contiguous() for k, v in self.vocabulary.state_dict().items()}
-            save_file(tensors, new / "visual.safetensors")
+            save_file(self.vocabulary.saved(), new / "visual.safetensors")
 
     @classmethod
     def from_pretrained(
@@ -245,6 +244,8 @@ class SeedLM(nn.Module):
         if isinstance(adapted, PeftModel) and not trainable:
             adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
         model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
+        if trainable:
+            model.vocabulary.train_near()
         model.vocabulary.to(dtype).requires_grad_(trainable)
         return model.eval().to(device)
 
