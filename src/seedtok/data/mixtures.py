@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,7 @@ class MixedSamples:
 
     def __init__(
         self,
-        sources: Mapping[str | Path, float],
+        sources: Mapping[str, float],
         *,
         seed: int = 0,
         shuffle: bool = True,

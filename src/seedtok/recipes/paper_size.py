@@ -4,6 +4,8 @@ Text tokenizers are the mini world's, which stand in for vocabularies that only 
 vocabularies have the paper's sizes.
 """
 
+from typing import Any
+
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTForCausalLM
 
@@ -54,12 +56,12 @@ def image_decoder() -> ImageDecoder:
         max_position_embeddings=77, projection_dim=768, bos_token_id=49406, eos_token_id=49407,
     )  # fmt: skip
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-    channels = (128, 256, 512, 512)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=channels, layers_per_block=2, latent_channels=4, sample_size=512,
-    )  # fmt: skip
-    scheduler = PNDMScheduler(
+    sizes: dict[str, Any] = {  # whose types diffusers declares too narrowly
+        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (128, 256, 512, 512),
+    }  # fmt: skip
+    vae = AutoencoderKL(**sizes, layers_per_block=2, latent_channels=4, sample_size=512)
+    scheduler: Any = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
     return ImageDecoder(

@@ -6,6 +6,7 @@ that of trained models ("Mimetic Initialization of Self-Attention Layers", Trock
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def start_by_copying(lm: OPTForCausalLM, looking: int) -> None:
     is kept apart from the word itself. Positions are sines and cosines in dimensions that words leave free, so that to
     look back is to turn them.
     """
-    decoder = lm.model.decoder
+    decoder: Any = lm.model.decoder
     words, places = decoder.embed_tokens.weight, decoder.embed_positions.weight
     width, heads = words.shape[1], lm.config.num_attention_heads
     waves = width // 8
