@@ -39,7 +39,7 @@ class Blip2Stage(Stage):
         ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)
         device = batch.pixels.device
         loss = self.model.loss(clip_normalize(batch.pixels), ids.to(device), learnt.to(device))
-        return {"loss": loss * share(int(learnt.sum()))}
+        return {"loss": loss * share(learnt.sum())}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

@@ -133,7 +133,7 @@ class ContrastiveStage(Stage):
         logits = states[:, :-1] @ qformer.word_embeddings.weight.T.to(states.dtype)
         target = said[:, 1:].masked_fill(tokens.attention_mask[:, 1:] == 0, -100)
         loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
-        return queries, loss * share(int(tokens.attention_mask[:, 1:].sum()))
+        return queries, loss * share(tokens.attention_mask[:, 1:].sum())
 
     def forward(self, batch: Batch) -> Losses:
         features = self.embedder.patch_features(clip_normalize(batch.pixels))

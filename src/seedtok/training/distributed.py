@@ -22,14 +22,14 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     return gathered
 
 
-def share(count: int) -> float:
+def share(count: int | Tensor) -> float:
     """This rank's count beside the mean of all ranks'.
 
     By it, a mean over what a rank has becomes a part of the mean over what all have, however unevenly it is spread.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return 1.0
-    return count / mean_over_ranks({"count": torch.tensor(float(count))})["count"]
+    return float(count) / mean_over_ranks({"count": torch.tensor(float(count))})["count"]
 
 
 def mean_over_ranks(numbers: dict[str, Tensor]) -> dict[str, float]:
