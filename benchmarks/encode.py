@@ -3,7 +3,7 @@
 The port is what a first reading of the paper gives: separate query, key and value products, attention as two matrix
 products and a softmax, a convolution for the patches, the distance to every code. Both get the same pixels in memory.
 
-    python benchmarks/encode.py [--batch 32] [--threads 2] [--model mini] [--compile]
+    python benchmarks/encode.py [--batch 32] [--threads 2] [--model mini]
 """
 
 import argparse
@@ -127,7 +127,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--compile", action="store_true", help="compiled by TorchInductor as well")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
@@ -147,12 +146,6 @@ def main() -> None:
         ("seedtok bfloat16", rate(lambda: fast.encode_pixels(half), len(images))),
         ("seedtok bfloat16, from PIL images", rate(lambda: fast.encode(images), len(images))),
     ]
-    if arguments.compile:
-        fast.compile_encoder(len(images))
-        began = time.perf_counter()
-        compiled = (fast.encode_pixels(half) == exact.encode_pixels(pixels)).double().mean()
-        print(f"compiled in {time.perf_counter() - began:.0f} s; codes that agree with float32's: {compiled:.2%}")
-        rows.append(("seedtok bfloat16, compiled", rate(lambda: fast.encode_pixels(half), len(images))))
     print(f"batch {len(images)}, {arguments.threads} threads")
     print(f"codes that agree with float32's: the port's {same:.2%}, bfloat16's {close:.2%}")
     for name, value in rows:

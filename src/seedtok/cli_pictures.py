@@ -19,7 +19,7 @@ from seedtok.cli_support import (
     targets,
     write_picture,
 )
-from seedtok.errors import ConfigError, DataError, ImageError
+from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -70,9 +70,6 @@ def tokenize(
     model: Model = "mini",
     batch_size: BatchSize = 32,
     dtype: Annotated[Dtype, typer.Option(help="What the networks compute in.")] = Dtype.float32,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks first: half a minute, for many pictures.")
-    ] = False,
 ) -> None:
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards
@@ -80,11 +77,6 @@ def tokenize(
 
     total = ShardSamples(shards, shuffle=False).epoch_size
     tokenizer = load_tokenizer(model, dtype.value)
-    if compiled:
-        try:
-            tokenizer.compile_encoder(batch_size)
-        except RuntimeError as error:
-            raise ConfigError(str(error)) from None
     with progress("tokenize", total) as done:
         report = tokenize_shards(
             shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done

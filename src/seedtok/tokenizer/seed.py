@@ -31,7 +31,6 @@ from seedtok.hub import resolve, shipped
 from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
-from seedtok.tokenizer.compiled import Compiled
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
@@ -93,7 +92,6 @@ class SeedTokenizer(nn.Module):
         if (self.reverse_qformer is None) == (self.image_head is None):
             raise CheckpointError("a tokenizer has a Reverse Q-Former or an image head, one of the two")
         self._image_decoder: ImageDecoder | None = None
-        self._compiled: Compiled | None = None
         self._folder: Path | None = None
 
     # ------------------------------------------------------------ Figure 2, in tensors
@@ -164,17 +162,7 @@ class SeedTokenizer(nn.Module):
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """What `pixels` returned -> codes (B, 32) int64: for those who prepare batches elsewhere."""
-        return self.codebook.encode((self._compiled or self._encode)(pixels))
-
-    def _encode(self, pixels: Tensor) -> Tensor:
-        return self.encode_head(self.causal_embeddings(pixels))
-
-    def compile_encoder(self, batch_size: int = 32) -> None:
-        """Has `encode` compiled at its next call, for batches of this size; weights and device must not change after.
-
-        For many pictures: a third faster on a CPU, after half a minute. Raises RuntimeError without a C++ compiler.
-        """
-        self._compiled = Compiled(self._encode, batch_size, self.device)
+        return self.codebook.encode(self.encode_head(self.causal_embeddings(pixels)))
 
     @torch.no_grad()
     def decode(
