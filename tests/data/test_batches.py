@@ -116,3 +116,14 @@ def test_a_part_is_not_smaller_than_asked(monkeypatch):
         assert width * height >= 0.47 * 2400
         assert 0.72 <= width / height <= 1.4
     assert sum(box is not None for box in boxes) > 190
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
+@pytest.mark.parametrize("mixed", [False, True])
+def test_workers_read_the_same_batches(scenes, photos, mixed):
+    source = {str(scenes): 2.0, str(photos): 1.0} if mixed else scenes
+    options = {"size": 16, "seed": 1, "flip": True, "start": 6, "rank": 1, "world_size": 2}
+    alone = list(islice(shard_batches(source, 3, **options), 5))
+    for batch, other in zip(alone, shard_batches(source, 3, **options, workers=2), strict=False):
+        assert batch.captions == other.captions
+        assert torch.equal(batch.pixels, other.pixels)

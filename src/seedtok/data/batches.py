@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.grammar import same_scene
@@ -94,20 +96,45 @@ def shard_batches(
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """Endless batches of WebDataset shards, stretched to size x size, captions cleaned.
 
     `shards` is a folder, or several with their weights. With `crop`, a random part of each picture is taken, of at
     least that share of its area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. A batch
     all of whose samples are scenes has these as `scenes`, and their canonical wordings; else the canonical wordings are
-    the captions. Raises DataError as `ShardSamples` does.
+    the captions. `workers` processes read ahead, the same batches in the same order. Raises DataError as `ShardSamples`
+    does.
     """
     ours: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "rank": rank, "world_size": world_size}
     samples = MixedSamples(shards, **ours) if isinstance(shards, Mapping) else ShardSamples(shards, **ours)
     if start % world_size:
         raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
-    stream = zip(itertools.count(start + rank, world_size), samples.skip(start // world_size))
-    return _shard_batches(stream, batch_size, size, seed, crop, flip)
+    read = partial(_read, samples, batch_size, size, seed, crop, flip, start + rank, world_size)
+    return iter(DataLoader(_Batches(read), batch_size=None, num_workers=workers)) if workers else read(0, 1)
+
+
+def _read(
+    samples: ShardSamples | MixedSamples, batch_size: int, size: int, seed: int, crop: float | None, flip: bool,
+    first: int, step: int, worker: int, of: int,
+) -> Iterator[Batch]:  # fmt: skip
+    """Each of-th batch from that of `worker` on, of the samples at every step-th place from `first` on."""
+    batches = itertools.count(worker, of)
+    places = (first + (batch * batch_size + i) * step for batch in batches for i in range(batch_size))
+    here, there = itertools.tee(places)
+    return _shard_batches(zip(here, samples.at(there), strict=True), batch_size, size, seed, crop, flip)
+
+
+class _Batches(IterableDataset[Batch]):
+    """Every worker of a loader makes each of-th batch; the loader takes them in turn."""
+
+    def __init__(self, read: Callable[[int, int], Iterator[Batch]]) -> None:
+        self.read = read
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        assert info is not None
+        return self.read(info.id, info.num_workers)
 
 
 def _shard_batches(

@@ -1,7 +1,8 @@
 """Several folders of shards as one stream, each with a weight."""
 
+import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -47,18 +48,21 @@ class MixedSamples:
         return self
 
     def __iter__(self) -> Iterator[Sample]:
-        turns: list[deque[int]] = [deque() for _ in self.sources]
-        streams = [s.at(iter(turn.popleft, None)) for s, turn in zip(self.sources, turns, strict=True)]
-        index, cycle = self.rank + self._start * self.world_size, -1
-        while True:
+        return self.at(itertools.count(self.rank + self._start * self.world_size, self.world_size))
+
+    def at(self, turns: Iterable[int]) -> Iterator[Sample]:
+        """The samples at these places, which ascend, of the endless line that all ranks share."""
+        own: list[deque[int]] = [deque() for _ in self.sources]
+        streams = [s.at(iter(turn.popleft, None)) for s, turn in zip(self.sources, own, strict=True)]
+        cycle = -1
+        for index in turns:
             if index // CYCLE != cycle:
                 cycle = index // CYCLE
                 order = self._order(cycle)
             place = index % CYCLE
             source = int(order[place])
-            turns[source].append(cycle * int(self.shares[source]) + int((order[:place] == source).sum()))
+            own[source].append(cycle * int(self.shares[source]) + int((order[:place] == source).sum()))
             yield next(streams[source])
-            index += self.world_size
 
     def _order(self, cycle: int) -> np.ndarray:
         order = np.repeat(np.arange(len(self.sources)), self.shares)

@@ -34,6 +34,7 @@ def stage1() -> RunConfig:
             size=224,  # paper
             crop=0.5,  # successor
             flip=True,  # successor
+            workers=8,  # ours
         ),
         optimization=Optimization(
             steps=24_400,  # ours: 20 epochs of 5M pairs

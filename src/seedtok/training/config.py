@@ -36,6 +36,7 @@ class Data(Settings):
     phrasing: Literal["random", "canonical"] = "random"
     crop: float | None = Field(default=None, gt=0, le=1)  # of shards: least share of a picture that is kept, by chance
     flip: bool = False  # of shards: half the pictures mirrored
+    workers: int = Field(default=0, ge=0)  # of shards: processes of each rank that read ahead
 
 
 class Optimization(Settings):

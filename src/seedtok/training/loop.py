@@ -62,7 +62,7 @@ def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: 
         return shard_batches(
             data.shards, size, size=data.size, seed=config.seed, shuffle=shuffled,
             crop=data.crop if shuffled else None, flip=data.flip and shuffled,
-            start=start, rank=rank, world_size=world_size,
+            start=start, rank=rank, world_size=world_size, workers=data.workers if shuffled else 0,
         )  # fmt: skip
     return scene_batches(
         split, size, size=data.size, seed=config.seed, group=data.group,
