@@ -1,7 +1,6 @@
 """Mixtures: shares, epochs, ranks and resuming."""
 
 from collections import Counter
-from itertools import islice
 
 import pytest
 
@@ -19,12 +18,12 @@ def sources(tmp_path_factory) -> dict[str, float]:
     return {str(folder / "0"): 3.0, str(folder / "1"): 1.0}
 
 
-def names(samples, count: int) -> list[tuple[int, str]]:
-    return [(s.metadata["seed"], s.metadata["key"]) for s in islice(samples, count)]
+def names(samples, places: range) -> list[tuple[int, str]]:
+    return [(s.metadata["seed"], s.metadata["key"]) for s in samples.at(places)]
 
 
 def test_shares_are_exact_and_every_source_has_its_epochs(sources):
-    found = names(MixedSamples(sources, seed=2), CYCLE)
+    found = names(MixedSamples(sources, seed=2), range(CYCLE))
     assert Counter(source for source, _ in found) == {0: 750, 1: 250}
     for source, size in ((0, 7), (1, 5)):
         keys = [key for s, key in found if s == source]
@@ -38,10 +37,10 @@ def test_shares_are_exact_and_every_source_has_its_epochs(sources):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_one_line_and_go_on_anywhere(sources, world):
-    alone = names(MixedSamples(sources, seed=2), 400)
+    alone = names(MixedSamples(sources, seed=2), range(400))
     for rank in range(world):
-        mixed = MixedSamples(sources, seed=2, rank=rank, world_size=world).skip(20)
-        assert names(mixed, 50) == alone[rank + 20 * world :: world][:50]
+        places = range(rank + 20 * world, rank + 70 * world, world)
+        assert names(MixedSamples(sources, seed=2), places) == alone[rank + 20 * world :: world][:50]
 
 
 def test_batches_of_a_mixture(sources):

@@ -106,8 +106,10 @@ def shard_batches(
     the captions. `workers` processes read ahead, the same batches in the same order. Raises DataError as `ShardSamples`
     does.
     """
-    ours: dict[str, Any] = {"seed": seed, "shuffle": shuffle, "rank": rank, "world_size": world_size}
-    samples = MixedSamples(shards, **ours) if isinstance(shards, Mapping) else ShardSamples(shards, **ours)
+    if isinstance(shards, Mapping):
+        samples = MixedSamples(shards, seed=seed, shuffle=shuffle)
+    else:
+        samples = ShardSamples(shards, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
     if start % world_size:
         raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
     read = partial(_read, samples, batch_size, size, seed, crop, flip, start + rank, world_size)

@@ -1,6 +1,5 @@
 """Several folders of shards as one stream, each with a weight."""
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -16,7 +15,7 @@ class MixedSamples:
     """Endless samples of several sources in proportion to their weights, whatever their sizes.
 
     Within every `CYCLE` samples the shares are exact and the order is random; each source goes through its own epochs
-    in its own order, and neither repeats nor misses a sample within one. Rank r of n takes every n-th sample.
+    in its own order, and neither repeats nor misses a sample within one.
 
     Raises DataError for no sources, a weight that is not positive, one too small to be drawn, and as `ShardSamples`.
     """
@@ -27,8 +26,6 @@ class MixedSamples:
         *,
         seed: int = 0,
         shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         if not sources or not all(weight > 0 for weight in sources.values()):
             raise DataError(f"expected sources with weights above 0, not {dict(sources)}")
@@ -40,15 +37,7 @@ class MixedSamples:
             self.shares[source] += 1
         if not self.shares.all():
             raise DataError(f"a weight of less than {1 / CYCLE} of all is never drawn: {dict(sources)}")
-        self.seed, self.rank, self.world_size, self._start = seed, rank, world_size, 0
-
-    def skip(self, count: int) -> "MixedSamples":
-        """The same samples without this rank's first `count`, which are not read; changes this object."""
-        self._start += count
-        return self
-
-    def __iter__(self) -> Iterator[Sample]:
-        return self.at(itertools.count(self.rank + self._start * self.world_size, self.world_size))
+        self.seed = seed
 
     def at(self, turns: Iterable[int]) -> Iterator[Sample]:
         """The samples at these places, which ascend, of the endless line that all ranks share."""

@@ -36,15 +36,9 @@ def stage1() -> RunConfig:
             flip=True,  # successor
             workers=8,  # ours
         ),
-        optimization=Optimization(
+        optimization=_tokenizer_optimization(
             steps=24_400,  # ours: 20 epochs of 5M pairs
             batch_size=64,  # successor: 4,096 on 64 GPUs
-            lr=1e-4,  # successor, as all that follows
-            min_lr=1e-5,
-            warmup_steps=2000,
-            weight_decay=0.05,
-            betas=(0.9, 0.999),
-            max_grad_norm=None,  # ours: none is published
         ),
         precision="fp16",  # successor
         frozen_precision="float16",  # successor: the ViT
@@ -75,20 +69,27 @@ def stage2() -> RunConfig:
             guidance_scale=7.5,  # paper's code
         ),
         data=stage1().data,
-        optimization=Optimization(
+        optimization=_tokenizer_optimization(
             steps=6100,  # ours: 20 epochs of 5M pairs
             batch_size=256,  # successor: 16,384 on 64 GPUs
-            lr=1e-4,  # successor, as all that follows
-            min_lr=1e-5,
-            warmup_steps=2000,
-            weight_decay=0.05,
-            betas=(0.9, 0.999),
-            max_grad_norm=None,  # ours: none is published
         ),
         precision="fp16",  # successor
         frozen_precision="float16",  # ours
         validate_every=1000,
         checkpoint_every=500,
+    )
+
+
+def _tokenizer_optimization(steps: int, batch_size: int) -> Optimization:
+    return Optimization(
+        steps=steps,
+        batch_size=batch_size,
+        lr=1e-4,  # successor, as all that follows
+        min_lr=1e-5,
+        warmup_steps=2000,
+        weight_decay=0.05,
+        betas=(0.9, 0.999),
+        max_grad_norm=None,  # ours: none is published
     )
 
 

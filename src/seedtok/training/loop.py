@@ -123,8 +123,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
 
     torch.manual_seed(config.seed)
     stage = config.stage.build().to(accelerator.device)
-    if config.frozen_precision != "float32":
-        stage.lower(getattr(torch, config.frozen_precision))
+    stage.lower(getattr(torch, config.frozen_precision))
     if resumed:
         stage.load_own_state(_part(resumed[0], "stage"))
     else:
@@ -150,8 +149,8 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     micro_batch = optimization.batch_size * world
     per_step = optimization.accumulate * micro_batch
     # a run may go on with other ranks or batches: after the samples it has seen
-    seen = _part(resumed[1], "state").get("samples", first * per_step) - first * per_step if resumed else 0
-    data = batches(config, "train", first * per_step + seen, rank, world)
+    seen = _part(resumed[1], "state").get("samples", first * per_step) if resumed else 0
+    data = batches(config, "train", seen, rank, world)
     averaged = ema.applied if ema else nullcontext
 
     def checkpoint(step: int) -> None:
@@ -159,7 +158,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
         files = {"stage": stage.own_state(), "optimizer": optimizer_state(optimizer, stage)}
         if ema:
             files["ema"] = ema.average
-        records: dict[str, Any] = {"state": {"step": step, "samples": step * per_step + seen}}
+        records: dict[str, Any] = {"state": {"step": step, "samples": seen + (step - first) * per_step}}
         if accelerator.scaler is not None:  # of fp16
             records["scaler"] = accelerator.scaler.state_dict()
         if sharded:

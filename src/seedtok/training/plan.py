@@ -1,7 +1,6 @@
 """What a run costs, counted on tensors that have shapes and no values."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -109,13 +108,15 @@ def cost(stage: Stage, config: RunConfig, batch: Batch) -> Cost:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         fakes = {name: _like(tensor) for name, tensor in (*stage.named_parameters(), *stage.named_buffers())}
-    saved = _Saved()
-    own = {tensor.untyped_storage()._cdata for tensor in fakes.values()}
+    saved: list[Tensor] = []  # for the backward pass
+    keeping = torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t)
     dtype = TYPES.get(config.precision)
-    with mode, FlopCounterMode(display=False) as counter, _replaced(stage, fakes):
-        with torch.autocast("cpu", dtype, enabled=dtype is not None), saved:
+    replaced = torch.nn.utils.stateless._reparametrize_module(stage, fakes, tie_weights=True)
+    with mode, FlopCounterMode(display=False) as counter, replaced:
+        with torch.autocast("cpu", dtype, enabled=dtype is not None), keeping:
             loss = step()["loss"]
         loss.backward()
+    weights = _storages(fakes.values())
     trained = [fakes[name] for name, parameter in stage.named_parameters() if parameter.requires_grad]
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in fakes.items()}
     trained_bytes = sum(tensor.numel() * tensor.element_size() for tensor in trained)
@@ -127,7 +128,7 @@ def cost(stage: Stage, config: RunConfig, batch: Batch) -> Cost:
         trained_weights=trained_bytes,
         gradients=trained_bytes,
         optimizer=2 * trained_bytes,
-        activations=saved.bytes_beside(own),
+        activations=sum((_storages(saved) | weights).values()) - sum(weights.values()),
     )
 
 
@@ -150,30 +151,6 @@ def _like(tensor: Tensor) -> Tensor:
     return fake.requires_grad_(tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
 
 
-@contextmanager
-def _replaced(stage: Stage, tensors: dict[str, Tensor]) -> Iterator[None]:
-    """Within, the stage's parameters and buffers are these."""
-    with torch.nn.utils.stateless._reparametrize_module(stage, tensors, tie_weights=True):
-        yield
-
-
-class _Saved:
-    """Within, remembers what is kept for the backward pass."""
-
-    def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        self.tensors.append(tensor)
-        return tensor
-
-    def __enter__(self) -> None:
-        self.hooks.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self.hooks.__exit__(*error)
-
-    def bytes_beside(self, others: set[int]) -> int:
-        storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in self.tensors}
-        return sum(size for storage, size in storages.items() if storage not in others)
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """The bytes of each storage that tensors lie in."""
+    return {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}

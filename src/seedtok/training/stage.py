@@ -57,7 +57,7 @@ class Stage(nn.Module, ABC):
     def lower(self, dtype: torch.dtype) -> None:
         """Has frozen parts in another precision."""
         for module in self.modules():
-            if hasattr(module, "seedtok_frozen"):
+            if hasattr(module, "seedtok_frozen") and any(p.dtype != dtype for p in module.parameters()):
                 module.to(dtype)
 
     def begin(self, batches: Iterable[Batch]) -> None:
