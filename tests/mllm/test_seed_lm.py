@@ -92,11 +92,13 @@ def test_what_is_longer_than_a_row_is_cut():
 def test_loss_is_of_the_learnt_tokens(model, ids):
     rows = learning(ids, range(10, 20))
     assert torch.equal(rows.ids, ids)
+    weights = torch.rand(len(rows.targets))
     with torch.no_grad():
-        loss = model.loss(rows)
+        loss, weighted = model.loss(rows), model.loss(rows, weights)
         logits = model.logits(model.states(model.embed(ids)))[:, 9:19]
-    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 10:20].flatten())
-    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 10:20].flatten(), reduction="none")
+    torch.testing.assert_close(loss, each.mean(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(weighted, (each * weights).sum() / weights.sum(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -125,14 +125,17 @@ class SeedLM(nn.Module):
         """Over texts and codes together."""
         return self.vocabulary.joint_logits(self.text_logits(states), states)
 
-    def loss(self, rows: Packed) -> Float[Tensor, ""]:
-        """Mean next-token cross-entropy over what is learnt of packed rows.
+    def loss(self, rows: Packed, weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+        """Mean next-token cross-entropy over what is learnt of packed rows, weighted where `weights` are given.
 
         A sequence sees itself alone, and counts its positions from 0.
         """
         mask, positions = packed(rows.segments)
         states = self.states(self.embed(rows.ids), mask, positions)
-        return F.cross_entropy(self.logits(rows.before(states)).float(), rows.targets)
+        logits = self.logits(rows.before(states)).float()
+        if weights is None:
+            return F.cross_entropy(logits, rows.targets)
+        return F.cross_entropy(logits, rows.targets, reduction="none") @ weights / weights.sum()
 
     # ------------------------------------------------------------ what it says and draws
 

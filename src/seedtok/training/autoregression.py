@@ -29,6 +29,7 @@ class AutoregressionSettings(StageSettings):
     start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
     asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
+    code_weight: float = 1.0  # of a code in the loss, a word's being 1: a drawing has three times a caption's tokens
     row: int = 256  # tokens of a packed row
     rank: int = 16  # LoRA; the successor's, as the next two
     alpha: int = 32
@@ -99,7 +100,8 @@ class AutoregressionStage(Stage):
 
     def losses(self, rows: Packed) -> Losses:
         rows = rows.to(self.model.device)
-        return {"loss": self.model.loss(rows) * share(len(rows.targets)), "padding": rows.padding}
+        weights = 1 + (self.settings.code_weight - 1) * self.model.vocabulary.is_visual(rows.targets).float()
+        return {"loss": self.model.loss(rows, weights) * share(weights.sum()), "padding": rows.padding}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
