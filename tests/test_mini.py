@@ -102,22 +102,17 @@ def test_draws_codes_as_what_they_are_of(mini):
 
 # ---------------------------------------------------------------- SEED-OPT
 
-speaks = pytest.mark.skipif(not (shipped("lm") / "config.json").exists(), reason="no mini SEED-OPT in this checkout")
-
-
 @pytest.fixture(scope="module")
 def lm(mini) -> SeedLM:
     return SeedLM.from_pretrained("mini", seed=mini)
 
 
-@speaks
 def test_says_what_is_there(lm):
     batch = to_batch(unique_scenes("test", 16), 128)
     said = lm.caption(batch.pixels, num_beams=1)
     assert sum(right_captions(said, batch)) >= 10
 
 
-@speaks
 def test_answers(lm):
     scenes = unique_scenes("test", 16)
     pixels = to_batch(scenes, 128).pixels
@@ -127,7 +122,6 @@ def test_answers(lm):
     assert sum(said == str(len(scene.things)) for said, scene in zip(counts, scenes, strict=True)) >= 14
 
 
-@speaks
 def test_draws_prompts(lm):
     batch = to_batch(unique_scenes("test", 8), 128)
     seen = verdict(lm.draw(batch.captions, generator=torch.Generator().manual_seed(0)), batch.scenes)
@@ -135,7 +129,6 @@ def test_draws_prompts(lm):
     assert seen.thing_share >= 30
 
 
-@speaks
 def test_spans_are_valid_at_any_temperature(lm):
     codes = draw_codes(
         lm, ["a fox on a red background"] * 50, Sampling(1.0, generator=torch.Generator().manual_seed(0))
@@ -146,7 +139,6 @@ def test_spans_are_valid_at_any_temperature(lm):
     assert len({tuple(row) for row in codes.tolist()}) > 40
 
 
-@speaks
 def test_the_baseline_says_something_too():
     batch = to_batch(unique_scenes("test", 8), 128)
     model = Blip2LM.from_pretrained()

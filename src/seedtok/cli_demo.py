@@ -35,11 +35,10 @@ def demo(
     from PIL import Image
 
     from seedtok.data.scenes import caption, render, unique_scenes
-    from seedtok.hub import shipped
     from seedtok.mllm.seed_lm import SeedLM
     from seedtok.training.pictures import grid, side_by_side
 
-    if lm is None and model == "mini" and (shipped("lm") / "config.json").is_file():
+    if lm is None and model == "mini":
         lm = "mini"
     language = None if lm is None else SeedLM.from_pretrained(lm, seed=tokenizer)
     scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed)
