@@ -102,6 +102,7 @@ def test_draws_codes_as_what_they_are_of(mini):
 
 # ---------------------------------------------------------------- SEED-OPT
 
+
 @pytest.fixture(scope="module")
 def lm(mini) -> SeedLM:
     return SeedLM.from_pretrained("mini", seed=mini)
