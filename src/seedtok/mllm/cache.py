@@ -50,7 +50,7 @@ class _RoomyLayer(DynamicLayer):
         for kept in (self.keys, self.values):
             if kept is not None:
                 own = kept[..., self.shared :, :]
-                own.copy_(own[beam_idx.to(own.device)])
+                own.copy_(own.index_select(0, beam_idx.to(own.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
