@@ -65,8 +65,10 @@ class AutoregressionStage(Stage):
         first, picture = start(model), model.vocabulary.span(codes.cpu()).tolist()
         if draws:
             prompt = [*first, *text_ids(model, drawing_prompt(caption))]
-            # begin-of-image is learnt as well, so that the model draws unasked after such a prompt; its end is given
-            return prompt + picture, [False] * len(prompt) + [True] * (len(picture) - 1) + [False]
+            # begin-of-image is learnt as well, so that the model draws unasked after such a prompt; end-of-image is
+            # given, and that nothing follows it is learnt
+            ids = [*prompt, *picture, end_of(model.text_tokenizer)]
+            return ids, [False] * len(prompt) + [True] * (len(picture) - 1) + [False, True]
         asked, answer = (CAPTION, caption) if question is None else (question_prompt(question[0]), question[1])
         prompt = [*first, *picture, *text_ids(model, asked)]
         said = [*text_ids(model, " " + answer), end_of(model.text_tokenizer)]
@@ -111,7 +113,7 @@ class AutoregressionStage(Stage):
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
                 every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
-                totals[name].append(float(self.losses(self._pack(every))["loss"]))
+                totals[name].append(float(self.model.loss(self._pack(every).to(self.model.device))))
             prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
             said = generation.write(self.model, prompts, max_new_tokens=30)
             totals["right"] += right_captions(said, batch)
