@@ -74,16 +74,41 @@ def test_beams_find_what_a_plain_search_finds(model):
         assert [i - model.vocabulary.config.text for i in kept[0][1][len(start) :]] == codes.tolist()
 
 
+def through_generate(model, ids: list[int], **options) -> str:
+    settings = {"do_sample": False, "pad_token_id": 2} | options
+    mask = torch.ones(1, len(ids), dtype=torch.long)
+    out = model.lm.generate(inputs_embeds=model.embed(torch.tensor([ids])), attention_mask=mask, **settings)
+    return model.text_tokenizer.decode(out[0], skip_special_tokens=True).strip()
+
+
 @torch.no_grad()
-def test_beams_of_words_are_those_of_a_plain_generate(model):
-    prompts = [[*sequence(model, [torch.randint(0, 8192, (32,)), text])] for text in ("a photo of", "a photo of a fox")]
-    ours = generation.write(model, prompts, max_new_tokens=8, num_beams=3)
-    for ids, text in zip(prompts, ours, strict=True):
-        out = model.lm.generate(
-            inputs_embeds=model.embed(torch.tensor([ids])), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            max_new_tokens=8, num_beams=3, do_sample=False, pad_token_id=2,
-        )  # fmt: skip
-        assert model.text_tokenizer.decode(out[0], skip_special_tokens=True).strip() == text
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 3.0])
+@pytest.mark.parametrize(("min_new_tokens", "ends"), [(0, 32), (4, 32), (0, 1)])
+def test_beams_of_words_are_those_of_a_plain_generate(model, length_penalty, min_new_tokens, ends):
+    likely = torch.randperm(len(model.text_tokenizer))[:ends].tolist()  # random models seldom end by themselves
+    model.lm.generation_config.eos_token_id = likely
+    texts = [" a" * n for n in (1, 4, 2, 9, 3)]
+    prompts = [sequence(model, [torch.randint(0, 64, (32,)), text]) for text in texts]
+    options = {
+        "max_new_tokens": 12, "num_beams": 4, "length_penalty": length_penalty, "min_new_tokens": min_new_tokens,
+    }  # fmt: skip
+    ours = generation.write(model, prompts, **options)
+    assert ours == [through_generate(model, ids, **options) for ids in prompts]
+
+
+@torch.no_grad()
+def test_what_our_beam_search_does_not_do_is_left_to_generate(model, monkeypatch):
+    ids = sequence(model, ["a photo of a fox"])
+    monkeypatch.setattr(generation, "text_by_beams", None)
+    for options in ({"early_stopping": True}, {"num_beams": 4, "do_sample": True}):
+        options = {"max_new_tokens": 6, "num_beams": 2} | options
+        torch.manual_seed(0)
+        ours = generation.write(model, [ids], **options)
+        torch.manual_seed(0)
+        assert ours == [through_generate(model, ids, **options)]
+    model.lm.generation_config.suppress_tokens = [5, 6, 7]
+    settled = generation.write(model, [ids], max_new_tokens=6, num_beams=2)
+    assert settled == [through_generate(model, ids, max_new_tokens=6, num_beams=2)]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A KV cache that writes where it has room, in place of copying all of it at every token and every turn of a beam."""
+"""A KV cache that writes where it has room, in place of copying all of it at every token."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ def roomy_cache(lm: PreTrainedModel) -> Cache:
 
 
 class _RoomyLayer(DynamicLayer):
-    """Keys and values (B, heads, T, d), each the beginning of a larger tensor.
-
-    What rows had in common when they were repeated for their beams, they go on having: beams change places without it.
-    """
+    """Keys and values (B, heads, T, d), each the beginning of a larger tensor."""
 
     def __init__(self) -> None:
         super().__init__()
         self.spacious: tuple[Tensor, Tensor] | None = None  # what keys and values are the beginnings of
-        self.shared = 0  # positions that all beams of a row have in common
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -46,20 +42,10 @@ class _RoomyLayer(DynamicLayer):
             room[..., :length, :] = old
         return room
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        for kept in (self.keys, self.values):
-            if kept is not None:
-                own = kept[..., self.shared :, :]
-                own.copy_(own.index_select(0, beam_idx.to(own.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        self.spacious, self.shared = None, self.get_seq_length()
-
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self.spacious, self.shared = None, 0
+        self.spacious = None
 
     def reset(self) -> None:
         super().reset()
-        self.spacious, self.shared = None, 0
+        self.spacious = None

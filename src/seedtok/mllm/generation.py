@@ -13,17 +13,21 @@ import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
-from transformers import Cache
 
 from seedtok.images import ImageSource
-from seedtok.mllm.cache import roomy_cache
+from seedtok.mllm.beams import span_by_beams, text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
-from seedtok.mllm.spans import Rows, span, span_by_beams
+from seedtok.mllm.spans import Rows, span
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
 
+SEARCHED = {"min_new_tokens", "length_penalty"}  # what our beam search takes
+NEUTRAL = {  # of a model's settings for `generate`, those that a beam search does not heed
+    "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "output_attentions",
+    "output_hidden_states", "pad_token_id", "temperature", "top_k", "top_p", "transformers_version", "use_cache",
+}  # fmt: skip
 
 # ---------------------------------------------------------------- texts
 
@@ -37,34 +41,39 @@ def write(
     on_text: Callable[[str], None] | None = None,
     **options: Any,
 ) -> list[str]:
-    """Goes on with prompts of ids, in words alone, by transformers' `generate`; `options` are its own.
+    """Goes on with prompts of ids, in words alone; `options` are those of transformers' `generate`.
 
     `on_text` gets the text as it comes, of one greedy or sampled prompt.
     """
     for row in rows:
         check_length(model, len(row), max_new_tokens)
-    ids, mask = left_padded(rows, model.device)
     tokenizer = model.text_tokenizer
-    if num_beams > 1 and ids.shape[1] > 1:
-        options["past_key_values"] = _read(model, ids[:, :-1], mask[:, :-1], num_beams)
-    out = model.lm.generate(  # type: ignore[operator]
-        inputs_embeds=model.embed(ids),
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        num_beams=num_beams,
-        pad_token_id=pad_of(tokenizer),
-        streamer=None if on_text is None else _Streamer(model, on_text),
-        **({"do_sample": False} | options),
-    )
-    return [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+    if num_beams > 1 and _plain(model, max(map(len, rows)) + max_new_tokens, options):
+        texts = text_by_beams(model, rows, num_beams, max_new_tokens, ends=_ends(model), **options)
+    else:
+        ids, mask = left_padded(rows, model.device)
+        texts = model.lm.generate(  # type: ignore[operator]
+            inputs_embeds=model.embed(ids),
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+            pad_token_id=pad_of(tokenizer),
+            streamer=None if on_text is None else _Streamer(model, on_text),
+            **({"do_sample": False} | options),
+        )
+    return [text.strip() for text in tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
 
-def _read(model: SeedLM, ids: Int[Tensor, "b t"], mask: Int[Tensor, "b t"], beams: int) -> Cache:
-    """The KV cache of prompts, once for all beams: `generate` would read each as often as there are beams."""
-    cache = roomy_cache(model.lm)
-    model.states(model.embed(ids), mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
-    cache.batch_repeat_interleave(beams)
-    return cache
+def _plain(model: SeedLM, length: int, options: dict[str, Any]) -> bool:
+    """Whether our beam search does all that `generate` would; nothing of a sequence may have left a sliding window."""
+    window = getattr(model.lm.config.get_text_config(), "sliding_window", None)
+    settings = model.lm.generation_config.to_diff_dict().keys()
+    return options.keys() <= SEARCHED and settings <= SEARCHED | NEUTRAL and (window is None or length <= window)
+
+
+def _ends(model: SeedLM) -> list[int]:
+    ends = model.lm.generation_config.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
 
 class _Streamer:
@@ -138,8 +147,7 @@ def draw_codes(
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
         check_length(model, len(row), model.vocabulary.config.span)
-    grown = Rows(model, rows)
-    return span(grown, sampling) if num_beams == 1 else span_by_beams(grown, num_beams)
+    return span(Rows(model, rows), sampling) if num_beams == 1 else span_by_beams(model, rows, num_beams)
 
 
 def draw(
