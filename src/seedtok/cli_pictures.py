@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,8 @@ import typer
 
 from seedtok.cli_inputs import codes_of_lines, encoded, list_pictures, report, typed_codes
 from seedtok.cli_support import (
+    Dtype,
+    Precision,
     check_picture_name,
     generators,
     load_tokenizer,
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from seedtok.tokenizer.seed import SeedTokenizer
-
-
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
 
 Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; the checkpoint's own unless given.")]
@@ -49,7 +44,7 @@ def encode(
     model: Model = "mini",
     as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')] = False,
     batch_size: BatchSize = 32,
-    dtype: Annotated[Dtype, typer.Option(help="What the networks compute in.")] = Dtype.float32,
+    dtype: Dtype = Precision.float32,
 ) -> None:
     """See pictures as codes, one line each."""
     bad: list[ImageError] = []
@@ -69,7 +64,7 @@ def tokenize(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the Parquet files.", show_default=False)],
     model: Model = "mini",
     batch_size: BatchSize = 32,
-    dtype: Annotated[Dtype, typer.Option(help="What the networks compute in.")] = Dtype.float32,
+    dtype: Dtype = Precision.float32,
 ) -> None:
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards

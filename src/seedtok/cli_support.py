@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+Dtype = Annotated[Precision, typer.Option(help="What the networks compute in.")]
 
 
 def fail(error: BaseException | str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedtok.cli_inputs import encoded, list_pictures, report
-from seedtok.cli_support import check_picture_name, generators, quiet, say, write_picture
+from seedtok.cli_support import Dtype, Precision, check_picture_name, generators, quiet, say, write_picture
 from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
 
@@ -27,12 +27,14 @@ TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of t
 PICTURE = "@"  # marks a path in a chat line
 
 
-def load_lm(model: str) -> SeedLM:
+def load_lm(model: str, dtype: str) -> SeedLM:
     """A SEED language model by name or folder."""
     quiet()
+    import torch
+
     from seedtok.mllm.seed_lm import SeedLM
 
-    return SeedLM.from_pretrained(model)
+    return SeedLM.from_pretrained(model, dtype=getattr(torch, dtype))
 
 
 def caption(
@@ -41,11 +43,12 @@ def caption(
     beams: Beams = 5,
     as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "caption": ...} a line.')] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    dtype: Dtype = Precision.float32,
 ) -> None:
     """Say what is in pictures, one line each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
-    lm = load_lm(model)
+    lm = load_lm(model, dtype.value)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
@@ -60,13 +63,14 @@ def ask(
     questions: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False)] = None,
     model: Model = "mini",
     beams: Beams = 5,
+    dtype: Dtype = Precision.float32,
 ) -> None:
     """Answer questions about a picture, one line each."""
     if not questions:
         raise DataError("a picture and a question are needed: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
-    lm = load_lm(model)
+    lm = load_lm(model, dtype.value)
     codes = lm.seed.encode(image).expand(len(questions), -1)
     for text in lm.answer(codes, questions, num_beams=beams):
         say(text)
@@ -82,6 +86,7 @@ def draw(
         float | None, typer.Option(min=0, help="Of the codes; 0 for one picture, 1 for more, unless given.")
     ] = None,
     top_p: TopP = 1.0,
+    dtype: Dtype = Precision.float32,
 ) -> None:
     """Draw pictures of a prompt: the language model writes codes, the image decoder draws them."""
     check_picture_name(out)
@@ -89,7 +94,7 @@ def draw(
         raise DataError("an empty prompt: say what to draw")
     warmth = (0.0 if count == 1 else 1.0) if temperature is None else temperature
     sampling = _sampling(warmth, top_p, seed)
-    lm = load_lm(model)
+    lm = load_lm(model, dtype.value)
     paths = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, count + 1))]
     with progress("draw", count) as done:
         for start in range(0, count, 8):
@@ -108,6 +113,7 @@ def chat(
     seed: Seed = 0,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
+    dtype: Dtype = Precision.float32,
 ) -> None:
     """Talk in words and pictures, a line at a time: @PATH shows a picture; what is drawn is saved and named.
 
@@ -115,7 +121,7 @@ def chat(
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model)
+    lm = load_lm(model, dtype.value)
     from PIL import Image
 
     if sys.stdin.isatty():

@@ -65,6 +65,17 @@ def test_draw_writes_as_many_pictures_as_asked_for_and_the_same_again(cli, tmp_p
         assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.parametrize("command", ["caption", "ask", "draw", "chat"])
+def test_every_command_runs_in_bfloat16(cli, picture, tmp_path, command):
+    arguments = {
+        "caption": [picture], "ask": [picture, "What is this?"], "draw": ["a fox", "--out", tmp_path / "fox.png"],
+        "chat": ["--out", tmp_path],
+    }  # fmt: skip
+    code, out, err = cli(command, *arguments[command], "--dtype", "bfloat16", stdin=f"@{picture} A photo of\n")
+    assert code == 0, err
+    assert out or command == "chat"  # a tiny random model may have nothing to say
+
+
 def test_chat_takes_pictures_by_path_and_outlives_a_bad_line(cli, picture, tmp_path):
     lines = f'@"{picture}" A photo of\n@nowhere.png A photo of\nwhat @ is it\nGenerate an image of a fox\n'
     code, out, _ = cli("chat", "--out", tmp_path / "chat", "--temperature", 1, "--seed", 1, stdin=lines)

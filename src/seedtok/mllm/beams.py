@@ -1,7 +1,7 @@
 """Beam search over words and over codes.
 
 All beams of a prompt are one sequence: their tokens follow each other in it, and each sees the prompt and its own
-ancestors alone. The KV cache holds a prompt once, and is written at its end only: beams that change places move nothing.
+ancestors alone. The KV cache holds a prompt once and is written at its end only: beams that change places move nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Beams:
-    """Prompts, and what their beams have said so far."""
+    """Prompts, and what their beams have said so far; there is memory for `room` tokens of all beams of a prompt."""
 
-    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]]):
-        self.model, self.cache = model, roomy_cache(model.lm)
+    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]], room: int):
+        self.model, self.cache = model, roomy_cache(model.lm, room)
         ids, mask = left_padded(rows, model.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         self.states = model.states(model.embed(ids), mask, positions, self.cache)[:, -1:]  # (B, beams, hidden)
@@ -75,7 +75,7 @@ def text_by_beams(
     A text of n tokens, one of `ends` the last, scores the sum of their log-probabilities / n ** length_penalty. A
     prompt is left as soon as none of its beams can end better than its best text, which `generate` does not look at.
     """
-    grown = Beams(model, rows)
+    grown = Beams(model, rows, beams * max_new_tokens)
     last = torch.tensor(ends, dtype=torch.long, device=model.device)
     texts: list[list[int]] = [[] for _ in rows]
     numbers = torch.arange(len(rows), device=model.device)  # of the prompts that go on
@@ -111,7 +111,8 @@ def text_by_beams(
 
 def span_by_beams(model: SeedLM, rows: Sequence[Sequence[int]], beams: int) -> Int[Tensor, "b n"]:
     """The likeliest codes of a picture that a search of this width finds after each prompt, begin-of-image its end."""
-    grown, vocabulary = Beams(model, rows), model.vocabulary
+    vocabulary = model.vocabulary
+    grown = Beams(model, rows, beams * vocabulary.config.span)
     for length in range(1, vocabulary.config.span + 1):
         likelihood = vocabulary.code_logits(grown.states).float().log_softmax(-1)
         scores, parents, codes = grown.best(likelihood, beams)
