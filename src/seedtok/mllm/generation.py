@@ -68,7 +68,7 @@ def _plain(model: SeedLM, length: int, options: dict[str, Any]) -> bool:
     """Whether our beam search does all that `generate` would; nothing of a sequence may have left a sliding window."""
     window = getattr(model.lm.config.get_text_config(), "sliding_window", None)
     settings = model.lm.generation_config.to_diff_dict().keys()
-    return options.keys() <= SEARCHED and settings <= SEARCHED | NEUTRAL and (window is None or length <= window)
+    return options.keys() <= SEARCHED and settings <= NEUTRAL and (window is None or length <= window)
 
 
 def _ends(model: SeedLM) -> list[int]:
