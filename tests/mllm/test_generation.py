@@ -83,7 +83,7 @@ def through_generate(model, ids: list[int], **options) -> str:
 
 @torch.no_grad()
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 3.0])
-@pytest.mark.parametrize(("min_new_tokens", "ends"), [(0, 32), (4, 32), (0, 1)])
+@pytest.mark.parametrize(("min_new_tokens", "ends"), [(0, 32), (4, 32), (0, 1), (0, 200)])
 def test_beams_of_words_are_those_of_a_plain_generate(model, length_penalty, min_new_tokens, ends):
     likely = torch.randperm(len(model.text_tokenizer))[:ends].tolist()  # random models seldom end by themselves
     model.lm.generation_config.eos_token_id = likely
@@ -97,18 +97,35 @@ def test_beams_of_words_are_those_of_a_plain_generate(model, length_penalty, min
 
 
 @torch.no_grad()
-def test_what_our_beam_search_does_not_do_is_left_to_generate(model, monkeypatch):
-    ids = sequence(model, ["a photo of a fox"])
+def test_more_beams_than_words(model):
+    ids = sequence(model, [" a"])
+    options = {"max_new_tokens": 3, "num_beams": len(model.text_tokenizer) + 1}
+    assert generation.write(model, [ids], **options) == [through_generate(model, ids, **options)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("options", "settings", "sizes"),
+    [
+        ({"early_stopping": True}, {}, {}),
+        ({"num_beams": 4, "do_sample": True}, {}, {}),
+        ({}, {"min_new_tokens": 3}, {}),  # a model's own
+        ({}, {}, {"sliding_window": 4}),
+        ({}, {}, {"model_type": "mpt"}),
+    ],
+)
+def test_what_our_beam_search_does_not_do_is_left_to_generate(model, monkeypatch, options, settings, sizes):
+    ids, options = sequence(model, ["a photo of a fox"]), {"max_new_tokens": 6, "num_beams": 2} | options
+    model.lm.generation_config.update(**settings)
+    torch.manual_seed(0)
+    expected = through_generate(model, ids, **options)
     monkeypatch.setattr(generation, "text_by_beams", None)
-    for options in ({"early_stopping": True}, {"num_beams": 4, "do_sample": True}):
-        options = {"max_new_tokens": 6, "num_beams": 2} | options
-        torch.manual_seed(0)
-        ours = generation.write(model, [ids], **options)
-        torch.manual_seed(0)
-        assert ours == [through_generate(model, ids, **options)]
-    model.lm.generation_config.min_new_tokens = 3  # a model's own settings are heeded
-    settled = generation.write(model, [ids], max_new_tokens=6, num_beams=2)
-    assert settled == [through_generate(model, ids, max_new_tokens=6, num_beams=2)]
+    for name, value in sizes.items():
+        monkeypatch.setattr(model.lm.config, name, value, raising=False)
+        monkeypatch.setattr(model.lm, "generate", lambda **_: [[5]])
+        expected = model.text_tokenizer.decode([5]).strip()
+    torch.manual_seed(0)
+    assert generation.write(model, [ids], **options) == [expected]
 
 
 @torch.no_grad()

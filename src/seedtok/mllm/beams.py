@@ -1,4 +1,4 @@
-"""Beam search over words and over codes.
+"""Beam search over words.
 
 All beams of a prompt are one sequence: their tokens follow each other in it, and each sees the prompt and its own
 ancestors alone. The KV cache holds a prompt once and is written at its end only: beams that change places move nothing.
@@ -34,20 +34,22 @@ class Beams:
         self.said = ids.new_zeros(len(rows), 1, 0)  # (B, beams, n)
 
     def best(self, likelihood: Float[Tensor, "b k n"], count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The likeliest ways to go on: their scores, the beams they go on from, and their ids, (B, count) each."""
-        scores, index = (self.scores[..., None] + likelihood).flatten(1).topk(count)
+        """The likeliest ways to go on: their scores, the beams they go on from, and their ids, (B, count) each.
+
+        Fewer where there are no more.
+        """
+        ways = (self.scores[..., None] + likelihood).flatten(1)
+        scores, index = ways.topk(min(count, ways.shape[1]))
         return scores, index // likelihood.shape[-1], index % likelihood.shape[-1]
 
-    def append(
-        self, scores: Float[Tensor, "b k"], parents: Int[Tensor, "b k"], said: Int[Tensor, "b k"], read: Tensor
-    ) -> None:
-        """Goes on from beams `parents` with ids `said`, which the LM reads as `read`."""
+    def append(self, scores: Float[Tensor, "b k"], parents: Int[Tensor, "b k"], said: Int[Tensor, "b k"]) -> None:
+        """Goes on from beams `parents` with ids `said`."""
         self.scores = scores
         self.said = torch.cat([_of(self.said, parents), said[..., None]], dim=2)
         own = torch.eye(parents.shape[1], dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
         self.seen = torch.cat([_of(self.seen, parents), own], dim=2)
-        embeddings = self.model.embed(read)
-        self.states = self.model.states(embeddings, self.seen[:, None], self.next.expand_as(read), self.cache)
+        embeddings = self.model.embed(said)
+        self.states = self.model.states(embeddings, self.seen[:, None], self.next.expand_as(said), self.cache)
         self.next = self.next + 1
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
@@ -75,7 +77,7 @@ def text_by_beams(
     A text of n tokens, one of `ends` the last, scores the sum of their log-probabilities / n ** length_penalty. A
     prompt is left as soon as none of its beams can end better than its best text, which `generate` does not look at.
     """
-    grown = Beams(model, rows, beams * max_new_tokens)
+    grown = Beams(model, rows, room=min(beams * max_new_tokens, 512))
     last = torch.tensor(ends, dtype=torch.long, device=model.device)
     texts: list[list[int]] = [[] for _ in rows]
     numbers = torch.arange(len(rows), device=model.device)  # of the prompts that go on
@@ -94,7 +96,7 @@ def text_by_beams(
             texts[int(numbers[i])] = [*grown.said[i, parents[i, place]].tolist(), int(ids[i, place])]
         finished = torch.cat([finished, endings], dim=1).topk(beams).values
 
-        scores, going = scores.masked_fill(ended, float("-inf")).topk(beams)
+        scores, going = scores.masked_fill(ended, float("-inf")).topk(min(beams, scores.shape[1]))
         hope = scores[:, 0] / (max_new_tokens if length_penalty > 0 else length) ** length_penalty
         settled = (hope <= finished[:, 0]) | (scores[:, 0] / length**length_penalty <= finished[:, -1])
         parents, ids = parents.gather(1, going), ids.gather(1, going)
@@ -105,18 +107,5 @@ def text_by_beams(
             grown.keep(open_rows)
             scores, parents, ids = scores[open_rows], parents[open_rows], ids[open_rows]
             numbers, finished = numbers[open_rows], finished[open_rows]
-        grown.append(scores, parents, ids, ids)
+        grown.append(scores, parents, ids)
     return texts
-
-
-def span_by_beams(model: SeedLM, rows: Sequence[Sequence[int]], beams: int) -> Int[Tensor, "b n"]:
-    """The likeliest codes of a picture that a search of this width finds after each prompt, begin-of-image its end."""
-    vocabulary = model.vocabulary
-    grown = Beams(model, rows, beams * vocabulary.config.span)
-    for length in range(1, vocabulary.config.span + 1):
-        likelihood = vocabulary.code_logits(grown.states).float().log_softmax(-1)
-        scores, parents, codes = grown.best(likelihood, beams)
-        if length == vocabulary.config.span:
-            break
-        grown.append(scores, parents, codes, codes + vocabulary.config.text)
-    return torch.cat([_of(grown.said, parents), codes[..., None]], dim=2)[:, 0]

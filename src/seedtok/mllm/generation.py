@@ -15,15 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.images import ImageSource
-from seedtok.mllm.beams import span_by_beams, text_by_beams
+from seedtok.mllm.beams import text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
-from seedtok.mllm.spans import Rows, span
+from seedtok.mllm.spans import Rows, span, span_by_beams
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
 
-SEARCHED = {"min_new_tokens", "length_penalty"}  # what our beam search takes
+# the models whose attention takes any mask and any positions, and the options of `generate`, that our beam search knows
+SEARCHED_MODELS = {"opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
+SEARCHED = {"min_new_tokens", "length_penalty"}
 NEUTRAL = {  # of a model's settings for `generate`, those that a beam search does not heed
     "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "output_attentions",
     "output_hidden_states", "pad_token_id", "temperature", "top_k", "top_p", "transformers_version", "use_cache",
@@ -48,7 +50,9 @@ def write(
     for row in rows:
         check_length(model, len(row), max_new_tokens)
     tokenizer = model.text_tokenizer
-    if num_beams > 1 and _plain(model, max(map(len, rows)) + max_new_tokens, options):
+    options = {name: value for name, value in options.items() if value is not None}
+    ours = num_beams > 1 and max_new_tokens > 0 and on_text is None
+    if ours and _plain(model, max(map(len, rows)) + max_new_tokens, options):
         texts = text_by_beams(model, rows, num_beams, max_new_tokens, ends=_ends(model), **options)
     else:
         ids, mask = left_padded(rows, model.device)
@@ -66,9 +70,10 @@ def write(
 
 def _plain(model: SeedLM, length: int, options: dict[str, Any]) -> bool:
     """Whether our beam search does all that `generate` would; nothing of a sequence may have left a sliding window."""
-    window = getattr(model.lm.config.get_text_config(), "sliding_window", None)
-    settings = model.lm.generation_config.to_diff_dict().keys()
-    return options.keys() <= SEARCHED and settings <= NEUTRAL and (window is None or length <= window)
+    config, settings = model.lm.config.get_text_config(), model.lm.generation_config.to_diff_dict()
+    window = getattr(config, "sliding_window", None)
+    known = config.model_type in SEARCHED_MODELS and (window is None or length <= window)
+    return known and options.keys() <= SEARCHED and settings.keys() <= NEUTRAL
 
 
 def _ends(model: SeedLM) -> list[int]:
@@ -147,7 +152,8 @@ def draw_codes(
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
         check_length(model, len(row), model.vocabulary.config.span)
-    return span(Rows(model, rows), sampling) if num_beams == 1 else span_by_beams(model, rows, num_beams)
+    grown = Rows(model, rows)
+    return span(grown, sampling) if num_beams == 1 else span_by_beams(grown, num_beams)
 
 
 def draw(

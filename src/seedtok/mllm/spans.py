@@ -1,4 +1,4 @@
-"""Spans of codes: sequences that grow on a KV cache, and the 32 codes of a picture one by one, or by guesses."""
+"""Spans of codes: sequences that grow on a KV cache, and the 32 codes of a picture one by one, by guesses, by beams."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ class Rows:
             self.mask = self.mask[:, :-count]
             self.cache.crop(-count)
 
+    def choose(self, rows: Int[Tensor, " b"]) -> None:
+        """Keeps these rows, in this order; one may be there twice."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.states = self.mask[rows], self.states[rows]
+
 
 def span(grown: Rows, sampling: Sampling) -> Int[Tensor, "b n"]:
     """The codes of one picture a row, after begin-of-image: as many as there are to a picture."""
@@ -80,3 +85,22 @@ def _span_by_guesses(grown: Rows, window: int = 16) -> Int[Tensor, "1 n"]:
         known += right + 1
         grown.drop(read.shape[1] - right - 1)
     return codes
+
+
+def span_by_beams(grown: Rows, beams: int) -> Int[Tensor, "b n"]:
+    """The likeliest picture a row that a beam search of this width finds, after begin-of-image; all are as long."""
+    vocabulary, device, states = grown.model.vocabulary, grown.model.device, grown.states
+    batch = len(states)
+    scores, codes = torch.zeros(batch, 1, device=device), torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
+    for step in range(vocabulary.config.span):
+        likelihood = vocabulary.code_logits(states).float().log_softmax(-1).unflatten(0, (batch, -1))
+        total = (scores[..., None] + likelihood).flatten(1)  # (B, beams * codes)
+        scores, best = total.topk(beams, dim=1)
+        parents, chosen = best // likelihood.shape[-1], best % likelihood.shape[-1]
+        kept = codes.gather(1, parents[..., None].expand(-1, -1, codes.shape[2]))
+        codes = torch.cat([kept, chosen[..., None]], dim=2)
+        if step + 1 < vocabulary.config.span:
+            offset = torch.arange(batch, device=device)[:, None] * likelihood.shape[1]
+            grown.choose((offset + parents).flatten())
+            states = grown.append(chosen.flatten() + vocabulary.config.text)
+    return codes[:, 0]
