@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from seedtok.mllm.cache import roomy_cache
-from seedtok.mllm.sequences import left_padded
+from seedtok.mllm.spans import Rows, of_parents
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
@@ -24,43 +23,26 @@ class Beams:
     """Prompts, and what their beams have said so far; there is memory for `room` tokens of all beams of a prompt."""
 
     def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]], room: int):
-        self.model, self.cache = model, roomy_cache(model.lm, room)
-        ids, mask = left_padded(rows, model.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        self.states = model.states(model.embed(ids), mask, positions, self.cache)[:, -1:]  # (B, beams, hidden)
-        self.seen = mask.bool()[:, None]  # (B, beams, T): what each beam sees of its row
-        self.next = positions[:, -1:] + 1
-        self.scores = torch.zeros(len(rows), 1, device=model.device)  # (B, beams), of log-probabilities the sums
-        self.said = ids.new_zeros(len(rows), 1, 0)  # (B, beams, n)
+        prompts = Rows(model, rows, room)
+        self.model, self.cache = model, prompts.cache
+        self.states = prompts.states[:, None]  # (B, beams, hidden)
+        self.seen = prompts.mask.bool()[:, None]  # (B, beams, T): what each beam sees of its row
+        self.next = prompts.mask.sum(1, keepdim=True)  # (B, 1), the position of what comes next
+        self.said = prompts.mask.new_zeros(len(rows), 1, 0)  # (B, beams, n)
 
-    def best(self, likelihood: Float[Tensor, "b k n"], count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The likeliest ways to go on: their scores, the beams they go on from, and their ids, (B, count) each.
-
-        Fewer where there are no more.
-        """
-        ways = (self.scores[..., None] + likelihood).flatten(1)
-        scores, index = ways.topk(min(count, ways.shape[1]))
-        return scores, index // likelihood.shape[-1], index % likelihood.shape[-1]
-
-    def append(self, scores: Float[Tensor, "b k"], parents: Int[Tensor, "b k"], said: Int[Tensor, "b k"]) -> None:
+    def append(self, parents: Int[Tensor, "b k"], said: Int[Tensor, "b k"]) -> None:
         """Goes on from beams `parents` with ids `said`."""
-        self.scores = scores
-        self.said = torch.cat([_of(self.said, parents), said[..., None]], dim=2)
+        self.said = torch.cat([of_parents(self.said, parents), said[..., None]], dim=2)
         own = torch.eye(parents.shape[1], dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
-        self.seen = torch.cat([_of(self.seen, parents), own], dim=2)
+        self.seen = torch.cat([of_parents(self.seen, parents), own], dim=2)
         embeddings = self.model.embed(said)
         self.states = self.model.states(embeddings, self.seen[:, None], self.next.expand_as(said), self.cache)
         self.next = self.next + 1
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Forgets all other prompts."""
+        """Forgets all other prompts; `append` comes next."""
         self.cache.batch_select_indices(rows)
-        self.seen, self.next = self.seen[rows], self.next[rows]
-        self.scores, self.said = self.scores[rows], self.said[rows]
-
-
-def _of(values: Tensor, parents: Int[Tensor, "b k"]) -> Tensor:
-    return values.gather(1, parents[..., None].expand(-1, -1, values.shape[2]))
+        self.seen, self.next, self.said = self.seen[rows], self.next[rows], self.said[rows]
 
 
 def text_by_beams(
@@ -78,6 +60,7 @@ def text_by_beams(
     prompt is left as soon as none of its beams can end better than its best text, which `generate` does not look at.
     """
     grown = Beams(model, rows, room=min(beams * max_new_tokens, 512))
+    scores = torch.zeros(len(rows), 1, device=model.device)  # (B, beams), of log-probabilities the sums
     last = torch.tensor(ends, dtype=torch.long, device=model.device)
     texts: list[list[int]] = [[] for _ in rows]
     numbers = torch.arange(len(rows), device=model.device)  # of the prompts that go on
@@ -86,7 +69,9 @@ def text_by_beams(
         likelihood = model.text_logits(grown.states).float().log_softmax(-1)
         if length <= min_new_tokens:
             likelihood[..., last] = float("-inf")
-        scores, parents, ids = grown.best(likelihood, beams * max(2, 1 + len(last)))
+        ways = (scores[..., None] + likelihood).flatten(1)  # (B, beams * words)
+        scores, index = ways.topk(min(beams * max(2, 1 + len(last)), ways.shape[1]))
+        parents, ids = index // likelihood.shape[-1], index % likelihood.shape[-1]
         ended = torch.isin(ids, last) if length < max_new_tokens else torch.ones_like(ids, dtype=torch.bool)
 
         endings = (scores / length**length_penalty).masked_fill(~ended, float("-inf"))[:, :beams]
@@ -107,5 +92,5 @@ def text_by_beams(
             grown.keep(open_rows)
             scores, parents, ids = scores[open_rows], parents[open_rows], ids[open_rows]
             numbers, finished = numbers[open_rows], finished[open_rows]
-        grown.append(scores, parents, ids)
+        grown.append(parents, ids)
     return texts

@@ -9,7 +9,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 
-def roomy_cache(lm: PreTrainedModel, room: int = 64) -> Cache:
+def roomy_cache(lm: PreTrainedModel, room: int) -> Cache:
     """An empty cache for a causal LM, that takes memory for `room` positions ahead whenever it has to grow."""
     return Cache(layers=[_RoomyLayer(room) for _ in range(lm.config.get_text_config().num_hidden_layers)])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from seedtok.mllm.cache import roomy_cache
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """Sequences that grow by one token at a time, on a KV cache."""
+    """Sequences that grow by one token at a time, on a KV cache with `room` positions ahead."""
 
-    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]]):
+    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]], room: int = 64):
         self.model = model
         ids, self.mask = left_padded(rows, model.device)
         self.padded = not bool(self.mask.all())
-        self.cache = roomy_cache(model.lm)
+        self.cache = roomy_cache(model.lm, room)
         self.states = self._run(ids)[:, -1]
 
     def _run(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
@@ -87,6 +87,11 @@ def _span_by_guesses(grown: Rows, window: int = 16) -> Int[Tensor, "1 n"]:
     return codes
 
 
+def of_parents(values: Shaped[Tensor, "b j n"], parents: Int[Tensor, "b k"]) -> Shaped[Tensor, "b k n"]:
+    """What beams have from those that they go on from."""
+    return values.gather(1, parents[..., None].expand(-1, -1, values.shape[2]))
+
+
 def span_by_beams(grown: Rows, beams: int) -> Int[Tensor, "b n"]:
     """The likeliest picture a row that a beam search of this width finds, after begin-of-image; all are as long."""
     vocabulary, device, states = grown.model.vocabulary, grown.model.device, grown.states
@@ -97,8 +102,7 @@ def span_by_beams(grown: Rows, beams: int) -> Int[Tensor, "b n"]:
         total = (scores[..., None] + likelihood).flatten(1)  # (B, beams * codes)
         scores, best = total.topk(beams, dim=1)
         parents, chosen = best // likelihood.shape[-1], best % likelihood.shape[-1]
-        kept = codes.gather(1, parents[..., None].expand(-1, -1, codes.shape[2]))
-        codes = torch.cat([kept, chosen[..., None]], dim=2)
+        codes = torch.cat([of_parents(codes, parents), chosen[..., None]], dim=2)
         if step + 1 < vocabulary.config.span:
             offset = torch.arange(batch, device=device)[:, None] * likelihood.shape[1]
             grown.choose((offset + parents).flatten())
