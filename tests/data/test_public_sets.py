@@ -187,6 +187,9 @@ def test_fetched_images_are_paired_by_line_and_by_id(tmp_path):
         ("coco", "test", '{"images": [{"split": "test"}]}', "lacks 'filename'"),
         ("nocaps", "val", "[]", "not nocaps_val_4500_captions.json"),
         ("vqav2", "val", "{}", "cannot read"),
+        ("unsplash", "lite", UNSPLASH + "x\tu\thttp://x\tA\tlake\ta lake\n", "line 2: 6 fields; the first line has 5"),
+        ("unsplash", "lite", UNSPLASH + "x\tu\thttp://x\tA lake\n", "line 2: 4 fields"),
+        ("cc3m", "train", "one\thttp://a\ntwo\n", "line 2: 1 fields"),
     ],
 )
 def test_what_is_not_the_publishers_file_is_refused_in_a_line(tmp_path, name, split, content, words):

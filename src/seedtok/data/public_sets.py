@@ -150,7 +150,7 @@ def _unsplash_rows(annotations: Path) -> Iterator[dict[str, str]]:
         rows = _lines(path)
         header = next(rows, [])
         for row in rows:
-            record = dict(zip(header, row, strict=False))
+            record = dict(zip(header, row, strict=True))
             record["caption"] = record["photo_description"].strip() or record["ai_description"].strip()
             if record["caption"]:
                 yield record
@@ -163,10 +163,15 @@ def _unsplash(annotations: Path, images: Path, split: str) -> Iterator[Record]:
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    """The rows of a TSV in which nothing is quoted."""
+    """The rows of a TSV in which nothing is quoted; DataError for one with more or fewer fields than the first."""
+    width = None
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            yield from csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+                width = len(row) if width is None else width
+                if len(row) != width:
+                    raise DataError(f"{path}, line {number}: {len(row)} fields; the first line has {width}")
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from None
 
