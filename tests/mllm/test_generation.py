@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from seedtok.mllm import generation
+from seedtok.mllm.beams import Beams
 from seedtok.mllm.prompts import drawing_prompt
 from seedtok.mllm.sequences import Sampling, sequence
 from seedtok.mllm.spans import Rows
@@ -84,16 +85,45 @@ def through_generate(model, ids: list[int], **options) -> str:
 @torch.no_grad()
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 3.0])
 @pytest.mark.parametrize(("min_new_tokens", "ends"), [(0, 32), (4, 32), (0, 1), (0, 200)])
-def test_beams_of_words_are_those_of_a_plain_generate(model, length_penalty, min_new_tokens, ends):
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_beams_of_words_are_those_of_a_plain_generate(model, length_penalty, min_new_tokens, ends, batch_size):
     likely = torch.randperm(len(model.text_tokenizer))[:ends].tolist()  # random models seldom end by themselves
     model.lm.generation_config.eos_token_id = likely
-    texts = [" a" * n for n in (1, 4, 2, 9, 3)]
+    texts = [" a" * n for n in (1, 4, 2, 30, 3)]
     prompts = [sequence(model, [torch.randint(0, 64, (32,)), text]) for text in texts]
     options = {
         "max_new_tokens": 12, "num_beams": 4, "length_penalty": length_penalty, "min_new_tokens": min_new_tokens,
     }  # fmt: skip
-    ours = generation.write(model, prompts, **options)
+    ours = generation.write(model, prompts, batch_size=batch_size, **options)
     assert ours == [through_generate(model, ids, **options) for ids in prompts]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_prompts_that_take_the_places_of_others(model, monkeypatch, batch_size):
+    forgot, forget = [], Beams._forget_what_nobody_sees
+
+    def forgetting(beams: Beams) -> None:
+        forgot.append(beams.seen.shape[2])
+        forget(beams)
+        assert beams.seen.shape[2] == beams.cache.get_seq_length() < forgot[-1]
+
+    monkeypatch.setattr(Beams, "_forget_what_nobody_sees", forgetting)
+    model.lm.generation_config.eos_token_id = torch.randperm(len(model.text_tokenizer))[:8].tolist()
+    prompts = [sequence(model, [torch.randint(0, 64, (32,)), " a" * (n % 7)]) for n in range(17)]
+    options = {"max_new_tokens": 40, "num_beams": 3}
+    ours = generation.write(model, prompts, batch_size=batch_size, **options)
+    assert ours == [through_generate(model, ids, **options) for ids in prompts]
+    assert forgot
+
+
+@torch.no_grad()
+def test_batches_of_generate_and_no_prompts(model):
+    prompts = [sequence(model, [" a" * n]) for n in (1, 4, 2)]
+    assert generation.write(model, prompts, batch_size=2) == [generation.write(model, [p])[0] for p in prompts]
+    assert generation.write(model, [], num_beams=2) == []
+    with pytest.raises(ValueError, match="a batch size of 0"):
+        generation.write(model, prompts, batch_size=0)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.images import ImageSource
-from seedtok.mllm.beams import text_by_beams
+from seedtok.mllm.beams import Search, text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 from seedtok.mllm.spans import Rows, span, span_by_beams
@@ -41,38 +41,45 @@ def write(
     max_new_tokens: int = 30,
     num_beams: int = 1,
     on_text: Callable[[str], None] | None = None,
+    batch_size: int | None = None,
     **options: Any,
 ) -> list[str]:
     """Goes on with prompts of ids, in words alone; `options` are those of transformers' `generate`.
 
-    `on_text` gets the text as it comes, of one greedy or sampled prompt.
+    `batch_size` prompts at a time, all by default. `on_text` gets the text as it comes, of one greedy or sampled
+    prompt.
     """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"a batch size of {batch_size}: give 1 or more")
+    if not rows:
+        return []
     for row in rows:
         check_length(model, len(row), max_new_tokens)
-    tokenizer = model.text_tokenizer
     options = {name: value for name, value in options.items() if value is not None}
-    ours = num_beams > 1 and max_new_tokens > 0 and on_text is None
-    if ours and _plain(model, max(map(len, rows)) + max_new_tokens, options):
-        texts = text_by_beams(model, rows, num_beams, max_new_tokens, ends=_ends(model), **options)
+    size = batch_size or len(rows)
+    if num_beams > 1 and max_new_tokens > 0 and on_text is None and _plain(model, rows, max_new_tokens, options):
+        search = Search(num_beams, max_new_tokens, ends=_ends(model), **options)
+        texts: Sequence[Any] = text_by_beams(model, rows, search, size)
     else:
-        ids, mask = left_padded(rows, model.device)
-        texts = model.lm.generate(  # type: ignore[operator]
-            inputs_embeds=model.embed(ids),
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            num_beams=num_beams,
-            pad_token_id=pad_of(tokenizer),
-            streamer=None if on_text is None else _Streamer(model, on_text),
-            **({"do_sample": False} | options),
-        )
-    return [text.strip() for text in tokenizer.batch_decode(texts, skip_special_tokens=True)]
+        streamer = None if on_text is None else _Streamer(model, on_text)
+        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "streamer": streamer} | options
+        batches = (rows[i : i + size] for i in range(0, len(rows), size))
+        texts = [text for batch in batches for text in _by_generate(model, batch, **options)]
+    return [text.strip() for text in model.text_tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
 
-def _plain(model: SeedLM, length: int, options: dict[str, Any]) -> bool:
+def _by_generate(model: SeedLM, rows: Sequence[Sequence[int]], **options: Any) -> Int[Tensor, "b n"]:
+    ids, mask = left_padded(rows, model.device)
+    options = {"do_sample": False, "pad_token_id": pad_of(model.text_tokenizer)} | options
+    return model.lm.generate(inputs_embeds=model.embed(ids), attention_mask=mask, **options)  # type: ignore[operator]
+
+
+def _plain(model: SeedLM, rows: Sequence[Sequence[int]], max_new_tokens: int, options: dict[str, Any]) -> bool:
     """Whether our beam search does all that `generate` would; nothing of a sequence may have left a sliding window."""
     config, settings = model.lm.config.get_text_config(), model.lm.generation_config.to_diff_dict()
     window = getattr(config, "sliding_window", None)
-    known = config.model_type in SEARCHED_MODELS and (window is None or length <= window)
+    fits = window is None or max(map(len, rows)) + max_new_tokens <= window
+    known = config.model_type in SEARCHED_MODELS and fits
     return known and options.keys() <= SEARCHED and settings.keys() <= NEUTRAL
 
 
@@ -104,33 +111,40 @@ class _Streamer:
             self.shown = until
 
 
-def _codes(model: SeedLM, images: Any) -> Int[Tensor, "b n"]:
+def _codes(model: SeedLM, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
     """Of pictures, as `SeedTokenizer.encode` takes them; an int64 tensor (B, 32) is codes already."""
-    known = isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64
-    return images if known else model.seed.encode(images)
+    if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
+        return images
+    return torch.cat([model.seed.encode_pixels(part) for part in model.seed.pixels(images).split(max(1, batch_size))])
 
 
-def caption(model: SeedLM, images: Any, num_beams: int = 5, **options: Any) -> list[str]:
-    """Captions of pictures or of their codes (B, 32): projected codes, then "A photo of" (beams 5, 8 to 30 tokens)."""
-    rows = [sequence(model, [codes, CAPTION]) for codes in _codes(model, images)]
-    settings: dict[str, Any] = {"num_beams": num_beams} | CAPTION_LENGTH | options
+def caption(model: SeedLM, images: Any, num_beams: int = 5, batch_size: int = 32, **options: Any) -> list[str]:
+    """Captions of pictures or of their codes (B, 32): projected codes, then "A photo of" (beams 5, 8 to 30 tokens).
+
+    `batch_size` pictures are at work at once; one that is done makes room for the next.
+    """
+    rows = [sequence(model, [codes, CAPTION]) for codes in _codes(model, images, batch_size)]
+    settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | CAPTION_LENGTH | options
     if "min_new_tokens" not in options:  # a caption may be asked to be shorter
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     return write(model, rows, **settings)
 
 
-def answer(model: SeedLM, images: Any, questions: Sequence[str], num_beams: int = 5, **options: Any) -> list[str]:
+def answer(
+    model: SeedLM, images: Any, questions: Sequence[str], num_beams: int = 5, batch_size: int = 32, **options: Any
+) -> list[str]:
     """Short answers to a question a picture, or its codes (beams 5, at most 10 tokens, length penalty 0).
 
-    Raises ValueError for an empty question, or another number of questions than of pictures.
+    `batch_size` as for `caption`. Raises ValueError for an empty question, or another number of questions than of
+    pictures.
     """
-    codes = _codes(model, images)
+    codes = _codes(model, images, batch_size)
     if len(codes) != len(questions):
         raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
     if not all(question.strip() for question in questions):
         raise ValueError("an empty question: ask something")
     rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
-    settings: dict[str, Any] = {"num_beams": num_beams} | ANSWER_LENGTH | options
+    settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | ANSWER_LENGTH | options
     return write(model, rows, **settings)
 
 

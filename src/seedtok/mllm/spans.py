@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from seedtok.mllm.cache import roomy_cache
+from seedtok.mllm.cache import RoomyCache
 from seedtok.mllm.sequences import Sampling, left_padded
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Rows:
         self.model = model
         ids, self.mask = left_padded(rows, model.device)
         self.padded = not bool(self.mask.all())
-        self.cache = roomy_cache(model.lm, room)
+        self.cache = RoomyCache(model.lm, room)
         self.states = self._run(ids)[:, -1]
 
     def _run(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
