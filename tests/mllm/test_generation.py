@@ -6,6 +6,7 @@ import torch
 
 from seedtok.mllm import generation
 from seedtok.mllm.beams import Beams
+from seedtok.mllm.cache import RoomyCache
 from seedtok.mllm.prompts import drawing_prompt
 from seedtok.mllm.sequences import Sampling, sequence
 from seedtok.mllm.spans import Rows
@@ -238,3 +239,13 @@ def test_bad_input_is_refused(model):
         sequence(model, [torch.arange(32) + 8180])
     with pytest.raises(ValueError, match="expected at least 0"):
         Sampling(-1.0)
+
+
+@torch.no_grad()
+def test_a_cache_that_was_reset_starts_anew(model):
+    ids = torch.tensor([sequence(model, ["a photo of a fox"])])
+    cache = RoomyCache(model.lm, room=4)
+    first = model.states(model.embed(ids), cache=cache)
+    cache.reset()
+    assert torch.equal(model.states(model.embed(ids), cache=cache), first)
+    assert cache.get_seq_length() == ids.shape[1]

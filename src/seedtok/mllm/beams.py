@@ -39,18 +39,18 @@ class Beams:
     """Prompts, and what the beams of each have said so far."""
 
     # what there is for every prompt, in its row
-    OWN = ("numbers", "seen", "next", "said", "length", "scores", "finished")
+    OWN = ("numbers", "seen", "said", "length", "scores", "finished")
 
     def __init__(self, model: SeedLM, search: Search, prompts: Sequence[Sequence[int]], texts: dict[int, list[int]]):
         """Prompts of ids; what is found goes to `texts`, under the numbers of prompts in the order they came."""
         self.model, self.search, self.texts = model, search, texts
         rows, beams = Rows(model, prompts, room=16 * search.beams), search.beams
         self.cache = rows.cache
+        self.ends = torch.tensor(search.ends, dtype=torch.long, device=model.device)
         self.states = rows.states[:, None].expand(-1, beams, -1)  # (B, beams, hidden), before what comes next
         self.numbers = torch.arange(len(texts), len(texts) + len(prompts), device=model.device)[:, None]
         texts.update((number, []) for number in self.numbers[:, 0].tolist())
         self.seen = rows.mask.bool()[:, None].expand(-1, beams, -1)  # (B, beams, T): what each beam sees of its row
-        self.next = rows.mask.sum(1, keepdim=True)  # (B, 1), the position of what comes next
         self.said = rows.mask.new_zeros(len(prompts), beams, search.max_new_tokens)
         self.length = rows.mask.new_zeros(len(prompts), 1)  # how much of it is said
         self.scores = torch.full((len(prompts), beams), WORST, device=model.device)  # of log-probabilities the sums
@@ -60,15 +60,14 @@ class Beams:
     def choose(self) -> Bool[Tensor, " b"]:
         """Adds a token to each beam; returns which prompts are settled: none of their beams can end better."""
         search, self.length = self.search, self.length + 1
-        last = torch.tensor(search.ends, dtype=torch.long, device=self.scores.device)
         likelihood = self.model.text_logits(self.states).float().log_softmax(-1)
         if search.min_new_tokens:
             early = (self.length <= search.min_new_tokens)[..., None]
-            likelihood[..., last] = likelihood[..., last].masked_fill(early, WORST)
+            likelihood[..., self.ends] = likelihood[..., self.ends].masked_fill(early, WORST)
         ways = (self.scores[..., None] + likelihood).flatten(1)  # (B, beams * words)
-        scores, index = ways.topk(min(search.beams * max(2, 1 + len(last)), ways.shape[1]))
+        scores, index = ways.topk(min(search.beams * max(2, 1 + len(self.ends)), ways.shape[1]))
         parents, ids = index // likelihood.shape[-1], index % likelihood.shape[-1]
-        ended = torch.isin(ids, last) | (self.length == search.max_new_tokens)
+        ended = torch.isin(ids, self.ends) | (self.length == search.max_new_tokens)
 
         share = self.length.float() ** search.length_penalty
         endings = (scores / share).masked_fill(~ended, WORST)[:, : search.beams]
@@ -91,12 +90,11 @@ class Beams:
         beams = self.search.beams
         if self.cache.room_left < beams:
             self._forget_what_nobody_sees()
+        positions = self.seen.sum(2)
         own = torch.eye(beams, dtype=torch.bool, device=self.seen.device).expand(len(self.seen), -1, -1)
         self.seen = torch.cat([self.seen, own], dim=2)
         ids = self.said.gather(2, _at(self.length - 1, self.scores))[..., 0]
-        positions = self.next.expand_as(ids)
         self.states = self.model.states(self.model.embed(ids), self.seen[:, None], positions, self.cache)
-        self.next = self.next + 1
 
     def _forget_what_nobody_sees(self) -> None:
         some = self.seen.any(1)
@@ -126,21 +124,19 @@ def _at(place: Int[Tensor, "b 1"], beams: Tensor) -> Int[Tensor, "b k 1"]:
     return place[..., None].expand(-1, beams.shape[1], -1)
 
 
-def text_by_beams(
-    model: SeedLM, prompts: Sequence[Sequence[int]], search: Search, batch_size: int | None = None
-) -> list[list[int]]:
+def text_by_beams(model: SeedLM, prompts: Sequence[Sequence[int]], search: Search, batch_size: int) -> list[list[int]]:
     """What follows prompts of ids, as transformers' `generate` finds it: the best text of its beams.
 
     A text of n tokens scores the sum of their log-probabilities / n ** length_penalty. A prompt is left as soon as
     none of its beams can end better than its best text, which `generate` does not look at. `batch_size` prompts are
-    searched at once, all by default, and as many may wait.
+    searched at once, and as many may wait.
     """
     texts: dict[int, list[int]] = {}
-    size = batch_size or len(prompts)
-    batches = (Beams(model, search, prompts[i : i + size], texts) for i in range(0, len(prompts), size))
+    starts = range(0, len(prompts), batch_size)
+    batches = (Beams(model, search, prompts[i : i + batch_size], texts) for i in starts)
     beams, waiting = next(batches), deque[tuple[Beams, int]]()
-    settled = beams.choose()
     while True:
+        settled = beams.choose()
         places = settled.nonzero()[:, 0].tolist()
         while len(waiting) < len(places) and (batch := next(batches, None)) is not None:
             waiting.extend((batch, row) for row in (~batch.choose()).nonzero()[:, 0].tolist())
@@ -152,4 +148,3 @@ def text_by_beams(
                 return [texts[number] for number in range(len(prompts))]
             beams.keep((~settled).nonzero()[:, 0])
         beams.read()
-        settled = beams.choose()

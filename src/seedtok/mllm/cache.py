@@ -50,11 +50,9 @@ class _RoomyLayer(DynamicLayer):
         return 0 if self.spacious is None else self.spacious[0].shape[-2]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
+        if self.spacious is None:
             self.lazy_initialization(key_states, value_states)
-            self.spacious = (_with_room(key_states, self.room), _with_room(value_states, self.room))
-            self._show(key_states.shape[-2])
-            return self.keys, self.values  # type: ignore[return-value]
+            self.spacious = (key_states[..., :0, :], value_states[..., :0, :])
         before = self.get_seq_length()
         self._show(before + key_states.shape[-2])
         for shown, new in zip((self.keys, self.values), (key_states, value_states), strict=True):
