@@ -1,21 +1,36 @@
-# demo and test work on a fresh clone: they make .venv and install what they need.
+# demo and test work on a fresh clone: they make .venv and install what they need, in the versions of requirements.lock.
 #   PYTHON       which python3 makes .venv (3.11 or newer)
 #   TORCH_INDEX  one more index for pip, such as https://download.pytorch.org/whl/cpu for a torch without CUDA
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
-	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+LOCK := requirements.lock
+INSTALL := -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+PIP := PIP_CONSTRAINT=$(LOCK) $(BIN)/python $(INSTALL)
+PYTEST := env -u OMP_NUM_THREADS
 SOURCES := src tests benchmarks
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test test-latest test-oldest check fix lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtok demo --out demo
 
 test: $(VENV)/.installed-test
-	env -u OMP_NUM_THREADS $(BIN)/python -m pytest
+	$(PYTEST) SEEDTOK_LOCK=$(LOCK) $(BIN)/python -m pytest
+
+# the suite with the newest release of everything, whatever the lock says
+test-latest:
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/python $(INSTALL) -e ".[test]"
+	$(PYTEST) .venv-latest/bin/python -m pytest
+
+# the suite with the oldest releases that pyproject.toml allows; torch stays the locked one
+test-oldest: $(VENV)/.installed-dev
+	$(PYTHON) -m venv --clear .venv-oldest
+	$(BIN)/uv pip compile -q pyproject.toml --extra test --resolution lowest-direct -c constraints.txt -o .venv-oldest/oldest.txt
+	PIP_CONSTRAINT=.venv-oldest/oldest.txt .venv-oldest/bin/python $(INSTALL) -e ".[test]"
+	$(PYTEST) .venv-oldest/bin/python -m pytest
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)
@@ -26,17 +41,22 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+# renews the lock: the newest releases within pyproject.toml's ranges, torch as in constraints.txt
+lock: $(VENV)/.installed-dev
+	echo hatchling | $(BIN)/uv pip compile -q pyproject.toml - --all-extras --universal --upgrade \
+		--python-version 3.11 -c constraints.txt --no-annotate --no-header -o $(LOCK)
+
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/encode.py
 
 clean:
-	rm -rf demo build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo build dist .pytest_cache .ruff_cache .hypothesis .venv-latest .venv-oldest
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing seedtok into $(VENV), once"
 	$(PIP) -e .
 	@touch $@

@@ -19,3 +19,7 @@ class CheckpointError(SeedTokError):
 
 class ConfigError(SeedTokError):
     """A configuration that asks for something unknown or impossible."""
+
+
+class SeedTokWarning(UserWarning):
+    """Something that works, but not as a user may expect."""

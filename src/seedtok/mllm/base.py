@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +34,12 @@ def words(lm: PreTrainedModel) -> nn.Embedding:
 
 def head(lm: PreTrainedModel) -> nn.Linear:
     return cast(nn.Linear, lm.get_output_embeddings())
+
+
+@functools.cache
+def cache_argument(model: type[nn.Module]) -> str:
+    """What a model's `forward` calls its KV cache: "cache" since transformers 5.24, "past_key_values" before that."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def sample(lm: PreTrainedModel) -> list[float]:

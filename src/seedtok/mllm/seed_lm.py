@@ -21,7 +21,7 @@ from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import shipped
 from seedtok.mllm import generation
-from seedtok.mllm.base import alike, head, load_base, sample, words
+from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, words
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -109,9 +109,10 @@ class SeedLM(nn.Module):
         if mask is not None and mask.dtype == torch.bool:  # some models add it to their scores
             lowest = torch.finfo(embeddings.dtype).min
             mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)
-        out = self.lm.base_model(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=position_ids, past_key_values=cache,
-            use_cache=cache is not None,
+        decoder = self.lm.base_model
+        out = decoder(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=position_ids, use_cache=cache is not None,
+            **{cache_argument(type(decoder)): cache},
         )  # fmt: skip
         return out.last_hidden_state
 
