@@ -82,6 +82,11 @@ class QuantizationStage(Stage):
         self.decoder = decoder
         self.text_encoder = freeze(decoder.pipeline.text_encoder)
 
+    def lower(self, dtype: torch.dtype) -> None:
+        """Casts frozen modules to `dtype`, and with the text encoder the whole pipeline: its parts have to agree."""
+        super().lower(dtype)
+        self.decoder.pipeline.to(dtype=dtype)
+
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
         """Starts the output projection's bias at the mean text feature; from data, if wanted, codebook and decode head.
