@@ -92,7 +92,7 @@ def write_picture(image: Image.Image, path: Path) -> None:
     """Writes a picture, in the format of its suffix, under a temporary name until complete."""
     from PIL import Image as Images
 
-    from seedtok.files import whole_file
+    from seedtok.writing import whole_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
