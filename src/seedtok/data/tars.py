@@ -78,6 +78,11 @@ class ShardWriter:
         return ShardReport(self.written, tuple(self.skipped), tuple(out / f"{name}.tar" for name in self.names))
 
 
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder has shards in it, or their counts."""
+    return next(folder.glob("*.tar"), None) is not None or next(folder.glob("*_stats.json"), None) is not None
+
+
 @contextmanager
 def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
     """A writer into a hidden folder inside `out`, whose files move into place at the end, or never.
@@ -90,7 +95,7 @@ def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
     try:
         with locked(out):
             sweep(out)
-            if next(out.glob("*.tar"), None) or next(out.glob("*_stats.json"), None):
+            if holds_shards(out):
                 raise DataError(f"{out} already holds shards: choose another folder, or remove them first")
             with hidden_folder(out) as hidden:
                 writer = ShardWriter(hidden, shard_size)

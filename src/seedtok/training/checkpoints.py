@@ -123,6 +123,16 @@ def list_checkpoints(out: Path) -> list[Path]:
     return sorted(p for p in folder.glob("[0-9]*") if p.is_dir()) if folder.is_dir() else []
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: it has checkpoints, or the configuration that a run writes first."""
+    if list_checkpoints(folder):
+        return True
+    try:
+        return {"recipe", "stage", "optimization"} <= read_json(folder / "config.json").keys()
+    except CheckpointError:
+        return False
+
+
 def load_checkpoint(out: Path) -> tuple[State, dict[str, Any]]:
     """The newest checkpoint of a run: its tensors by file, its records by file.
 
