@@ -14,7 +14,7 @@ SOURCES := src tests benchmarks
 .PHONY: demo test test-latest test-oldest check fix lock bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/seedtok demo --out demo
+	$(BIN)/seedtok demo --out demo --overwrite
 
 test: $(VENV)/.installed-test
 	$(PYTEST) SEEDTOK_LOCK=$(LOCK) $(BIN)/python -m pytest

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import seedtok
-from seedtok.files import whole_folder
 from seedtok.tokenizer.embedder import shared_vision
+from seedtok.writing import files_into
 
 PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
 VISION = {  # where a checkpoint keeps its ViT
@@ -48,7 +48,7 @@ def share_vision(path: Path, prefix: str) -> None:
 def main() -> None:
     run, part = Path(sys.argv[1]), sys.argv[2]
     target = PACKAGE / part
-    with whole_folder(target) as new:
+    with files_into(target) as new:
         shutil.copytree(run, new, dirs_exist_ok=True)
         for path in new.rglob("*.safetensors"):
             half(path)

@@ -13,16 +13,20 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_plan, cli_words
-from seedtok.cli_support import fail, load_tokenizer, out, quiet, recipe_named, recipes, say
+from seedtok.cli_support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, say
 from seedtok.errors import ConfigError
 from seedtok.machine import keep_freed_memory
+from seedtok.processes import exit_code, is_main_rank, terminate_like_interrupt
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class _Commands(TyperGroup):
-    """What a user can mend is told in one line, with exit code 2; an interrupted command exits with 130."""
+    """What a user can mend is told in one line, with exit code 2.
+
+    A command that is interrupted exits with 130, one that gets SIGTERM with 143.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("debug"):
@@ -32,8 +36,8 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(exit_code(interrupt)) from None
         except (ValueError, OSError, FloatingPointError) as error:
             fail(error)
             raise typer.Exit(2) from None
@@ -90,7 +94,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
-    """Train one part of the tokenizer, or of SEED-OPT, by a recipe."""
+    """Train one part of the tokenizer, or of SEED-OPT, by a recipe.
+
+    Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits with 130 or 143; a second one stops at once.
+    """
     quiet()
     if show:
         for name, function in recipes().items():
@@ -100,8 +107,11 @@ def train(
     if recipe is None or folder is None:
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
     config = recipe_named(recipe, overrides or [])
+    from seedtok.training.checkpoints import holds_run
     from seedtok.training.loop import train as run
 
+    if is_main_rank():
+        check_folder(folder, holds_run, "run")
     final = run(config, folder, resume)
     say(f"trained: {final}")
 
@@ -164,4 +174,5 @@ app.command()(cli_demo.demo)
 def main() -> None:
     """The `seedtok` command."""
     keep_freed_memory()
+    terminate_like_interrupt()
     app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seedtok.cli_support import load_tokenizer, quiet, say
+from seedtok.cli_support import Overwrite, check_folder, check_free, load_tokenizer, quiet, say
 from seedtok.errors import ConfigError
 
 
@@ -28,6 +28,7 @@ def convert(
     heads: Annotated[
         str | None, typer.Option(help="Attention heads of ViT, Q-Formers and decoders, where not 16,12,12.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Read weights that others published, or write ours as theirs.
 
@@ -36,15 +37,20 @@ def convert(
     of ours is written in the published layout.
     """
     quiet()
+    from seedtok.locks import locked
     from seedtok.weights.convert import convert as read
     from seedtok.weights.convert import export
+    from seedtok.writing import holds_checkpoint
 
     if out.suffix in (".pth", ".pt"):
         if len(sources) != 1:
             raise ConfigError(f"{len(sources)} sources; one tokenizer of ours is written at a time")
+        check_free([out], overwrite)
         say(f"written: {out}, {export(load_tokenizer(str(sources[0])), out)} tensors")
         return
-    report = read(sources, out, _heads(heads), image_decoder)
+    check_folder(out, holds_checkpoint, "checkpoint of seedtok")
+    with locked(out):
+        report = read(sources, out, _heads(heads), image_decoder)
     say(f"{report.kind}: {report.tensors} tensors read, {report.parameters:,} parameters")
     for reason, count in Counter(report.left_out.values()).items():
         say(f"left out, {count}: {reason}")

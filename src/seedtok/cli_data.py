@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli_support import err, fail, say
+from seedtok.cli_support import check_folder, err, fail, say
 from seedtok.errors import DataError
 from seedtok.progress import progress
 
@@ -39,7 +39,9 @@ def scenes(
 ) -> None:
     """Write scenes of the mini world; the same arguments give the same bytes."""
     from seedtok.data.shards import write_scene_shards
+    from seedtok.data.tars import holds_shards
 
+    check_folder(out, holds_shards, "shards")
     with progress("scenes", count, "scenes") as done:
         report = write_scene_shards(out, split.value, count, size, seed, shard_size, done)
     _report(report, out)
@@ -61,7 +63,9 @@ def pack(
 ) -> None:
     """Write your own pictures and captions."""
     from seedtok.data import shards
+    from seedtok.data.tars import holds_shards
 
+    check_folder(out, holds_shards, "shards")
     with progress("pack", None) as done:
         report = shards.pack(
             source, out, captions=captions, images=images, size=size, shard_size=shard_size, progress=done
@@ -88,6 +92,7 @@ def prepare(
     A .jsonl has a line an entry: id, image, and captions or else question and answers.
     """
     from seedtok.data import public_sets, shards
+    from seedtok.data.tars import holds_shards
 
     public = public_sets.public_set(name, split)
     if images is None:
@@ -102,6 +107,7 @@ def prepare(
         return
     if split not in public.training:
         raise DataError(f"{name} {split} is for evaluation: give --out a name that ends in .jsonl")
+    check_folder(out, holds_shards, "shards")
     records = public_sets.read_public(name, annotations, images, split)
     with progress(name, public.splits[split], "pictures") as done:
         report = shards.pack_pairs(
@@ -121,7 +127,10 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
     from tempfile import TemporaryDirectory
 
     from seedtok.data.public_sets import url_list
+    from seedtok.data.tars import holds_shards
+    from seedtok.locks import locked
 
+    check_folder(out, holds_shards, "shards")
     with TemporaryDirectory() as scratch:
         urls = Path(scratch) / "urls.tsv"
         count = url_list(name, annotations, urls)
@@ -130,10 +139,11 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
         except ImportError:
             raise DataError("img2dataset is not installed: pip install img2dataset, or give --images") from None
         say(f"{count:,} addresses")
-        download(
-            url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption", output_format="webdataset",
-            output_folder=str(out), image_size=size or 256, resize_mode="keep_ratio", resize_only_if_bigger=True,
-        )  # fmt: skip
+        with locked(out):
+            download(
+                url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption",
+                output_format="webdataset", output_folder=str(out), image_size=size or 256, resize_mode="keep_ratio", resize_only_if_bigger=True,
+            )  # fmt: skip
 
 
 def _report(report: ShardReport, out: Path) -> None:

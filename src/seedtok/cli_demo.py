@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtok.cli_pictures import Model, Seed, imagined
-from seedtok.cli_support import generators, load_tokenizer, say, write_picture
+from seedtok.cli_support import Overwrite, check_free, generators, load_tokenizer, say, write_picture
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DRAWN = 4  # captions for the image decoder
 PROMPTS = 2  # for the language model
+FILES = ("reconstructions.png", "drawings.png", "prompts.png")  # the last only with a language model
 
 
 def demo(
@@ -29,8 +30,11 @@ def demo(
     lm: Annotated[
         str | None, typer.Option(help="A SEED language model on this tokenizer; the mini one's own by default.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """See test scenes as codes, draw them back, draw captions; then caption, answer and draw by SEED-OPT."""
+    lm = "mini" if lm is None and model == "mini" else lm
+    check_free([out / name for name in FILES[: 2 if lm is None else 3]], overwrite)
     tokenizer = load_tokenizer(model)
     from PIL import Image
 
@@ -38,8 +42,6 @@ def demo(
     from seedtok.mllm.seed_lm import SeedLM
     from seedtok.training.pictures import grid, side_by_side
 
-    if lm is None and model == "mini":
-        lm = "mini"
     language = None if lm is None else SeedLM.from_pretrained(lm, seed=tokenizer)
     scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed)
     seen, drawn, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]
@@ -60,8 +62,8 @@ def demo(
     for text in captions:
         say(text)
     files = {
-        "original | reconstruction": ("reconstructions.png", side_by_side(originals, back, pairs=3)),
-        "from captions, in order": ("drawings.png", grid(imagined(tokenizer, captions, None, None, seed), columns=4)),
+        "original | reconstruction": (FILES[0], side_by_side(originals, back, pairs=3)),
+        "from captions, in order": (FILES[1], grid(imagined(tokenizer, captions, None, None, seed), columns=4)),
     }
     if lm is not None and language is not None:
         files |= _language(language, lm, seen[0], originals[0], [caption(scene) for scene in asked], seed)
@@ -91,4 +93,4 @@ def _language(
     for prompt in prompts:
         say(prompt)
     drawn = model.draw(prompts, generator=generators(len(prompts), seed))
-    return {"from prompts, in order": ("prompts.png", grid(drawn, columns=len(drawn)))}
+    return {"from prompts, in order": (FILES[2], grid(drawn, columns=len(drawn)))}

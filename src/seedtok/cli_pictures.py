@@ -12,7 +12,9 @@ import typer
 from seedtok.cli_inputs import codes_of_lines, encoded, list_pictures, report, typed_codes
 from seedtok.cli_support import (
     Dtype,
+    Overwrite,
     Precision,
+    check_free,
     check_picture_name,
     generators,
     load_tokenizer,
@@ -71,8 +73,10 @@ def tokenize(
     from seedtok.data.shards import ShardSamples
 
     total = ShardSamples(shards, shuffle=False).epoch_size
-    tokenizer = load_tokenizer(model, dtype.value)
-    with progress("tokenize", total) as done:
+    from seedtok.locks import locked
+
+    with locked(out), progress("tokenize", total) as done:
+        tokenizer = load_tokenizer(model, dtype.value)
         report = tokenize_shards(
             shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done
         )
@@ -91,18 +95,20 @@ def decode(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures from codes."""
     if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
         raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
+    paths = targets([name for _, name, _ in rows], out)
+    check_free(paths, overwrite)
     tokenizer = load_tokenizer(model)
     for where, _, row in rows:
         try:
             tokenizer.lookup(row)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
-    paths = targets([name for _, name, _ in rows], out)
     with progress("decode", len(rows)) as done:
         for start in range(0, len(rows), batch_size):
             batch = [row for _, _, row in rows[start : start + batch_size]]
@@ -121,11 +127,13 @@ def reconstruct(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures from their own codes: original | reconstruction, one PNG each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
     places = dict(zip(paths, targets([str(path) for path in paths], out), strict=True))
+    check_free(list(places.values()), overwrite)
     tokenizer = load_tokenizer(model)
     from PIL import Image
 
@@ -151,9 +159,11 @@ def imagine(
     steps: Steps = None,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw a picture from a caption, with the image decoder alone."""
     check_picture_name(out)
+    check_free([out], overwrite)
     tokenizer = load_tokenizer(model)
     write_picture(imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")

@@ -33,6 +33,7 @@ class Precision(StrEnum):
 
 
 Dtype = Annotated[Precision, typer.Option(help="What the networks compute in.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
 
 
 def fail(error: BaseException | str) -> None:
@@ -88,11 +89,30 @@ def check_picture_name(path: Path) -> None:
         raise DataError(f"cannot write a picture as {path}: expected a name that ends in .png or .jpg")
 
 
+def check_free(paths: Sequence[Path], overwrite: bool) -> None:
+    """Raises DataError, before any work, where files that are to be written exist already."""
+    there = [] if overwrite else [path for path in paths if os.path.lexists(path)]
+    if there:
+        others = f" and {len(there) - 1} more of {len(paths)}" if len(there) > 1 else ""
+        exist = "exist" if len(there) > 1 else "exists"
+        raise DataError(f"{there[0]}{others} {exist} already: choose another --out, or give --overwrite")
+
+
+def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str) -> None:
+    """Raises ConfigError for a folder to be written that is not empty, and has nothing of this command's in it."""
+    from seedtok.writing import is_empty
+
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: --out takes a folder")
+    if not is_empty(folder) and not is_ours(folder):
+        raise ConfigError(f"{folder} is not empty and holds no {what}: choose an empty or a new folder with --out")
+
+
 def write_picture(image: Image.Image, path: Path) -> None:
     """Writes a picture, in the format of its suffix, under a temporary name until complete."""
     from PIL import Image as Images
 
-    from seedtok.files import whole_file
+    from seedtok.writing import whole_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:

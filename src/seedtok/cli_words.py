@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedtok.cli_inputs import encoded, list_pictures, report
-from seedtok.cli_support import Dtype, Precision, check_picture_name, generators, quiet, say, write_picture
+from seedtok.cli_support import (
+    Dtype,
+    Overwrite,
+    Precision,
+    check_free,
+    check_picture_name,
+    generators,
+    quiet,
+    say,
+    write_picture,
+)
 from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
 
@@ -87,15 +97,17 @@ def draw(
     ] = None,
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw pictures of a prompt: the language model writes codes, the image decoder draws them."""
     check_picture_name(out)
     if not prompt.strip():
         raise DataError("an empty prompt: say what to draw")
+    paths = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, count + 1))]
+    check_free(paths, overwrite)
     warmth = (0.0 if count == 1 else 1.0) if temperature is None else temperature
     sampling = _sampling(warmth, top_p, seed)
     lm = load_lm(model, dtype.value)
-    paths = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, count + 1))]
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]

@@ -21,5 +21,9 @@ class ConfigError(SeedTokError):
     """A configuration that asks for something unknown or impossible."""
 
 
+class BusyError(SeedTokError):
+    """A folder that another process is writing to."""
+
+
 class SeedTokWarning(UserWarning):
     """Something that works, but not as a user may expect."""

@@ -1,10 +1,6 @@
-"""Folders written whole or not at all, and the tensors of a checkpoint read strictly."""
+"""The files of a checkpoint, read strictly."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +10,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedtok.errors import CheckpointError
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder that takes the place of `folder` when the block ends well, and else goes away.
-
-    Raises CheckpointError when it cannot be written, such as on a full disk.
-    """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {folder}: {error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name of `path`'s suffix that takes its place when the block ends well, and else goes away."""
-    temporary = path.with_name(f".{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

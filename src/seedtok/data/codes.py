@@ -14,7 +14,7 @@ from PIL import Image
 
 from seedtok.data.shards import ShardSamples
 from seedtok.errors import DataError
-from seedtok.files import whole_file
+from seedtok.writing import whole_file
 
 MADE_BY = b"seedtok.tokenizer"  # in a file's metadata: which codebook its codes are of
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from seedtok.data.pairs import Pair, parse_json, read_text
 from seedtok.errors import DataError
-from seedtok.files import whole_file
+from seedtok.writing import whole_file
 
 Record = dict[str, Any]  # a line of an evaluation list: id, image, and captions or question and answers
 Read = Callable[[Path, Path, str], Iterator[Record]]  # annotations, folder of images, split

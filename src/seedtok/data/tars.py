@@ -3,7 +3,6 @@
 import json
 import os
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from seedtok.errors import DataError
+from seedtok.locks import locked
+from seedtok.writing import hidden_folder, move_into, sweep
 
 
 @dataclass(frozen=True)
@@ -77,36 +78,42 @@ class ShardWriter:
         return ShardReport(self.written, tuple(self.skipped), tuple(out / f"{name}.tar" for name in self.names))
 
 
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder has shards in it, or their counts."""
+    return next(folder.glob("*.tar"), None) is not None or next(folder.glob("*_stats.json"), None) is not None
+
+
 @contextmanager
 def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
-    """A writer into a hidden folder inside `out`, whose files move into place at the end, or never."""
+    """A writer into a hidden folder inside `out`, whose files move into place at the end, or never.
+
+    Holds the lock of `out` meanwhile. Raises DataError where there are shards already, or nothing can be written;
+    BusyError where another process writes.
+    """
     if shard_size < 1:
         raise DataError(f"a shard holds at least 1 sample, not {shard_size}")
-    if next(out.glob("*.tar"), None) or next(out.glob("*_stats.json"), None):
-        raise DataError(f"{out} already holds shards: choose another folder, or remove them first")
-    is_new, moved = not out.exists(), []
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=out) as hidden:
-            writer = ShardWriter(Path(hidden), shard_size)
-            try:
-                yield writer
-                writer.finish()
-            finally:
-                with suppress(OSError):
-                    writer.close()
-            for path in sorted(Path(hidden).iterdir()):
-                os.replace(path, out / path.name)
-                moved.append(out / path.name)
-    except BaseException as error:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        if is_new:
-            with suppress(OSError):
-                out.rmdir()
-        if isinstance(error, OSError):
-            raise DataError(f"cannot write shards to {out}: {error.strerror or error}") from error
-        raise
+        with locked(out):
+            sweep(out)
+            if holds_shards(out):
+                raise DataError(f"{out} already holds shards: choose another folder, or remove them first")
+            with hidden_folder(out) as hidden:
+                writer = ShardWriter(hidden, shard_size)
+                try:
+                    yield writer
+                    writer.finish()
+                finally:
+                    with suppress(OSError):
+                        writer.close()
+                names = [path.name for path in hidden.iterdir()]
+                try:
+                    move_into(hidden, out)
+                except OSError:
+                    for name in names:  # none of which was there before
+                        (out / name).unlink(missing_ok=True)
+                    raise
+    except OSError as error:
+        raise DataError(f"cannot write shards to {out}: {error.strerror or error}") from error
 
 
 class Entry(NamedTuple):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLACES
 from seedtok.data.scenes import GRID, Scene
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import load_strictly, read_json, read_tensors
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
+from seedtok.writing import files_into
 
 NOTHING = 0  # the class of an empty place; concepts follow in their order
 
@@ -61,7 +62,7 @@ class SceneJudge(nn.Module):
         return Verdict(sum(map(sum, found)), sum(map(len, found)), sum(right), len(right))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        with whole_folder(Path(folder)) as new:
+        with files_into(Path(folder)) as new:
             (new / "config.json").write_text(json.dumps({"format": "seedtok.judge", **asdict(self.config)}, indent=1))
             save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
 

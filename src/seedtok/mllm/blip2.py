@@ -17,12 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import load_strictly, read_json, read_tensors
 from seedtok.hub import shipped
 from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+from seedtok.writing import files_into
 
 VERSION = 1
 
@@ -106,7 +107,7 @@ class Blip2LM(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ViT, Q-Former and FC layer; the base stays where it is."""
-        with whole_folder(Path(folder)) as new:
+        with files_into(Path(folder)) as new:
             record = {
                 "format": "seedtok.blip2", "version": VERSION, "base": self.base,
                 "embedder": asdict(self.embedder.config),

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import load_strictly, read_json, read_tensors
 from seedtok.hub import shipped
 from seedtok.mllm import generation
 from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, words
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.writing import files_into
 
 VERSION = 1
 
@@ -188,7 +189,7 @@ class SeedLM(nn.Module):
 
         A merged folder has the LM with LoRA in its weights as a folder of transformers' own, `base`.
         """
-        with whole_folder(Path(folder)) as new:
+        with files_into(Path(folder)) as new:
             base = self.base
             if merged:
                 lm = self.adapter.merge_and_unload() if isinstance(self.adapter, PeftModel) else self.adapter
@@ -240,7 +241,7 @@ class SeedLM(nn.Module):
         if not _same_codebook(vocabulary.codebook, seed.codebook.weight):
             raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
         adapted: PreTrainedModel | PeftModel = lm
-        if (folder / "adapter").is_dir():
+        if (folder / "adapter" / "adapter_config.json").is_file():
             try:
                 adapted = PeftModel.from_pretrained(lm, str(folder / "adapter"), is_trainable=trainable)
             except (RuntimeError, ValueError, OSError) as error:

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import load_strictly, read_json, read_tensors
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
+from seedtok.writing import files_into
 
 VERSION = 1
 
@@ -113,7 +114,7 @@ class ImageTextEmbedder(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, model.safetensors and the text tokenizer."""
-        with whole_folder(Path(folder)) as new:
+        with files_into(Path(folder)) as new:
             record = {"format": "seedtok.embedder", "version": VERSION, **asdict(self.config)}
             (new / "config.json").write_text(json.dumps(record, indent=1))
             save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
@@ -129,7 +130,9 @@ class ImageTextEmbedder(nn.Module):
         if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:
             raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
         tokenizer = folder / "text_tokenizer"
-        text = BertTokenizer.from_pretrained(str(tokenizer)) if tokenizer.is_dir() else None
+        text = (
+            BertTokenizer.from_pretrained(str(tokenizer)) if (tokenizer / "tokenizer_config.json").is_file() else None
+        )
         model = cls(EmbedderConfig.from_dict(record), text)
         load_strictly(model, read_tensors(folder / "model.safetensors") | shared, str(folder))
         return model.eval()

@@ -26,7 +26,7 @@ from transformers import BertTokenizer
 import seedtok.tokenizer.patch_autoencoder
 import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
 from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import assign_strictly, read_json, read_tensors
 from seedtok.hub import resolve, shipped
 from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
@@ -35,6 +35,7 @@ from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
+from seedtok.writing import files_into
 
 VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -231,7 +232,7 @@ class SeedTokenizer(nn.Module):
         record = asdict(self.config)
         if self._folder is not None and (self._folder / self.config.image_decoder).is_dir():
             record["image_decoder"] = str((self._folder / self.config.image_decoder).resolve())
-        with whole_folder(Path(folder)) as new:
+        with files_into(Path(folder)) as new:
             header = {"format": "seedtok.tokenizer", "version": VERSION}
             (new / "config.json").write_text(json.dumps(header | record, indent=1))
             save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
@@ -266,7 +267,9 @@ class SeedTokenizer(nn.Module):
             raise CheckpointError(f"{folder} is of version {version}; this release reads version {VERSION}")
         shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
-        text_tokenizer = BertTokenizer.from_pretrained(str(texts)) if texts.is_dir() else None
+        text_tokenizer = (
+            BertTokenizer.from_pretrained(str(texts)) if (texts / "tokenizer_config.json").is_file() else None
+        )
         with torch.device("meta"):
             model = cls(SeedConfig.from_dict(record), text_tokenizer)
         tensors = read_tensors(folder / "model.safetensors") | shared

@@ -14,6 +14,7 @@ from seedtok.training.config import StageSettings
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import unit_range
 from seedtok.training.stage import Losses, Stage
+from seedtok.writing import files_into
 
 
 class AutoencoderSettings(StageSettings):
@@ -80,7 +81,8 @@ class AutoencoderStage(Stage):
         return side_by_side(to_pil(images), to_pil(decoded))
 
     def export(self, folder: Path) -> None:
-        self.autoencoder.save_pretrained(folder)
+        with files_into(folder) as new:
+            self.autoencoder.save_pretrained(new)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ number of ranks reads them.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seedtok.errors import CheckpointError
-from seedtok.files import read_json, read_tensors, whole_folder
+from seedtok.files import read_json, read_tensors
+from seedtok.writing import remove, remove_folder, replace_folder, sweep, temporary_path, whole_folder
 
 State = dict[str, dict[str, Tensor]]
 
@@ -63,9 +63,11 @@ def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[st
     Raises CheckpointError on all ranks when it cannot be written on one.
     """
     folder, rank = _folder(out, step), dist.get_rank()
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    shared = [temporary_path(folder.parent)]
+    dist.broadcast_object_list(shared)
+    temporary = shared[0]
     if rank == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
+        sweep(folder.parent)
         temporary.mkdir(parents=True)
     dist.barrier()
     problem = ""
@@ -78,9 +80,9 @@ def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[st
     dist.all_gather_object(problems, problem)
     if rank == 0:
         if any(problems):
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
         else:
-            temporary.rename(folder)
+            replace_folder(temporary, folder)
             _drop_old(out, keep)
     if any(problems):
         raise CheckpointError(f"cannot write {folder}: {next(filter(None, problems))}")
@@ -112,13 +114,23 @@ def _write(folder: Path, files: State, suffix: str, records: dict[str, Any]) -> 
 
 def _drop_old(out: Path, keep: int) -> None:
     for old in list_checkpoints(out)[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def list_checkpoints(out: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     folder = out / "checkpoints"
     return sorted(p for p in folder.glob("[0-9]*") if p.is_dir()) if folder.is_dir() else []
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: it has checkpoints, or the configuration that a run writes first."""
+    if list_checkpoints(folder):
+        return True
+    try:
+        return {"recipe", "stage", "optimization"} <= read_json(folder / "config.json").keys()
+    except CheckpointError:
+        return False
 
 
 def load_checkpoint(out: Path) -> tuple[State, dict[str, Any]]:

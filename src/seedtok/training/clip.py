@@ -19,6 +19,7 @@ from seedtok.training.naming import Naming
 from seedtok.training.pixels import clip_normalize
 from seedtok.training.stage import Losses, Stage, freeze, full_precision
 from seedtok.training.text import clip_tokenizer
+from seedtok.writing import files_into
 
 SLOT = 32  # where the text tower's naming tokens begin: past the longest caption, in its padding
 
@@ -129,5 +130,6 @@ class ClipStage(Stage):
             return retrieval_recalls(images @ texts.T) | named
 
     def export(self, folder: Path) -> None:
-        self.clip.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with files_into(folder) as new:
+            self.clip.save_pretrained(new)
+            self.tokenizer.save_pretrained(new)

@@ -19,6 +19,7 @@ from seedtok.training.config import StageSettings
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import unit_range
 from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.writing import files_into
 
 
 class DiffusionSettings(StageSettings):
@@ -121,4 +122,5 @@ class DiffusionStage(Stage):
         return side_by_side(to_pil(unit_range(batch.pixels[:count])), pictures)
 
     def export(self, folder: Path) -> None:
-        self.pipeline().save_pretrained(folder)
+        with files_into(folder) as new:
+            self.pipeline().save_pretrained(new)

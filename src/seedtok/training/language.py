@@ -19,6 +19,7 @@ from seedtok.training.distributed import share
 from seedtok.training.mimetic import start_by_copying
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
+from seedtok.writing import files_into
 
 
 class LanguageSettings(StageSettings):
@@ -128,5 +129,6 @@ class LanguageStage(Stage):
         return {"loss": loss * share(len(rows.targets)), "padding": rows.padding}
 
     def export(self, folder: Path) -> None:
-        self.lm.save_pretrained(folder)
-        self.tokenizer.save_pretrained(str(folder))
+        with files_into(folder) as new:
+            self.lm.save_pretrained(new)
+            self.tokenizer.save_pretrained(str(new))

@@ -22,6 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
 from seedtok.data.scenes import Split
 from seedtok.errors import CheckpointError, ConfigError
+from seedtok.locks import locked
+from seedtok.processes import StopRequest, is_main_rank, stop_requests
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
@@ -103,8 +105,15 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     """Runs a recipe; returns OUT/final, the folder in the format its users load.
 
     Raises ConfigError when OUT already holds a run and `resume` is false; CheckpointError when there is nothing to
-    resume or the checkpoint cannot be read; FloatingPointError when the loss is no longer a number.
+    resume or the checkpoint cannot be read; BusyError when another process trains into OUT; FloatingPointError when
+    the loss is no longer a number. On Ctrl-C or SIGTERM the step is finished and a checkpoint saved before
+    KeyboardInterrupt is raised.
     """
+    with locked(out) if is_main_rank() else nullcontext():
+        return _train(config, out, resume)
+
+
+def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     optimization = config.optimization
     accelerator = Accelerator(
         mixed_precision=config.precision, gradient_accumulation_steps=optimization.accumulate,
@@ -190,7 +199,8 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
         TextColumn("{task.fields[loss]}"),
         console=log.console if log else None, disable=not log or not log.console.is_terminal,
     )  # fmt: skip
-    with progress:
+    message = "stopping after this step; once more stops at once, without a checkpoint"
+    with progress, stop_requests(message if log else "") as stop:
         task = progress.add_task(config.recipe, total=optimization.steps, completed=first, rate="", loss="")
         for step in range(first, optimization.steps):
             for group in optimizer.param_groups:
@@ -229,8 +239,18 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
             progress.update(task, completed=done)
             if done % config.validate_every == 0 or done == optimization.steps:
                 validate(done)  # before the checkpoint, so that a run killed between them validates again
-            if done % config.checkpoint_every == 0 and done < optimization.steps:
+            stops = _any_rank_stops(stop, world)
+            if stops or (done % config.checkpoint_every == 0 and done < optimization.steps):
                 checkpoint(done)
+            if stops:
+                if log:
+                    log.board.close()
+                    saved = list_checkpoints(out)[-1]
+                    log.console.print(
+                        f"stopped after step {done} of {optimization.steps}, saved as {saved}: go on with the same "
+                        "command and --resume", soft_wrap=True, highlight=False,
+                    )  # fmt: skip
+                raise stop.error()
     checkpoint(optimization.steps)
     final = out / "final"
     stage.eval()
@@ -245,6 +265,11 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
         log.board.close()
     accelerator.end_training()
     return final
+
+
+def _any_rank_stops(stop: StopRequest, world: int) -> bool:
+    """Whether a rank has been asked to stop; with several, all of them learn of it after the same step."""
+    return bool(stop) if world == 1 else mean_over_ranks({"stop": torch.tensor(float(bool(stop)))})["stop"] > 0
 
 
 def _part(checkpoint: dict[str, Any], name: str) -> Any:

@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, read_json, whole_file
+from seedtok.files import assign_strictly, read_json
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.weights import blip2, official
 from seedtok.weights.official import Heads
 from seedtok.weights.sources import read_folder, read_official_files
+from seedtok.writing import whole_file
 
 
 @dataclass(frozen=True)
