@@ -22,8 +22,9 @@ from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.training.clip import ClipSettings
 from seedtok.training.config import Data, Optimization, RunConfig, with_overrides
 from seedtok.training.contrastive import ContrastiveSettings
-from seedtok.training.loop import batches, train
+from seedtok.training.loop import train
 from seedtok.training.pixels import clip_normalize
+from seedtok.training.samples import batches
 
 PER_RANK = 3
 

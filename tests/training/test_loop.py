@@ -21,8 +21,9 @@ from seedtok.data.batches import Batch
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import Data, Optimization, RunConfig, StageSettings, with_overrides
-from seedtok.training.loop import Ema, batches, decay_groups, first_batches, learning_rate, train
+from seedtok.training.loop import Ema, decay_groups, learning_rate, train
 from seedtok.training.losses import contrastive_loss
+from seedtok.training.samples import batches, first_batches
 from seedtok.training.stage import Losses, Stage, freeze
 
 

@@ -10,8 +10,9 @@ from seedtok.cli_plan import PAPER
 from seedtok.recipes import mini, paper
 from seedtok.recipes.paper_size import image_decoder, outline
 from seedtok.training.config import RunConfig, with_overrides
-from seedtok.training.loop import decay_groups, first_batches
+from seedtok.training.loop import decay_groups
 from seedtok.training.plan import cost, made_up_batch, plan
+from seedtok.training.samples import first_batches
 
 RECIPES = {name: getattr(paper, name) for name in PAPER}
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,8 +23,9 @@ from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.clip import ClipStage
 from seedtok.training.config import RunConfig
 from seedtok.training.contrastive import ContrastiveStage
-from seedtok.training.loop import decay_groups, first_batches, train
+from seedtok.training.loop import decay_groups, train
 from seedtok.training.quantization import QuantizationStage
+from seedtok.training.samples import first_batches
 from seedtok.training.stage import Stage
 from seedtok.training.text import bert_tokenizer, clip_tokenizer
 from tiny_runs import TINY, recipes, tiny
@@ -284,20 +286,53 @@ def test_kmeans_uses_more_codes_than_the_papers_start(runs):
 
 def test_a_run_on_shards(runs, tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 10, size=64, shard_size=4)
-    train(tiny("clip", runs, f"data.shards={tmp_path / 'shards'}"), tmp_path / "run")
+    train(tiny("clip", runs, f"data.shards={tmp_path / 'shards'}", "data.validation=0.5"), tmp_path / "run")
     batch = next(shard_batches(tmp_path / "shards", 4, size=64, start=4))
     assert batch.scenes is not None
 
 
-def test_a_run_on_stored_codes(runs, tmp_path):
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_scene_shards(folder, "train", 40, size=64, shard_size=9)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory, runs, shards) -> Path:
+    folder = tmp_path_factory.mktemp("codes")
     tokenizer = SeedTokenizer.from_pretrained(runs / "stage2" / "final")
-    write_scene_shards(tmp_path / "shards", "train", 10, size=64, shard_size=4)
+    tokenize_shards(shards, folder, lambda images: tokenizer.encode(images).numpy(), tokenizer.codebook_id)
+    return folder
 
-    def encode(images):
-        return tokenizer.encode(images).numpy()
 
-    tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, tokenizer.codebook_id)
-    train(tiny("instructed", runs, f"data.codes={tmp_path / 'codes'}"), tmp_path / "run")
-    tokenize_shards(tmp_path / "shards", tmp_path / "other", encode, "another")
-    with pytest.raises(DataError, match="another tokenizer"):
-        train(tiny("stage3a", runs, f"data.codes={tmp_path / 'other'}"), tmp_path / "run2")
+@pytest.mark.parametrize("kind", ["stage3a", "stage3b", "instructed"])
+@pytest.mark.parametrize("validation", ["0.3", "CODES", "SHARDS", "scenes"])
+def test_a_run_on_stored_codes(runs, shards, codes, tmp_path, kind, validation):
+    validation = validation.replace("CODES", str(tmp_path / "others")).replace("SHARDS", str(shards))
+    (tmp_path / "others").mkdir()
+    shutil.copy(min(codes.iterdir()), tmp_path / "others")
+    train(tiny(kind, runs, f"data.codes={codes}", f"data.validation={validation}"), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 3]
+
+
+def test_data_that_a_stage_cannot_learn_from_stop_a_run_before_it_begins(runs, shards, codes, tmp_path):
+    other = tmp_path / "other"
+    tokenize_shards(shards, other, lambda images: torch.zeros(len(images), 32).numpy(), "another tokenizer")
+    for kind, settings, message in (
+        ("stage3a", [f"data.codes={other}", "data.validation=0.5"], "codes are of another tokenizer"),
+        ("stage3a", [f"data.codes={codes}", f"data.validation={other}"], "codes are of another tokenizer"),
+        ("clip", [f"data.codes={codes}", "data.validation=0.5"], "learns from pictures, and codes have none"),
+        ("clip", [f"data.shards={shards}", f"data.validation={codes}"], "learns from pictures, and codes have none"),
+        ("stage3a", [f"data.codes={codes}"], "data.codes without data.validation"),
+        ("clip", [f"data.shards={shards}"], "data.shards without data.validation"),
+        ("clip", ["data.validation=0.1"], "no data.shards or data.codes to hold it out of"),
+        ("clip", [f"data.shards={shards}", f"data.validation={shards}/../{shards.name}"], "is what data.shards trains"),
+        ("clip", [f"data.shards={shards}", "data.validation=1e-9"], "leaves none to validate on"),
+        ("clip", [f"data.shards={shards}", f"data.validation={tmp_path}"], "has no shards .* and no codes"),
+        ("clip", [f"data.shards={shards}", f"data.codes={codes}"], "are both given"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            train(tiny(kind, runs, *settings), tmp_path / "run")
+        assert not (tmp_path / "run").exists()

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.grammar import same_scene
+from seedtok.data.held_out import Part, image_hashes
 from seedtok.data.mixtures import MixedSamples
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 from seedtok.data.shards import Sample, ShardSamples
@@ -84,8 +85,11 @@ def scene_batches(
         yield to_batch(scenes, size, phrasings)
 
 
+Shards = Path | Mapping[str, float]  # a folder, or several with their weights
+
+
 def shard_batches(
-    shards: Path | Mapping[str, float],
+    shards: Shards,
     batch_size: int,
     *,
     size: int,
@@ -97,23 +101,59 @@ def shard_batches(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
+    part: Part | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of WebDataset shards, stretched to size x size, captions cleaned.
 
-    `shards` is a folder, or several with their weights. With `crop`, a random part of each picture is taken, of at
+    Of a `part`, its samples alone. With `crop`, a random part of each picture is taken, of at
     least that share of its area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. A batch
     all of whose samples are scenes has these as `scenes`, and their canonical wordings; else the canonical wordings are
     the captions. `workers` processes read ahead, the same batches in the same order. Raises DataError as `ShardSamples`
     does.
     """
-    if isinstance(shards, Mapping):
-        samples = MixedSamples(shards, seed=seed, shuffle=shuffle)
-    else:
-        samples = ShardSamples(shards, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+    samples = _samples(shards, seed, shuffle, part)
     if start % world_size:
         raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
     read = partial(_read, samples, batch_size, size, seed, crop, flip, start + rank, world_size)
     return iter(DataLoader(_Batches(read), batch_size=None, num_workers=workers)) if workers else read(0, 1)
+
+
+def _samples(shards: Shards, seed: int, shuffle: bool, part: Part | None) -> ShardSamples | MixedSamples:
+    if isinstance(shards, Mapping):
+        return MixedSamples(shards, seed=seed, shuffle=shuffle, part=part)
+    return ShardSamples(shards, seed=seed, shuffle=shuffle, part=part)
+
+
+def shard_batches_once(
+    shards: Shards,
+    batch_size: int,
+    count: int,
+    *,
+    size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    part: Part | None = None,
+) -> Iterator[Batch]:
+    """At most `count` batches of shards in the order they were written, in which no sample comes twice.
+
+    Every rank has as many, of the same size: see `even_batches`. Raises DataError as it and `shard_batches` do.
+    """
+    samples = _samples(shards, 0, False, part)
+    count, batch_size = even_batches(samples.epoch_size, batch_size, count, world_size)
+    places = list(islice(samples.once(), count * batch_size * world_size))[rank::world_size]
+    return islice(_shard_batches(zip(places, samples.at(places), strict=True), batch_size, size, 0, None, False), count)
+
+
+def even_batches(available: int, batch_size: int, count: int, world_size: int) -> tuple[int, int]:
+    """How many batches of what size each rank takes of so many samples, so that none is taken twice.
+
+    At most `count` of `batch_size`; of fewer samples than one such batch a rank, one smaller batch. Raises DataError
+    for fewer samples than ranks.
+    """
+    if available < world_size:
+        raise DataError(f"{available} samples to validate on are too few for {world_size} ranks")
+    whole = min(count, available // (batch_size * world_size))
+    return (whole, batch_size) if whole else (1, available // world_size)
 
 
 def _read(
@@ -163,16 +203,42 @@ def code_batches(
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    part: Part | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of what `seedtok tokenize` wrote: codes and captions, without pixels (B, 3, 0, 0).
 
-    Every epoch has its own order. `start` counts samples over all ranks. Raises DataError as `read_codes` does.
+    Every epoch has its own order. `start` counts samples over all ranks. Of a `part`, its samples alone. Raises
+    DataError as `read_codes` does.
     """
-    return _code_batches(read_codes(source), batch_size, seed if shuffle else None, start + rank, world_size)
+    stored = read_codes(source)
+    inside = _inside(stored, source, part)
+    return _code_batches(stored, inside, batch_size, seed if shuffle else None, start + rank, world_size)
 
 
-def _code_batches(stored: Codes, batch_size: int, seed: int | None, index: int, step: int) -> Iterator[Batch]:
-    count, epoch, rows = len(stored), -1, np.arange(len(stored))
+def code_batches_once(
+    source: Path, batch_size: int, count: int, *, rank: int = 0, world_size: int = 1, part: Part | None = None
+) -> Iterator[Batch]:
+    """As `shard_batches_once`, of codes."""
+    stored = read_codes(source)
+    inside = _inside(stored, source, part)
+    count, batch_size = even_batches(len(inside), batch_size, count, world_size)
+    return islice(_code_batches(stored, inside, batch_size, None, rank, world_size), count)
+
+
+def _inside(stored: Codes, source: Path, part: Part | None) -> np.ndarray:
+    """The rows of the codes that are of a part; raises DataError where there are none."""
+    if part is None:
+        return np.arange(len(stored))
+    inside = part.of(image_hashes(stored.metadata))
+    if not len(inside):
+        raise part.nothing_left(source, len(stored))
+    return inside
+
+
+def _code_batches(
+    stored: Codes, inside: np.ndarray, batch_size: int, seed: int | None, index: int, step: int
+) -> Iterator[Batch]:
+    count, epoch, rows = len(inside), -1, inside
     scenes = [_scene_of(record) for record in stored.metadata]
     codes = torch.from_numpy(stored.codes.astype(np.int64))
     while True:
@@ -180,7 +246,7 @@ def _code_batches(stored: Codes, batch_size: int, seed: int | None, index: int, 
         for _ in range(batch_size):
             if index // count != epoch and seed is not None:
                 epoch = index // count
-                rows = np.random.default_rng([11, seed, epoch]).permutation(count)
+                rows = inside[np.random.default_rng([11, seed, epoch]).permutation(count)]
             chosen.append(int(rows[index % count]))
             index += step
         pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)

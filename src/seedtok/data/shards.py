@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 from seedtok.data.tars import Entry, ShardReport, count_samples, index_samples, slice_of, stats_path, writing
@@ -179,7 +180,7 @@ class ShardSamples:
     was written, and a picture of several captions with the first. Rank r of n takes every n-th sample, across
     the seams of epochs, so that together the ranks see each sample once an epoch; a loader's workers are
     ranks too (rank * workers + worker, of world_size * workers). Images come as `load_image` gives them,
-    captions as they were stored.
+    captions as they were stored. Of a `part`, epochs are of its samples alone.
 
     Raises DataError for what is missing, not a tar, truncated or without an image or caption: on construction
     where that shows at once, else when the sample is reached.
@@ -193,6 +194,7 @@ class ShardSamples:
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        part: Part | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise DataError(f"expected a rank from 0 to {world_size - 1}, not {rank}")
@@ -201,10 +203,9 @@ class ShardSamples:
         self.paths = _shard_paths(source)
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self._counts = [count_samples(path) for path in self.paths]
-        self.epoch_size = sum(self._counts)  # over all ranks
+        self._inside = samples_inside(self.paths, self._counts, part)  # of each shard, what epochs are of
+        self.epoch_size = sum(map(len, self._inside))  # over all ranks
         self._start = 0
-        if not self.epoch_size:
-            raise DataError(f"{self.paths[0].parent}: its shards hold no samples")
 
     def skip(self, count: int) -> "ShardSamples":
         """The same samples without this rank's first `count`, which are not read."""
@@ -213,6 +214,10 @@ class ShardSamples:
         later = copy(self)
         later._start += count
         return later
+
+    def once(self) -> Iterator[int]:
+        """The places at which every sample comes for the first time, ascending."""
+        return iter(range(self.epoch_size))
 
     def __iter__(self) -> Iterator[Sample]:
         return self.at(itertools.count(self.rank + self._start * self.world_size, self.world_size))
@@ -228,10 +233,10 @@ class ShardSamples:
             shards = self._permutation(len(self.paths), epoch)
             for number in range(0, len(shards), WINDOW):
                 window = [int(s) for s in shards[number : number + WINDOW]]
-                end = begin + sum(self._counts[s] for s in window)
+                end = begin + sum(len(self._inside[s]) for s in window)
                 if position < end:
                     indexes = {s: indexes[s] for s in window if s in indexes}
-                    places = [(s, i) for s in window for i in range(self._counts[s])]
+                    places = [(s, i) for s in window for i in self._inside[s]]
                     order = self._permutation(len(places), epoch, number + 1)
                 while turn is not None and position < end:
                     shard, index = places[order[position - begin]]

@@ -31,6 +31,7 @@ def stage1() -> RunConfig:
         ),
         data=Data(
             shards=Path("shards"),  # paper: CC3M, Unsplash and COCO, 5M pairs
+            validation=0.001,  # ours: 5,000 pictures, as many as COCO's test set has
             size=224,  # paper
             crop=0.5,  # successor
             flip=True,  # successor
@@ -108,7 +109,10 @@ def stage3a() -> RunConfig:
             dropout=0.05,
             row=512,  # ours
         ),
-        data=Data(codes=Path("codes")),
+        data=Data(
+            codes=Path("codes"),
+            validation=0.001,  # ours: the pictures that the tokenizer was validated on
+        ),
         optimization=Optimization(
             steps=12_200,  # ours: 10 epochs of 5M pairs
             batch_size=64,  # ours

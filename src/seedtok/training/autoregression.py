@@ -61,6 +61,10 @@ class AutoregressionStage(Stage):
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
 
+    def check(self, batch: Batch) -> None:
+        if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
+            raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
+
     def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Learnt:
         """One sample as ids, and which of them are learnt."""
         model = self.model
@@ -79,8 +83,6 @@ class AutoregressionStage(Stage):
     @torch.no_grad()
     def codes(self, batch: Batch) -> Tensor:
         """The pictures' codes, as they were stored or else computed."""
-        if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
-            raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
         return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
 
     def forward(self, batch: Batch) -> Losses:

@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
@@ -27,10 +27,16 @@ class StageSettings(Settings, ABC):
 
 
 class Data(Settings):
-    """Where samples come from: WebDataset shards, codes of `seedtok tokenize`, or scenes rendered while training."""
+    """Where samples come from: WebDataset shards, codes of `seedtok tokenize`, or scenes rendered while training.
+
+    Shards and codes need `validation`, the samples that a run is validated on and never trained on: a share above 0
+    and below 1 of them, held out by the hash of each picture's identity; a folder of other shards or codes; or
+    "scenes", rendered as for a run that trains on these.
+    """
 
     shards: Path | dict[str, float] | None = None  # a folder, or several with their weights: {"cc3m": 3, "coco": 1}
     codes: Path | None = None  # for the language model's stages, which then compute no codes
+    validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
     size: int = 128  # pixels a side
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"

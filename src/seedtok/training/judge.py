@@ -38,9 +38,13 @@ class JudgeStage(Stage):
         level = self.settings.noise * torch.rand(len(images), 1, 1, 1, device=images.device) ** 2
         return torch.where(blurred, soft, images) + level * torch.randn_like(images)
 
-    def forward(self, batch: Batch) -> Losses:
+    def check(self, batch: Batch) -> None:
+        super().check(batch)
         if batch.scenes is None:
             raise ConfigError("the scene judge trains on rendered scenes, not on shards")
+
+    def forward(self, batch: Batch) -> Losses:
+        assert batch.scenes is not None
         images = unit_range(batch.pixels)
         things, backgrounds = self.judge(self.spoil(images) if self.training else images)
         right_things, right_backgrounds = (x.to(images.device) for x in labels(batch.scenes))

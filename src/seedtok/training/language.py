@@ -112,6 +112,9 @@ class LanguageStage(Stage):
             every.append(([*ids, end], [*learnt, True]))
         return pack(every, self.settings.row, pad_of(self.tokenizer))
 
+    def check(self, batch: Batch) -> None:
+        """Captions are enough, and every batch has them."""
+
     def forward(self, batch: Batch) -> Losses:
         return self.losses(self.packed(batch))
 

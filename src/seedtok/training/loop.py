@@ -6,9 +6,7 @@ of (seed, step, rank), so a run that is killed and resumed takes the same steps 
 
 import json
 import math
-from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
-from seedtok.data.scenes import Split
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.locks import locked
 from seedtok.processes import StopRequest, is_main_rank, stop_requests
@@ -35,6 +31,7 @@ from seedtok.training.checkpoints import (
 from seedtok.training.config import Optimization, RunConfig
 from seedtok.training.distributed import mean_over_ranks, reshard, shard, whole
 from seedtok.training.ema import Ema
+from seedtok.training.samples import batches, check_data, first_batches, held_out_batches
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
@@ -52,24 +49,6 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     plain = [p for n, p in named if p.ndim < 2 or n.endswith("bias")]
     decayed = [p for n, p in named if not (p.ndim < 2 or n.endswith("bias"))]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: int) -> Iterator[Batch]:
-    """A run's data from sample `start` on, this rank's share."""
-    size, data = config.optimization.batch_size, config.data
-    if data.codes is not None and split == "train":
-        return code_batches(data.codes, size, seed=config.seed, start=start, rank=rank, world_size=world_size)
-    if data.shards is not None:
-        shuffled = split == "train"
-        return shard_batches(
-            data.shards, size, size=data.size, seed=config.seed, shuffle=shuffled,
-            crop=data.crop if shuffled else None, flip=data.flip and shuffled,
-            start=start, rank=rank, world_size=world_size, workers=data.workers if shuffled else 0,
-        )  # fmt: skip
-    return scene_batches(
-        split, size, size=data.size, seed=config.seed, group=data.group,
-        random_phrasing=data.phrasing == "random", start=start, rank=rank, world_size=world_size,
-    )  # fmt: skip
 
 
 class _Log:
@@ -104,7 +83,8 @@ class _Log:
 def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     """Runs a recipe; returns OUT/final, the folder in the format its users load.
 
-    Raises ConfigError when OUT already holds a run and `resume` is false; CheckpointError when there is nothing to
+    Raises ConfigError when OUT already holds a run and `resume` is false; ConfigError or DataError, before the first
+    step, for data that the stage cannot learn from or be validated on; CheckpointError when there is nothing to
     resume or the checkpoint cannot be read; BusyError when another process trains into OUT; FloatingPointError when
     the loss is no longer a number. On Ctrl-C or SIGTERM the step is finished and a checkpoint saved before
     KeyboardInterrupt is raised.
@@ -115,6 +95,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
 
 def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     optimization = config.optimization
+    check_data(config.data)
     accelerator = Accelerator(
         mixed_precision=config.precision, gradient_accumulation_steps=optimization.accumulate,
         step_scheduler_with_optimizer=False,
@@ -133,6 +114,9 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     torch.manual_seed(config.seed)
     stage = config.stage.build().to(accelerator.device)
     stage.lower(getattr(torch, config.frozen_precision))
+    held_out = held_out_batches(config, 0, 1)
+    for batch in (*first_batches(config, 1), held_out[0]):
+        stage.check(batch)
     if resumed:
         stage.load_own_state(_part(resumed[0], "stage"))
     else:
@@ -176,13 +160,12 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
             save_checkpoint(out, step, files, records, config.keep_checkpoints)
 
     def validate(step: int) -> None:
-        held_out = list(islice(batches(config, "validation", 0, 0, 1), config.validate_batches))
-        held_out = [batch.to(accelerator.device) for batch in held_out]
+        there = [batch.to(accelerator.device) for batch in held_out]
         stage.eval()
         torch.manual_seed(config.seed)
         with averaged(), torch.no_grad(), accelerator.autocast():
-            numbers = stage.validate(held_out)
-            picture = stage.draw(held_out[0])
+            numbers = stage.validate(there)
+            picture = stage.draw(there[0])
         reshard(stage)
         stage.train()
         if log:
@@ -280,8 +263,3 @@ def _part(checkpoint: dict[str, Any], name: str) -> Any:
 
 def _words(numbers: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-
-
-def first_batches(config: RunConfig, count: int) -> Iterable[Batch]:
-    """The first training batches of a run, for tests that overfit them."""
-    return islice(batches(config, "train", 0, 0, 1), count)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seedtok.data.batches import Batch
+from seedtok.errors import ConfigError
 from seedtok.files import check_tensors
 
 Losses = dict[str, Tensor]
@@ -59,6 +60,14 @@ class Stage(nn.Module, ABC):
         for module in self.modules():
             if hasattr(module, "seedtok_frozen") and any(p.dtype != dtype for p in module.parameters()):
                 module.to(dtype)
+
+    def check(self, batch: Batch) -> None:
+        """Called before the first step with a batch to train on and one to validate on.
+
+        Raises ConfigError or DataError when they do not have what the stage learns from; by default, pictures.
+        """
+        if not batch.pixels.numel():
+            raise ConfigError("this stage learns from pictures, and codes have none: give it shards, not codes")
 
     def begin(self, batches: Iterable[Batch]) -> None:
         """Called once, before the first step of a new run: initialisation from training batches."""
