@@ -197,10 +197,12 @@ def test_a_text_tokenizer_that_is_not_there_is_said(retrieval, tmp_path, cli):
         ContrastiveSettings(start=tmp_path / "ours").build()
 
 
-@pytest.mark.parametrize("kind", ["nowhere", "another model's", "too many words"])
+@pytest.mark.parametrize("kind", ["nowhere", "empty", "another model's", "too many words"])
 def test_a_text_tokenizer_that_does_not_fit_is_refused_in_a_line(retrieval, tmp_path, cli, kind):
     words = tmp_path / "words"
-    if kind == "another model's":
+    if kind == "empty":
+        words.mkdir()
+    elif kind == "another model's":
         lm_tokenizer(64).save_pretrained(str(words))
     elif kind == "too many words":
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(600))]

@@ -25,6 +25,20 @@ def plain_attention(unet: UNet2DConditionModel) -> None:
         unet.set_attn_processor(AttnProcessor())
 
 
+def _pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
+    """The pipeline of a folder or hub id, of the class that its index names; raises CheckpointError for none."""
+    try:
+        index: Any = DiffusionPipeline.load_config(name)
+        if "UnCLIP" in str(index.get("_class_name")):
+            return StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype)
+        return StableDiffusionPipeline.from_pretrained(
+            name, dtype=dtype, safety_checker=None, requires_safety_checker=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot load an image decoder from {name}: {reason}") from None
+
+
 class ImageDecoder:
     """A diffusion pipeline that draws from embeddings in place of captions (section 2.2.2).
 
@@ -49,26 +63,18 @@ class ImageDecoder:
         """
         name = str(folder_or_hub_id)
         try:
-            index: Any = DiffusionPipeline.load_config(name)
-            if "UnCLIP" in str(index.get("_class_name")):
-                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype))
-            return cls(
-                StableDiffusionPipeline.from_pretrained(
-                    name, dtype=dtype, safety_checker=None, requires_safety_checker=False
-                )
-            )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            failed = f"cannot load an image decoder from {folder_or_hub_id}: {reason}"
-            if str(folder_or_hub_id) not in MOVED:
-                raise CheckpointError(
-                    f"{failed} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the "
-                    "config.json of the tokenizer)"
-                ) from None
-        try:
-            return cls.from_pretrained(MOVED[str(folder_or_hub_id)], dtype)
+            return cls(_pipeline(name, dtype))
         except CheckpointError as error:
-            raise CheckpointError(f"{failed}; it moved, so this was tried next: {error}") from None
+            tried = str(error)
+        if name in MOVED:
+            try:
+                return cls(_pipeline(MOVED[name], dtype))
+            except CheckpointError as error:
+                tried += f"; it moved, so this was tried next: {error}"
+        raise CheckpointError(
+            f"{tried} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the tokenizer's "
+            "config.json)"
+        )
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:

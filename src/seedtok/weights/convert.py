@@ -18,9 +18,7 @@ from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.weights import blip2, official
 from seedtok.weights.official import Heads
-from seedtok.weights.sources import read_folder, read_official_files
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # of BERT's tokenizer, in whichever form it was saved
+from seedtok.weights.sources import TOKENIZER_FILES, read_folder, read_official_files, tokenizer_folder
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,9 @@ def _text_tokenizer(
             "again with --text-tokenizer FOLDER_OR_ID, such as bert-base-uncased"
         ]
     try:
-        words = BertTokenizer.from_pretrained(source)
+        words = BertTokenizer.from_pretrained(str(tokenizer_folder(source)))
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"cannot load a text tokenizer from {source}: {reason}") from None
