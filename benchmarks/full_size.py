@@ -98,7 +98,7 @@ def language(folder: Path) -> tuple[Callable[[], object], float, str]:
     seed = SeedTokenizer.from_pretrained("mini", dtype=torch.bfloat16)  # of the paper's codebook sizes
     model = SeedLM.build(folder, seed, dtype=torch.bfloat16)
     model.adapter.merge_adapter()  # type: ignore[operator]  # as a loaded one is
-    model.vocabulary.to(torch.bfloat16).near = None
+    model.vocabulary.to(torch.bfloat16)
     return lambda: draw_codes(model, ["a fox on a blue background"]), model.vocabulary.config.span, "tokens"
 
 

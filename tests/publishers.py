@@ -44,7 +44,9 @@ def coco(folder: Path, count: int) -> None:
     images = []
     for i, (name, color) in enumerate(zip(names, colors, strict=True)):
         raw = [f"A {color} square, seen {way}." for way in ("near", "far", "once", "twice", "again")]
-        sentences = [{"raw": text, "imgid": i, "sentid": 5 * i + k, "tokens": text.split()} for k, text in enumerate(raw)]
+        sentences = [
+            {"raw": text, "imgid": i, "sentid": 5 * i + k, "tokens": text.split()} for k, text in enumerate(raw)
+        ]
         split = ("test", "restval", "train", "train")[i % 4]
         images.append(
             {"filepath": "val2014", "filename": name, "imgid": i, "cocoid": 1000 + i, "split": split,
@@ -106,9 +108,16 @@ def opt(folder: Path) -> None:
     words = lm_tokenizer()
     OPTForCausalLM(
         OPTConfig(
-            vocab_size=len(words), hidden_size=WIDTH, word_embed_proj_dim=WIDTH, ffn_dim=2 * WIDTH,
-            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128, pad_token_id=words.pad_token_id,
-            bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+            vocab_size=len(words),
+            hidden_size=WIDTH,
+            word_embed_proj_dim=WIDTH,
+            ffn_dim=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            pad_token_id=words.pad_token_id,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
         )  # fmt: skip
     ).save_pretrained(folder)
     words.save_pretrained(str(folder))

@@ -217,13 +217,17 @@ def _train_on_two_ranks(rank: int, store: str, out: str) -> None:
     torch.manual_seed(rank)  # ranks draw differently, and still agree on restarts
     for _ in range(4):
         codebook(batch[2 * rank :][:2])
-    codebook.initialise(batch[2 * rank :][:2].flatten(0, 1).repeat(2, 1) + rank)
     torch.save(codebook.state_dict(), f"{out}{rank}")
+    codebook.initialise(batch[2 * rank :][:2].flatten(0, 1) + rank)  # 12 samples of each rank for 20 codes
+    torch.save(codebook.state_dict(), f"{out}{rank}.started")
     dist.destroy_process_group()
 
 
 def test_ranks_agree(tmp_path):
     mp.spawn(_train_on_two_ranks, (str(tmp_path / "store"), str(tmp_path / "out")), nprocs=2)
-    states = [torch.load(tmp_path / f"out{rank}", weights_only=True) for rank in range(2)]
-    for key, value in states[0].items():
-        assert torch.equal(value, states[1][key]), key
+    for name in ("", ".started"):
+        states = [torch.load(tmp_path / f"out{rank}{name}", weights_only=True) for rank in range(2)]
+        for key, value in states[0].items():
+            assert torch.equal(value, states[1][key]), key
+    assert states[0]["ema_sizes"].sum() == 24  # the samples of both ranks, each once
+    assert (states[0]["ema_sizes"] > 0).all()

@@ -27,7 +27,7 @@ TINY: dict[str, tuple[str, ...]] = {
     "stage1": ("stage.clip=RUNS/clip/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
     "stage2": (
         "stage.embedder=RUNS/stage1/final", "stage.image_decoder=RUNS/diffusion/final", "stage.codebook_size=64",
-        "stage.codebook_dim=8", "stage.kmeans_batches=2", "stage.decoder_layers=1", "stage.reverse_layers=1",
+        "stage.codebook_dim=8", "stage.kmeans_per_code=4", "stage.decoder_layers=1", "stage.reverse_layers=1",
         "stage.sample_steps=2",
     ),
     "judge": ("data.size=128",),

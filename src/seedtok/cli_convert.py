@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,9 @@ def convert(
     image_decoder: Annotated[
         str | None, typer.Option(help="A Stable Diffusion folder or hub id in place of the checkpoint's own.")
     ] = None,
+    text_tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER_OR_ID", help="BERT's, for a checkpoint that comes without one.")
+    ] = None,
     heads: Annotated[
         str | None, typer.Option(help="Attention heads of ViT, Q-Formers and decoders, where not 16,12,12.")
     ] = None,
@@ -46,14 +50,19 @@ def convert(
         if len(sources) != 1:
             raise ConfigError(f"{len(sources)} sources; one tokenizer of ours is written at a time")
         check_free([out], overwrite)
-        say(f"written: {out}, {export(load_tokenizer(str(sources[0])), out)} tensors")
+        count, left_out = export(load_tokenizer(str(sources[0])), out)
+        for part, names in groupby(left_out, lambda name: ".".join(name.split(".")[: 2 + name.startswith("embedder")])):
+            say(f"left out, {len(list(names))}: {part}, which the published layout has no place for")
+        say(f"written: {out}, {count} tensors")
         return
     check_folder(out, holds_checkpoint, "checkpoint of seedtok")
     with locked(out):
-        report = read(sources, out, _heads(heads), image_decoder)
+        report = read(sources, out, _heads(heads), image_decoder, text_tokenizer)
     say(f"{report.kind}: {report.tensors} tensors read, {report.parameters:,} parameters")
     for reason, count in Counter(report.left_out.values()).items():
         say(f"left out, {count}: {reason}")
+    for note in report.notes:
+        say(note)
     say(f"written: {out}")
 
 

@@ -1,8 +1,26 @@
-"""Scores of answers, on cases worked by hand from the published rules."""
+"""Scores of answers, on cases worked by hand from the published rules and on cases scored by the official script."""
+
+import json
+from pathlib import Path
 
 import pytest
 
 from seedtok.evaluation.answers import exact_match, normalized_answer, vqa_accuracy
+
+CASES = Path(__file__).parents[1] / "data" / "vqa_cases.json"  # [given answer, ten people's answers, official accuracy]
+
+
+def test_the_accuracy_is_the_official_scripts():
+    cases = json.loads(CASES.read_text("utf-8"))
+    assert len(cases) == 400
+    assert [(answer, vqa_accuracy(answer, truths)) for answer, truths, _ in cases] == [
+        (answer, pytest.approx(accuracy, abs=1e-9)) for answer, _, accuracy in cases
+    ]
+
+
+def test_people_who_all_agree_are_taken_as_they_wrote():
+    assert vqa_accuracy("t-shirt", ["t-shirt"] * 10) == 0  # the given answer loses its hyphen, theirs do not
+    assert vqa_accuracy("t-shirt", ["t-shirt"] * 9 + ["shirt"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -20,6 +38,9 @@ from seedtok.evaluation.answers import exact_match, normalized_answer, vqa_accur
         ("red-green", "red green"),
         ("yes!", "yes"),
         ("top left", "top left"),
+        ("couldnt've", "couldn't've"),
+        ("y'alld've", "y'all'd've"),
+        ("thatd", "thatd"),
         ("", ""),
     ],
 )

@@ -206,7 +206,8 @@ def test_stage1_starts_from_the_bidirectional_embedder(runs):
     for key, tensor in stage.state_dict().items():
         if key.startswith("naming."):  # heads of its own, not kept
             continue
-        assert torch.equal(tensor, before[key.removeprefix("embedder.")]), key
+        expected = before["temperature"].log() if key == "log_temperature" else before[key.removeprefix("embedder.")]
+        assert torch.equal(tensor, expected), key
 
 
 def test_positions_are_new_where_the_embedder_before_had_none(runs, tmp_path):
@@ -249,10 +250,10 @@ def test_judge_loads_again(runs):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("stage.ema_decay=0.99", "stage.kmeans_batches=0", "stage.restart_after=none"),
-        ("stage.ema_decay=none", "stage.kmeans_batches=0", "stage.restart_after=none"),
-        ("stage.ema_decay=none", "stage.kmeans_batches=2", "stage.restart_after=2"),
-        ("stage.ema_decay=0.99", "stage.kmeans_batches=2", "stage.normalize=true"),
+        ("stage.ema_decay=0.99", "stage.kmeans_per_code=0", "stage.restart_after=none"),
+        ("stage.ema_decay=none", "stage.kmeans_per_code=0", "stage.restart_after=none"),
+        ("stage.ema_decay=none", "stage.kmeans_per_code=4", "stage.restart_after=2"),
+        ("stage.ema_decay=0.99", "stage.kmeans_per_code=4", "stage.normalize=true"),
     ],
     ids=["moving averages", "gradient", "k-means and restart", "normalised"],
 )
@@ -275,10 +276,10 @@ def test_codebooks(runs, tmp_path, overrides):
 
 def test_kmeans_uses_more_codes_than_the_papers_start(runs):
     used = {}
-    for batches in (0, 4):
-        stage, batch = ready(tiny("stage2", runs, f"stage.kmeans_batches={batches}"))
-        used[batches] = stage.eval().validate([batch])["codes_used"]
-    assert used[4] > used[0]
+    for per_code in (0, 8):
+        stage, batch = ready(tiny("stage2", runs, f"stage.kmeans_per_code={per_code}"))
+        used[per_code] = stage.eval().validate([batch])["codes_used"]
+    assert used[8] > used[0]
 
 
 # ---------------------------------------------------------------- shards in place of scenes

@@ -1,19 +1,33 @@
 """Files that others wrote become folders of ours, whole, or are refused in a line."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, OPTConfig
+from transformers import (
+    BertTokenizer,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
+    OPTConfig,
+    OPTForCausalLM,
+)
 from typer.testing import CliRunner
 
 from seedtok.cli import app
-from seedtok.errors import CheckpointError
+from seedtok.errors import CheckpointError, ConfigError
+from seedtok.mllm.blip2 import PROJECTION_FILE, Blip2LM
 from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.image_decoder import MOVED, ImageDecoder
 from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.training.blip2 import Blip2Settings
+from seedtok.training.contrastive import ContrastiveSettings
+from seedtok.training.text import bert_tokenizer, lm_tokenizer
 from seedtok.weights.convert import convert, export
-from seedtok.weights.official import Heads, to_official
+from seedtok.weights.official import UNCLIP, Heads, to_official
 from seedtok.weights.sources import read_pickle
 
 HEADS = Heads(vision=2, qformer=2, decoder=2)
@@ -62,7 +76,8 @@ def test_published_files_become_a_tokenizer_and_go_back(files, tmp_path):
         model.embed_images(torch.rand(1, 3, 28, 28), from_codes=True)
     with pytest.raises(CheckpointError, match="text branch"):
         model.embed_texts("a fox")
-    count = export(model, tmp_path / "back" / "seed.pth")
+    count, left_out = export(model, tmp_path / "back" / "seed.pth")
+    assert left_out == []
     assert count == len(read_pickle(tmp_path / "back" / "seed.pth"))
     convert([tmp_path / "back" / "seed.pth"], tmp_path / "again", HEADS)
     again = SeedTokenizer.from_pretrained(tmp_path / "again")
@@ -72,8 +87,7 @@ def test_published_files_become_a_tokenizer_and_go_back(files, tmp_path):
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-@pytest.fixture(scope="module")
-def blip2_config() -> Blip2Config:
+def tiny_blip2() -> Blip2Config:
     return Blip2Config(
         vision_config={"hidden_size": 32, "intermediate_size": 64, "image_size": 28, "patch_size": 14, **SIZES},
         qformer_config={
@@ -85,6 +99,11 @@ def blip2_config() -> Blip2Config:
         ).to_dict(),
         num_query_tokens=8, image_text_hidden_size=12,
     )  # fmt: skip
+
+
+@pytest.fixture
+def blip2_config() -> Blip2Config:
+    return tiny_blip2()
 
 
 @torch.no_grad()
@@ -108,15 +127,114 @@ def test_blip2_for_retrieval_embeds_as_it_did(blip2_config, tmp_path):
 
 
 @torch.no_grad()
-def test_blip2_for_a_language_model_has_no_text_branch(blip2_config, tmp_path):
+def test_blip2_for_a_language_model_keeps_its_way_to_the_language_model(blip2_config, tmp_path, cli):
     blip2_config.qformer_config.use_qformer_text_input = False
+    torch.manual_seed(1)
     theirs = Blip2ForConditionalGeneration(blip2_config).eval()
+    for parameter in theirs.parameters():
+        parameter.normal_(std=0.1)
     theirs.save_pretrained(tmp_path / "blip2", max_shard_size="20KB")
-    convert([tmp_path / "blip2"], tmp_path / "ours")
+    code, out, _ = cli("convert", tmp_path / "blip2", "--out", tmp_path / "ours")
+    assert code == 0
+    words = " ".join(out.split())
+    assert "the language model, which has a folder of its own" in words
+    assert f"kept in {PROJECTION_FILE}: language_projection" in words
+    assert "no text branch" in words
     ours = ImageTextEmbedder.from_pretrained(tmp_path / "ours")
     assert ours.config.qformer.vocab_size is None
     assert ours.config.projection is None
-    assert ours.qformer(ours.patch_features(torch.randn(1, 3, 28, 28))).shape == (1, 8, 24)
+    pixels = torch.randn(1, 3, 28, 28)
+    queries = ours.qformer(ours.patch_features(pixels))
+    assert queries.shape == (1, 8, 24)
+
+    for name, width in (("lm", 16), ("other", 24)):
+        sizes = {"hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": 16, "vocab_size": 2000, **SIZES}
+        OPTForCausalLM(OPTConfig(**sizes)).save_pretrained(tmp_path / name)
+        lm_tokenizer(64).save_pretrained(str(tmp_path / name))
+    baseline = Blip2LM.build(tmp_path / "lm", tmp_path / "ours")
+    torch.testing.assert_close(baseline.prefix(pixels), theirs.language_projection(queries))
+    with pytest.raises(CheckpointError, match=r"language model .*other.*\(24, 24\)"):
+        Blip2LM.build(tmp_path / "other", tmp_path / "ours")
+    assert Blip2Settings(base=tmp_path / "lm", qformer=tmp_path / "ours").build().model.read.weight.requires_grad
+
+
+@pytest.fixture(scope="module")
+def retrieval(tmp_path_factory) -> Path:
+    """A folder of BLIP-2 for retrieval without its text tokenizer; its text branch knows 500 words."""
+    config = tiny_blip2()
+    config.qformer_config.vocab_size = 500
+    folder = tmp_path_factory.mktemp("blip2") / "itm"
+    Blip2ForImageTextRetrieval(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.txt", "--text-tokenizer"])
+def test_the_text_tokenizer_is_taken_in_whatever_form_it_is(retrieval, tmp_path, cli, form):
+    words, folder, given = bert_tokenizer(), tmp_path / "blip2", []
+    shutil.copytree(retrieval, folder)
+    if form == "tokenizer.json":
+        words.save_pretrained(str(folder))
+    elif form == "vocab.txt":
+        tokens = sorted(words.get_vocab(), key=words.get_vocab().__getitem__)
+        (folder / "vocab.txt").write_text("\n".join(tokens), "utf-8")
+    else:
+        words.save_pretrained(str(tmp_path / "words"))
+        given = ["--text-tokenizer", tmp_path / "words"]
+    code, out, err = cli("convert", folder, "--out", tmp_path / "ours", *given)
+    assert code == 0, err
+    assert f"text tokenizer: {len(words)} words" in " ".join(out.split())
+    ours = ImageTextEmbedder.from_pretrained(tmp_path / "ours")
+    assert ours.text_tokenizer is not None
+    assert ours.text_tokenizer("a fox on a cake").input_ids == words("a fox on a cake").input_ids
+    assert ours.embed_texts(["a fox"]).shape == (1, 12)
+
+
+def test_a_text_tokenizer_that_is_not_there_is_said(retrieval, tmp_path, cli):
+    code, out, _ = cli("convert", retrieval, "--out", tmp_path / "ours")
+    assert code == 0
+    assert "--text-tokenizer FOLDER_OR_ID" in " ".join(out.split())
+    with pytest.raises(ConfigError, match="--text-tokenizer"):
+        ContrastiveSettings(start=tmp_path / "ours").build()
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "empty", "another model's", "too many words"])
+def test_a_text_tokenizer_that_does_not_fit_is_refused_in_a_line(retrieval, tmp_path, cli, kind):
+    words = tmp_path / "words"
+    if kind == "empty":
+        words.mkdir()
+    elif kind == "another model's":
+        lm_tokenizer(64).save_pretrained(str(words))
+    elif kind == "too many words":
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(600))]
+        BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}).save_pretrained(str(words))
+    code, _, err = cli("convert", retrieval, "--out", tmp_path / "ours", "--text-tokenizer", words)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert str(words) in err
+    assert not (tmp_path / "ours").exists()
+
+
+def test_what_the_published_layout_has_no_place_for_is_said(tiny_tokenizer, tmp_path, cli):
+    code, out, _ = cli("convert", tiny_tokenizer, "--out", tmp_path / "seed.pth")
+    assert code == 0
+    words = " ".join(out.split())
+    for part in ("code_decoder", "embedder.text_projection", "embedder.temperature"):
+        assert f": {part}" in words
+    model = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    _, left_out = export(model, tmp_path / "again.pth")
+    assert sum(int(count) for count in re.findall(r"left out, (\d+):", words)) == len(left_out)
+    assert set(left_out) < set(model.state_dict())
+
+
+def test_an_image_decoder_that_moved_is_looked_for_where_it_went(tmp_path, monkeypatch, tiny_diffusion):
+    old = "stabilityai/stable-diffusion-2-1-unclip"
+    assert UNCLIP["image_decoder"] == MOVED[old] == "sd2-community/stable-diffusion-2-1-unclip"
+    gone, here = str(tmp_path / "gone"), str(tiny_diffusion)
+    monkeypatch.setitem(MOVED, gone, here)
+    assert ImageDecoder.from_pretrained(gone).pipeline is not None
+    monkeypatch.setitem(MOVED, gone, str(tmp_path / "gone too"))
+    with pytest.raises(CheckpointError, match=r"gone: .*tried next: .*gone too: .*--image-decoder"):
+        ImageDecoder.from_pretrained(gone)
 
 
 class Trap:

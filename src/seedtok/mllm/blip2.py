@@ -26,6 +26,7 @@ from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared
 from seedtok.writing import files_into
 
 VERSION = 1
+PROJECTION_FILE = "language_projection.safetensors"  # of a converted BLIP-2: the FC layer to its language model
 
 
 class Blip2LM(nn.Module):
@@ -96,13 +97,20 @@ class Blip2LM(nn.Module):
 
     @classmethod
     def build(cls, base: str | Path, qformer: str | Path) -> Blip2LM:
-        """A new one over a base LM and a folder of a bidirectional `ImageTextEmbedder`."""
+        """A new one over a base LM and a folder of a bidirectional `ImageTextEmbedder`.
+
+        Where `seedtok convert` kept a published FC layer in that folder, it starts from that. Raises CheckpointError
+        where it is of another LM.
+        """
         embedder = ImageTextEmbedder.from_pretrained(qformer)
         lm, text_tokenizer = load_base(base, torch.float32)
         model = cls(embedder, lm, text_tokenizer, str(base))
         scale = float(model._words.weight.square().mean().sqrt())
         nn.init.normal_(model.read.weight, std=scale * embedder.config.qformer.width**-0.5)
         nn.init.zeros_(model.read.bias)
+        trained = Path(qformer) / PROJECTION_FILE
+        if trained.is_file():
+            load_strictly(model.read, read_tensors(trained), f"{trained}, for the language model {base},")
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -218,7 +218,7 @@ class SeedLM(nn.Module):
     ) -> SeedLM:
         """Loads "mini" (shipped with the package) or a folder; `base` and `seed` in place of those it names.
 
-        With `trainable`, LoRA and the visual layers are as they were in training.
+        With `trainable`, LoRA and the visual layers can be trained further.
 
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
@@ -249,8 +249,6 @@ class SeedLM(nn.Module):
         if isinstance(adapted, PeftModel) and not trainable:
             adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
         model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
-        if trainable:
-            model.vocabulary.train_near()
         model.vocabulary.to(dtype).requires_grad_(trainable)
         return model.eval().to(device)
 

@@ -23,12 +23,13 @@ class Vocabulary(nn.Module):
     """Ids below `text` are the LM's own; then come the codes, then begin-of-image and end-of-image.
 
     A code is read as its codebook vector through one linear layer. Codes and the two marks are written by a visual
-    head beside the LM's own. While it is trained, the head has a part that scores codes by their codebook vectors, so
-    that what is learnt of one holds for those near it; saved, it is one linear layer.
+    head beside the LM's own. While it is trained, the head may have a second part, the neighbour head, that scores
+    codes by their codebook vectors, so that what is learnt of one holds for those near it; saved, both are one linear
+    layer.
     """
 
     codebook: Tensor  # (codes, code_dim), frozen
-    near: nn.Linear | None  # hidden -> code_dim
+    neighbour_head: nn.Linear | None  # hidden -> code_dim
 
     def __init__(self, config: VocabularyConfig):
         super().__init__()
@@ -38,7 +39,7 @@ class Vocabulary(nn.Module):
         self.read = nn.Linear(config.code_dim, config.embedding)
         self.marks = nn.Embedding(2, config.embedding)
         self.write = nn.Linear(config.hidden, config.codes + 2)
-        self.near = None
+        self.neighbour_head = None
 
     def __len__(self) -> int:
         return self.config.text + self.config.codes + 2
@@ -60,14 +61,13 @@ class Vocabulary(nn.Module):
         nn.init.normal_(self.marks.weight).mul_(scale)
         nn.init.normal_(self.write.weight, std=0.1 * self.config.hidden**-0.5)
         nn.init.zeros_(self.write.bias)
-        self.train_near()
 
     @torch.no_grad()
-    def train_near(self) -> None:
-        """Adds the part of the head that is for training, without effect yet."""
-        near = nn.Linear(self.config.hidden, self.config.code_dim, bias=False).to(self.write.weight)
-        nn.init.zeros_(near.weight)
-        self.near = near
+    def add_neighbour_head(self) -> None:
+        """Adds the neighbour head, for training, without effect yet. It is ours: the paper has none."""
+        head = nn.Linear(self.config.hidden, self.config.code_dim, bias=False).to(self.write.weight)
+        nn.init.zeros_(head.weight)
+        self.neighbour_head = head
 
     def _directions(self) -> Float[Tensor, "codes d"]:
         """Codebook vectors about their mean, of mean square 1."""
@@ -77,10 +77,11 @@ class Vocabulary(nn.Module):
     @torch.no_grad()
     def saved(self) -> dict[str, Tensor]:
         """The state, with a head of one layer."""
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items() if name != "near.weight"}
-        if self.near is not None:
+        extra = "neighbour_head.weight"
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items() if name != extra}
+        if self.neighbour_head is not None:
             head = state["write.weight"].clone()
-            head[:-2] += self._directions() @ self.near.weight
+            head[:-2] += self._directions() @ self.neighbour_head.weight
             state["write.weight"] = head
         return state
 
@@ -116,7 +117,9 @@ class Vocabulary(nn.Module):
     def code_logits(self, hidden: Float[Tensor, "*b h"]) -> Float[Tensor, "*b codes"]:
         """Of the codes alone: all that is asked for inside a picture."""
         logits = nn.functional.linear(hidden, self.write.weight[:-2], self.write.bias[:-2])
-        return logits if self.near is None else logits + self.near(hidden) @ self._directions().T.to(logits.dtype)
+        if self.neighbour_head is None:
+            return logits
+        return logits + self.neighbour_head(hidden) @ self._directions().T.to(logits.dtype)
 
     def joint_logits(self, text: Float[Tensor, "*b v"], hidden: Float[Tensor, "*b h"]) -> Float[Tensor, "*b all"]:
         """Of the whole vocabulary, from the LM's own logits and the states they were made of."""

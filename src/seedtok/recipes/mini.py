@@ -80,7 +80,9 @@ def bidirectional() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.bidirectional",
-        stage=ContrastiveSettings(clip=shipped("clip"), causal=False, caption_weight=1.0, positions=True),
+        stage=ContrastiveSettings(
+            clip=shipped("clip"), causal=False, caption_weight=1.0, positions=True, temperature_bounds=(0.01, 0.5)
+        ),
         data=Data(group=4),
         optimization=Optimization(steps=800, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
@@ -103,6 +105,7 @@ def stage1() -> RunConfig:
             naming_weight=0.3,
             naming_noise=0.3,
             positions=True,
+            temperature_bounds=(0.01, 0.5),
         ),
         data=Data(group=4),
         optimization=Optimization(steps=900, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
@@ -125,7 +128,9 @@ def stage2(stage1: Path | None = None) -> RunConfig:
             image_decoder=shipped("diffusion"),
             decoder_layers=2,
             reverse_layers=3,
-            kmeans_batches=100,
+            kmeans_per_code=12.5,
+            scale_decode_head=True,
+            mean_feature_bias=True,
             position_std=1.0,
             ema_decay=0.99,
             restart_after=200,
@@ -191,6 +196,7 @@ def stage3a() -> RunConfig:
         recipe="mini.stage3a",
         stage=AutoregressionSettings(
             base=Path("mini"), tokenizer=shipped("tokenizer"), row=128, rank=96, alpha=192, dropout=0.0,
+            neighbour_head=True,
         ),
         data=Data(),
         optimization=Optimization(steps=1200, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seedtok.errors import ConfigError, DataError
+
 
 @dataclass(frozen=True)
 class CodebookConfig:
@@ -32,9 +34,9 @@ class CodebookConfig:
 
     def __post_init__(self):
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; expected 0 <= ema_decay < 1")
+            raise ConfigError(f"ema_decay is {self.ema_decay}; expected 0 <= ema_decay < 1")
         if self.restart_after is not None and self.restart_after < 1:
-            raise ValueError(f"restart_after is {self.restart_after}; expected at least 1 step")
+            raise ConfigError(f"restart_after is {self.restart_after}; expected at least 1 step")
 
 
 class Quantized(NamedTuple):
@@ -145,18 +147,19 @@ class Codebook(nn.Module):
     ) -> None:
         """Set the codes by k-means on encoder outputs (n, dim), each rank giving its own.
 
-        Starts are distinct random samples of rank 0; a code that no sample chooses moves to the sample that
-        is worst represented. `generator` is a CPU generator.
+        Starts are distinct random samples, as many from each rank; a code that no sample chooses moves to the
+        sample of rank 0 that is worst represented. `generator` is a CPU generator.
 
         Raises:
-            ValueError: fewer samples than codes.
+            DataError: fewer samples of this rank than codes that start from them.
         """
-        size = self.config.size
-        if len(samples) < size:
-            raise ValueError(f"{len(samples)} samples for {size} codes; give at least {size}")
+        size, ranks = self.config.size, _rank_and_world()[1]
+        own = -(-size // ranks)
+        if len(samples) < own:
+            raise DataError(f"{len(samples)} samples for {own} codes; give at least {own}")
         samples = self._normalized(samples.detach().float().to(self.weight.device))
-        start = torch.randperm(len(samples), generator=generator)[:size]
-        table = _from_rank_0(samples[start.to(samples.device)])
+        start = torch.randperm(len(samples), generator=generator)[:own]
+        table = _of_all_ranks(samples[start.to(samples.device)])[:size]
         sizes = torch.ones(size, device=table.device)
         for step in range(iterations + 20):  # past `iterations` only while a code is left empty
             codes, distances = nearest(samples, table)
@@ -166,8 +169,9 @@ class Codebook(nn.Module):
                 break
             used = sizes > 0
             table[used] = self._normalized(sums[used] / sizes[used, None])
-            if len(empty):
-                table[empty] = _from_rank_0(samples[distances.topk(len(empty)).indices])
+            if len(empty):  # every rank has `own` samples at least; further empty codes move in the next step
+                moved = empty[:own]
+                table[moved] = _from_rank_0(samples[distances.topk(len(moved)).indices])
         self.weight.copy_(table)
         if self.config.ema_decay is not None:
             self.ema_sizes.copy_(sizes)
@@ -250,12 +254,29 @@ def _smallest(distances: Float[Tensor, "n size"], block: int = 64) -> tuple[Tens
 
 def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """How many vectors chose each code (size,), and their sums (size, dim), over all ranks."""
-    sizes = torch.bincount(codes, minlength=size).to(z.dtype)
+    sizes = z.new_zeros(size).index_add_(0, codes, z.new_ones(len(codes)))
     sums = z.new_zeros(size, z.shape[1]).index_add_(0, codes, z)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sizes)
         dist.all_reduce(sums)
     return sizes, sums
+
+
+def _rank_and_world() -> tuple[int, int]:
+    """This process's rank, and how many ranks there are; 0 and 1 without `torch.distributed`."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _of_all_ranks(x: Tensor) -> Tensor:
+    """(N, ...) on every rank -> (N * ranks, ...), rank 0 first."""
+    ranks = _rank_and_world()[1]
+    if ranks == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(ranks)]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
 
 
 def _from_rank_0(x: Tensor) -> Tensor:

@@ -58,7 +58,12 @@ class EmbedderConfig:
 
 
 class ImageTextEmbedder(nn.Module):
-    """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss."""
+    """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss.
+
+    `temperature` is what cosines were divided by in that loss; stage I learns its logarithm and leaves the value here.
+    """
+
+    temperature: Tensor  # ()
 
     def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | None = None):
         super().__init__()
@@ -73,7 +78,7 @@ class ImageTextEmbedder(nn.Module):
         if config.projection is not None:
             self.vision_projection = nn.Linear(config.qformer.width, config.projection)
             self.text_projection = nn.Linear(config.qformer.width, config.projection)
-            self.temperature = nn.Parameter(torch.tensor(0.07))
+            self.register_buffer("temperature", torch.tensor(0.07))
 
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
         """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""

@@ -14,11 +14,29 @@ from torch import Tensor
 
 from seedtok.errors import CheckpointError
 
+MOVED = {  # models that were deleted from where published checkpoints name them, and where mirrors are
+    "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
+}
+
 
 def plain_attention(unet: UNet2DConditionModel) -> None:
     """Has a UNet of few positions on a CPU attend by matrix products: a fifth faster there than the fused kernel."""
     if unet.device.type == "cpu" and unet.config["sample_size"] <= 16:
         unet.set_attn_processor(AttnProcessor())
+
+
+def _pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
+    """The pipeline of a folder or hub id, of the class that its index names; raises CheckpointError for none."""
+    try:
+        index: Any = DiffusionPipeline.load_config(name)
+        if "UnCLIP" in str(index.get("_class_name")):
+            return StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype)
+        return StableDiffusionPipeline.from_pretrained(
+            name, dtype=dtype, safety_checker=None, requires_safety_checker=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot load an image decoder from {name}: {reason}") from None
 
 
 class ImageDecoder:
@@ -45,16 +63,18 @@ class ImageDecoder:
         """
         name = str(folder_or_hub_id)
         try:
-            index: Any = DiffusionPipeline.load_config(name)
-            if "UnCLIP" in str(index.get("_class_name")):
-                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype))
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                name, dtype=dtype, safety_checker=None, requires_safety_checker=False
-            )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"cannot load an image decoder from {folder_or_hub_id}: {reason}") from None
-        return cls(pipeline)
+            return cls(_pipeline(name, dtype))
+        except CheckpointError as error:
+            tried = str(error)
+        if name in MOVED:
+            try:
+                return cls(_pipeline(MOVED[name], dtype))
+            except CheckpointError as error:
+                tried += f"; it moved, so this was tried next: {error}"
+        raise CheckpointError(
+            f"{tried} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the tokenizer's "
+            "config.json)"
+        )
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:

@@ -30,6 +30,7 @@ class AutoregressionSettings(StageSettings):
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
     asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
     code_weight: float = 1.0  # of a code in the loss, a word's being 1: a drawing has three times a caption's tokens
+    neighbour_head: bool = False  # while training, also score codes by their codebook vectors; paper: no
     row: int = 256  # tokens of a packed row
     rank: int = 16  # LoRA; the successor's, as the next two
     alpha: int = 32
@@ -39,8 +40,10 @@ class AutoregressionSettings(StageSettings):
         seed = SeedTokenizer.from_pretrained(self.tokenizer)
         if self.start is None:
             lora = LoraSettings(self.rank, self.alpha, self.dropout)
-            return AutoregressionStage(self, SeedLM.build(self.base, seed, lora))
-        return AutoregressionStage(self, SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True))
+            model = SeedLM.build(self.base, seed, lora)
+        else:
+            model = SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True)
+        return AutoregressionStage(self, model)
 
 
 class AutoregressionStage(Stage):
@@ -49,6 +52,8 @@ class AutoregressionStage(Stage):
     def __init__(self, settings: AutoregressionSettings, model: SeedLM) -> None:
         super().__init__()
         self.settings = settings
+        if settings.neighbour_head:
+            model.vocabulary.add_neighbour_head()
         self.model = model
         self.seed = freeze(model.seed)
 

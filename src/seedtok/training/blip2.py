@@ -33,7 +33,6 @@ class Blip2Stage(Stage):
         for name, parameter in self.model.embedder.named_parameters():  # what only stage 1 needs
             if "text" in name or "word_embeddings" in name or "position_embeddings" in name or "projection" in name:
                 parameter.requires_grad_(False)
-        self.model.embedder.temperature.requires_grad_(False)
 
     def forward(self, batch: Batch) -> Losses:
         ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)

@@ -110,7 +110,9 @@ class ClipStage(Stage):
 
     def forward(self, batch: Batch) -> Losses:
         image, text, named = self.embed(batch)
-        temperature = self.clip.logit_scale.clamp(max=4.6052).exp().reciprocal()
+        with torch.no_grad():  # held at 100, and not cut off there: the gradient of what is cut off is zero
+            self.clip.logit_scale.clamp_(max=4.6052)
+        temperature = self.clip.logit_scale.exp().reciprocal()
         all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
         with full_precision(image):
             contrast = contrastive_loss(

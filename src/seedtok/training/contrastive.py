@@ -3,13 +3,15 @@
 With `causal` off it is the BLIP-2-style Q-Former (contrast on the best of its queries) that the causal one starts from.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from pydantic import model_validator
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel
 
@@ -43,9 +45,16 @@ class ContrastiveSettings(StageSettings):
     positions: bool = False  # learned vectors added to the patch features; paper: none
     dropout: float = 0.0
     label_smoothing: float = 0.1  # paper's code
+    temperature_bounds: tuple[float, float] | None = None  # that the learned temperature is held in; paper's code: none
     caption_weight: float = 0.0  # of BLIP-2's captioning loss; paper: the contrastive loss alone
     naming_weight: float = 0.0  # of naming what stands where in a scene from the embeddings; paper: none
     naming_noise: float = 0.0  # deviation of what is added to the embeddings named from, as a codebook will
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> "ContrastiveSettings":
+        if self.temperature_bounds is not None and not 0 < self.temperature_bounds[0] < self.temperature_bounds[1]:
+            raise ValueError(f"temperature_bounds {self.temperature_bounds}: expected 0 < lower < upper")
+        return self
 
     def build(self) -> "ContrastiveStage":
         return ContrastiveStage(self, _from_nothing(self) if self.start is None else _from_start(self, self.start))
@@ -73,6 +82,8 @@ def _from_start(settings: ContrastiveSettings, start: Path) -> ImageTextEmbedder
     before = ImageTextEmbedder.from_pretrained(start)
     if before.config.qformer.vocab_size is None or before.config.projection is None:
         raise ConfigError(f"{start} has no text branch, which contrast with captions needs")
+    if before.text_tokenizer is None:
+        raise ConfigError(f"{start} has no text tokenizer: make it again with `seedtok convert --text-tokenizer`")
     qformer = replace(before.config.qformer, causal=settings.causal, dropout=settings.dropout)
     config = replace(before.config, qformer=qformer, positions=settings.positions)
     embedder = ImageTextEmbedder(config, before.text_tokenizer)
@@ -98,6 +109,7 @@ class ContrastiveStage(Stage):
         self.settings = settings
         self.embedder = embedder
         freeze(self.embedder.vision)
+        self.log_temperature = nn.Parameter(embedder.temperature.float().log())
         if settings.naming_weight:
             self.naming = QueryNaming(embedder.config.qformer.width)
 
@@ -110,6 +122,18 @@ class ContrastiveStage(Stage):
         if self.settings.start is None:
             features = [self.embedder.patch_features(clip_normalize(b.pixels)).float() for b in islice(batches, 8)]
             self.embedder.ln_vision.bias.sub_(torch.cat(features).mean((0, 1)))
+
+    def temperature(self) -> Tensor:
+        """What cosines are divided by, a scalar with a gradient.
+
+        Its logarithm is learned. The bounds, if any, hold the logarithm itself before it is used, so that at a bound
+        its gradient is what it is without one.
+        """
+        if self.settings.temperature_bounds is not None:
+            low, high = self.settings.temperature_bounds
+            with torch.no_grad():
+                self.log_temperature.clamp_(math.log(low), math.log(high))
+        return self.log_temperature.exp()
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Image and text embeddings of unit length."""
@@ -145,7 +169,7 @@ class ContrastiveStage(Stage):
         naming = self._naming(batch, queries)
         images, texts = self.embedder.project_queries(queries), self._embed_texts(batch)
         all_images, all_texts = gather_with_gradient(images), gather_with_gradient(texts)
-        temperature = self.embedder.temperature.clamp(0.01, 0.5)
+        temperature = self.temperature()
         with full_precision(images):
             to_text = self.embedder.similarity(images, all_texts) / temperature
             to_image = self.embedder.similarity(all_images, texts).T / temperature
@@ -175,5 +199,7 @@ class ContrastiveStage(Stage):
         with full_precision(images):
             return retrieval_recalls(self.embedder.similarity(images, texts))
 
+    @torch.no_grad()
     def export(self, folder: Path) -> None:
+        self.embedder.temperature.copy_(self.temperature())
         self.embedder.save_pretrained(folder)

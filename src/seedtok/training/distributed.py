@@ -22,6 +22,13 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     return gathered
 
 
+def rank_and_world() -> tuple[int, int]:
+    """This process's rank, and how many ranks there are; 0 and 1 without `torch.distributed`."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 def share(count: int | Tensor) -> float:
     """This rank's count beside the mean of all ranks'.
 

@@ -6,6 +6,7 @@ of (seed, step, rank), so a run that is killed and resumed takes the same steps 
 
 import json
 import math
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from seedtok.errors import CheckpointError, ConfigError
+from seedtok.errors import CheckpointError, ConfigError, SeedTokWarning
 from seedtok.locks import locked
 from seedtok.processes import StopRequest, is_main_rank, stop_requests
 from seedtok.training.checkpoints import (
@@ -78,6 +79,13 @@ class _Log:
             file.write(json.dumps({"step": step, "kind": kind, **numbers}) + "\n")
         for name, value in numbers.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def warn(self, step: int, notice: str) -> None:
+        """A line in the log and on the console, and a SeedTokWarning for who runs the loop from Python."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "kind": "warning", "message": notice}) + "\n")
+        self.console.print(f"step {step}: {notice}", style="yellow", markup=False, soft_wrap=True)
+        warnings.warn(notice, SeedTokWarning, stacklevel=3)
 
 
 def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
@@ -219,6 +227,9 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
                 progress.update(task, rate=rate, loss=_words(numbers))
                 if not log.console.is_terminal:
                     log.console.print(f"step {done}/{optimization.steps} {rate} {_words(numbers)}")
+            for notice in stage.notices() if logged else []:
+                if log:
+                    log.warn(step, notice)
             progress.update(task, completed=done)
             if done % config.validate_every == 0 or done == optimization.steps:
                 validate(done)  # before the checkpoint, so that a run killed between them validates again

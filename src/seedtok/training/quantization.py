@@ -1,11 +1,12 @@
 """Stage II (section 2.2.2): the codebook, and what turns codes back into causal embeddings and text features."""
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,23 +19,30 @@ from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
 from seedtok.training.config import StageSettings
+from seedtok.training.distributed import rank_and_world
 from seedtok.training.losses import cosine_loss
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import clip_normalize, unit_range
 from seedtok.training.stage import Losses, Stage, freeze, full_precision, mean_losses
 
+MEAN_BATCHES = 8  # whose captions the mean text feature is taken over, and whose codes the decode head is scaled on
+USAGE_SAMPLES = 20  # vectors a code, on average, that are counted before the usage of the codebook is judged
+
 
 class QuantizationSettings(StageSettings):
     embedder: Path  # stage I's result
     image_decoder: Path  # a StableDiffusionPipeline folder
-    codebook_size: int = 8192  # paper
-    codebook_dim: int = 32  # paper
+    codebook_size: int = Field(default=8192, ge=1)  # paper
+    codebook_dim: int = Field(default=32, ge=1)  # paper
     beta: float = 0.25  # paper's code
     legacy: bool = True  # paper's code
     normalize: bool = False
-    ema_decay: float | None = None
-    restart_after: int | None = None
-    kmeans_batches: int = 0  # of data that codebook and decode head start from; 0: the paper's initialisation
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    restart_after: int | None = Field(default=None, ge=1)  # steps without use that move a code; paper's code: never
+    kmeans_per_code: float = Field(default=0.0, ge=0)  # encoder outputs a code, for k-means to start from; paper's: 0
+    scale_decode_head: bool = False  # start the decode head with outputs of unit variance; paper's code: no
+    mean_feature_bias: bool = False  # start the output projection's bias at the mean text feature; paper's code: no
+    usage_warning: float | None = Field(default=0.1, ge=0, le=1)  # warn when a smaller share of codes is in use
     position_std: float = 0.0  # deviation of the decoders' positions at the start; paper's code: 0
     decoder_layers: int = 4  # paper
     reverse_layers: int = 4  # paper
@@ -79,6 +87,9 @@ class QuantizationStage(Stage):
         )  # fmt: skip
         self.seed = SeedTokenizer(config, embedder.text_tokenizer)
         self.seed.embedder = freeze(embedder)
+        self.recent_counts: Tensor  # how often each code was chosen since the usage was last judged, (codebook size,)
+        self.register_buffer("recent_counts", torch.zeros(settings.codebook_size))
+        self.warned = False
         self.decoder = decoder
         self.text_encoder = freeze(decoder.pipeline.text_encoder)
 
@@ -89,26 +100,48 @@ class QuantizationStage(Stage):
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
-        """Starts the output projection's bias at the mean text feature; from data, if wanted, codebook and decode head.
+        """What the settings ask to start from data: the codebook, the decode head, the output projection's bias.
 
-        Where the mean has to be learnt, learning it moves all queries of the Reverse Q-Former the same way until they
-        are one, and they do not come apart again. Where codes leave the decode head small, beside what all of them
-        share, or without positions, it takes the Reverse Q-Former long to find the ones it needs.
+        Where the mean text feature has to be learnt, learning it moves all queries of the Reverse Q-Former the same way
+        until they are one, and they do not come apart again. Where codes leave the decode head small, beside what all
+        of them share, or without positions, it takes the Reverse Q-Former long to find the ones it needs.
+
+        All ranks are given the same batches, and end with the same weights; each encodes a share of the pictures.
         """
-        samples, means = [], []
-        for batch in islice(batches, max(self.settings.kmeans_batches, 8)):
-            if len(means) < 8:
-                means.append(self.decoder.text_features(batch.canonical).float().mean((0, 1)))
-            if self.settings.kmeans_batches:
-                embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
-                samples.append(self.seed.encode_head(embeddings).flatten(0, 1))
-        self.seed.reverse_qformer.output.bias.copy_(torch.stack(means).mean(0))
-        if samples:
-            self.seed.codebook.initialise(torch.cat(samples))
-            self._scale_decode_head(torch.cat(samples[:8]))
-        if self.settings.position_std:
+        s = self.settings
+        stream = iter(batches)
+        first = list(islice(stream, MEAN_BATCHES)) if s.mean_feature_bias or s.scale_decode_head else []
+        if s.mean_feature_bias:
+            means = [self.decoder.text_features(batch.canonical).float().mean((0, 1)) for batch in first]
+            self.seed.reverse_qformer.output.bias.copy_(torch.stack(means).mean(0))
+        if s.kmeans_per_code:
+            self._start_codebook(first, stream)
+        if s.scale_decode_head:
+            self._scale_decode_head(torch.cat([self._encoder_outputs(batch) for batch in first]))
+        if s.position_std:
             for decoder in (self.seed.code_decoder, self.seed.text_decoder):
-                torch.nn.init.normal_(decoder.positions, std=self.settings.position_std)
+                torch.nn.init.normal_(decoder.positions, std=s.position_std)
+
+    def _encoder_outputs(self, batch: Batch) -> Tensor:
+        """What the codebook quantises of a batch (B * codes, codebook dim), in float32."""
+        embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
+        return self.seed.encode_head(embeddings).float().flatten(0, 1)
+
+    def _start_codebook(self, first: list[Batch], stream: Iterator[Batch]) -> None:
+        """K-means over encoder outputs of batches, `kmeans_per_code` outputs a code in all; each rank takes its share.
+
+        Every rank encodes as many batches as the others: of those numbered from 0, each `world`-th.
+        """
+        rank, world = rank_and_world()
+        wanted = self.settings.kmeans_per_code * self.settings.codebook_size
+        own: list[Tensor] = []
+        for number, batch in enumerate(chain(first, stream)):
+            if number % world == rank:
+                own.append(self._encoder_outputs(batch))
+            outputs_a_batch = len(batch.pixels) * self.seed.config.embedder.qformer.queries
+            if (number + 1) % world == 0 and (number + 1) * outputs_a_batch >= wanted:
+                break
+        self.seed.codebook.initialise(torch.cat(own))
 
     def _scale_decode_head(self, vectors: Tensor) -> None:
         """Has both layers of the decode head put out zero mean and unit variance on these vectors (N, codebook dim)."""
@@ -121,7 +154,27 @@ class QuantizationStage(Stage):
             layer.bias.sub_(mean).div_(std)
 
     def forward(self, batch: Batch) -> Losses:
-        return self._losses(batch)[0]
+        losses, quantized, _ = self._losses(batch)
+        if self.training:
+            codes = quantized.codes.flatten()
+            self.recent_counts.index_add_(0, codes, self.recent_counts.new_ones(len(codes)))
+        return losses
+
+    def notices(self) -> list[str]:
+        """Once, a line that a smaller share of the codebook is in use than `usage_warning`."""
+        size, least = self.settings.codebook_size, self.settings.usage_warning
+        if least is None or self.warned or float(self.recent_counts.sum()) < USAGE_SAMPLES * size:
+            return []
+        usage = codebook_usage(self.recent_counts)
+        self.recent_counts.zero_()
+        if usage.share >= least:
+            return []
+        self.warned = True
+        return [
+            f"the codebook is collapsing: {usage.used} of {size} codes are in use ({usage.share:.1%}; warned of under "
+            f"{least:.1%}). Start from k-means (stage.kmeans_per_code=64) and restart dead codes (stage.restart_after="
+            "100), or set stage.usage_warning"
+        ]
 
     def _losses(self, batch: Batch) -> tuple[Losses, Quantized, Tensor]:
         """The losses; beside them what the codebook made of the pictures, and their reconstructed embeddings."""

@@ -77,6 +77,10 @@ class Stage(nn.Module, ABC):
         """Numbers on held-out batches; by default the mean of each loss."""
         return mean_losses(self(batch) for batch in batches)
 
+    def notices(self) -> list[str]:
+        """What is going wrong in training, a line each; asked for whenever the loop logs. By default nothing."""
+        return []
+
     def draw(self, batch: Batch) -> Any:
         """A PIL picture that shows what has been learnt so far, from held-out samples; None for no picture."""
         return None

@@ -13,9 +13,9 @@ from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.weights.entries import Entry, bert_layer, both, to_ours
 
+PROJECTION = "language_projection."  # what the language model reads BLIP-2's queries through
 LEFT_OUT = {  # by the start of a name, and why
     "itm_head.": "the matching head: retrieval here is by cosine alone",
-    "language_projection.": "what the language model reads BLIP-2's queries through",
     "language_model.": "the language model, which has a folder of its own",
     "embeddings.position_ids": "the numbers from 0 on",
     "qformer.embeddings.position_ids": "the numbers from 0 on",
@@ -26,16 +26,23 @@ def read_blip2(tensors: dict[str, Tensor], record: dict[str, Any]) -> tuple[Embe
     """Tensors and config.json of a BLIP-2 of transformers -> sizes, and an `ImageTextEmbedder`'s state.
 
     One for retrieval (blip2-itm-vit-g) has a text branch and projections, one for a language model (blip2-opt-2.7b)
-    neither. Raises CheckpointError for a tensor that is missing, or neither used nor known to be left out.
+    neither. The layer to the language model is not in the state: `read_projection` gives it. Raises CheckpointError for
+    a tensor that is missing, or neither used nor known to be left out.
     """
     try:
         config = _config(tensors, record)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(f"not a BLIP-2 of transformers: {error} is missing or of no use") from None
-    state = to_ours(_entries(config), tensors, LEFT_OUT)
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(PROJECTION)}
+    state = to_ours(_entries(config), others, LEFT_OUT)
     if config.projection is not None:
         state["temperature"] = tensors["query_tokens"].new_tensor(0.07)  # transformers keeps none; where it started
     return config, state
+
+
+def read_projection(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weight (LM width, Q-Former width) and bias of the layer that the language model reads queries through, if any."""
+    return {name.removeprefix(PROJECTION): t for name, t in tensors.items() if name.startswith(PROJECTION)}
 
 
 def _config(tensors: dict[str, Tensor], record: dict[str, Any]) -> EmbedderConfig:

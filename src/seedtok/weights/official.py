@@ -19,7 +19,9 @@ from seedtok.tokenizer.seed import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.weights.entries import Entry, bert_layer, both, feed_forward, to_ours, to_theirs
 
-UNCLIP = {"image_decoder": "stabilityai/stable-diffusion-2-1-unclip", "num_inference_steps": 20, "guidance_scale": 10.0}
+UNCLIP = {  # the authors' own, stabilityai/stable-diffusion-2-1-unclip, was deleted in November 2025: this is a mirror
+    "image_decoder": "sd2-community/stable-diffusion-2-1-unclip", "num_inference_steps": 20, "guidance_scale": 10.0,
+}  # fmt: skip
 
 LEFT_OUT = {  # what a published checkpoint may hold and we do not, by the start of its name, and why
     "Qformer.bert.embeddings.position_ids": "the numbers from 0 on",
@@ -68,6 +70,11 @@ def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tenso
     for entry in _v1(config):
         found |= to_theirs(entry, state[entry.ours], config.embedder.vision.patch_size)
     return found
+
+
+def without_place(config: SeedConfig, state: dict[str, Tensor]) -> list[str]:
+    """The tensors of a `SeedTokenizer`'s state that `to_official` leaves out, sorted by name."""
+    return sorted(state.keys() - {entry.ours for entry in _v1(config)})
 
 
 # ---------------------------------------------------------------- sizes

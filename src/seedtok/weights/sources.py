@@ -9,6 +9,8 @@ from typing import Any
 from zipfile import BadZipFile
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
 from seedtok.errors import CheckpointError
@@ -16,6 +18,7 @@ from seedtok.files import read_json, read_tensors
 
 UNDER = ("model", "state_dict", "module")  # where a training checkpoint keeps its weights
 VISION = "visual_encoder."
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # of BERT's tokenizer, in whichever form it was saved
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
@@ -74,6 +77,23 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
             parts = sorted(set(read_json(index).get("weight_map", {}).values()))
             return {key: tensor for part in parts for key, tensor in read(folder / part).items()}
     raise CheckpointError(f"no weights in {folder}: expected model.safetensors, or its parts and their index")
+
+
+def tokenizer_folder(name: str) -> Path:
+    """The folder of a BERT tokenizer by folder or hub id, of which no more than the tokenizer is downloaded.
+
+    Raises CheckpointError where there is none: transformers takes an empty one in its place.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=[*TOKENIZER_FILES, "tokenizer_config.json"]))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"no folder {name} of a text tokenizer, and the hub gave none: {reason}") from None
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise CheckpointError(f"no text tokenizer in {name}: expected {' or '.join(TOKENIZER_FILES)}")
+    return folder
 
 
 def _is_zip(path: Path) -> bool:
