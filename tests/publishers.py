@@ -1,4 +1,4 @@
-"""Tiny stand-ins for what publishers give: data sets in their own formats, and random weights in transformers' folders."""
+"""Tiny stand-ins for what publishers give: data sets in their formats, random weights in transformers' folders."""
 
 import json
 from pathlib import Path
@@ -97,7 +97,8 @@ def stable_diffusion(folder: Path) -> None:
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)  # fmt: skip
     StableDiffusionPipeline(
         vae=vae, text_encoder=CLIPTextModel(text), tokenizer=words, unet=unet, safety_checker=None,
-        scheduler=PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True),
+        scheduler=PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+            steps_offset=1),
         feature_extractor=None, image_encoder=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
 

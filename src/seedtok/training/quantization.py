@@ -125,7 +125,7 @@ class QuantizationStage(Stage):
     def _encoder_outputs(self, batch: Batch) -> Tensor:
         """What the codebook quantises of a batch (B * codes, codebook dim), in float32."""
         embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
-        return self.seed.encode_head(embeddings).float().flatten(0, 1)
+        return self.seed.encode_head(embeddings.to(self.seed.dtype)).float().flatten(0, 1)
 
     def _start_codebook(self, first: list[Batch], stream: Iterator[Batch]) -> None:
         """K-means over encoder outputs of batches, `kmeans_per_code` outputs a code in all; each rank takes its share.
