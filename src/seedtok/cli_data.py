@@ -142,7 +142,8 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
         with locked(out):
             download(
                 url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption",
-                output_format="webdataset", output_folder=str(out), image_size=size or 256, resize_mode="keep_ratio", resize_only_if_bigger=True,
+                output_format="webdataset", output_folder=str(out), image_size=size or 256,
+                resize_mode="keep_ratio", resize_only_if_bigger=True,
             )  # fmt: skip
 
 

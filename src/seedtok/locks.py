@@ -79,13 +79,18 @@ def _by_flock(folder: Path) -> Callable[[], None] | None:
     """Locks by the kernel, which lets go when the process ends; None to try again."""
     assert fcntl is not None
     path = folder / NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor, is_new = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        descriptor, is_new = os.open(path, os.O_RDWR), False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise _busy(folder) from None
     except OSError:  # a file system without such locks
+        if is_new:
+            return _made_by_us(path, descriptor)
         os.close(descriptor)
         return _by_file(folder)
     try:
@@ -109,16 +114,20 @@ def _by_flock(folder: Path) -> Callable[[], None] | None:
 
 
 def _by_file(folder: Path) -> Callable[[], None] | None:
-    """Locks by being the one who makes the file, or who finds that its maker is gone; None to try again."""
-    path, owner = folder / NAME, os.getpid()
+    """Locks by being the one who makes the file, once its last maker is gone; None to try again."""
+    path = folder / NAME
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        return _made_by_us(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
         holder = _holder(path)
         if holder and holder[0].is_gone():
             path.unlink(missing_ok=True)
             return None
         raise _busy(folder) from None
+
+
+def _made_by_us(path: Path, descriptor: int) -> Callable[[], None]:
+    owner = os.getpid()
     os.write(descriptor, _record())
     os.close(descriptor)
 
@@ -148,5 +157,5 @@ def _holder(path: Path) -> tuple[ProcessId, str] | None:
 
 def _busy(folder: Path) -> BusyError:
     holder = _holder(folder / NAME)
-    who = holder[1] if holder else f"another process (see {folder / NAME})"
+    who = holder[1] if holder else f"another process (if there is none, remove {folder / NAME})"
     return BusyError(f"{folder} is being written by {who}: wait until it has ended, or choose another folder")

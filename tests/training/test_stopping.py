@@ -1,0 +1,101 @@
+"""A run that is asked to stop: it saves a checkpoint, says where, and goes on later as if it had never stopped.
+
+Run as a script, this file is that run.
+"""
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seedtok.data.batches import Batch
+from seedtok.errors import BusyError
+from seedtok.processes import exit_code, terminate_like_interrupt
+from seedtok.training.checkpoints import list_checkpoints
+from seedtok.training.config import Data, Optimization, RunConfig, StageSettings
+from seedtok.training.loop import train
+from seedtok.training.stage import Losses, Stage
+from stopping import started, stopped
+
+STEPS = 40
+
+
+class SlowSettings(StageSettings):
+    wait: float = 0.0
+
+    def build(self) -> "SlowStage":
+        return SlowStage(self)
+
+
+class SlowStage(Stage):
+    """Steps that take as long as they are told."""
+
+    def __init__(self, settings: SlowSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: Batch) -> Losses:
+        if self.settings.wait:
+            print("begun", flush=True)
+            time.sleep(self.settings.wait)
+        return {"loss": (self.scale * batch.pixels.float().mean() / 255 - 1).square()}
+
+    def own_state(self) -> dict[str, Tensor]:
+        return self.state_dict()
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "scale.txt").write_text(str(float(self.scale.detach())))
+
+
+def slow_run(wait: float = 0.0) -> RunConfig:
+    return RunConfig(
+        recipe="tests.slow", stage=SlowSettings(wait=wait), data=Data(size=64),
+        optimization=Optimization(steps=STEPS, batch_size=1, lr=1e-2, warmup_steps=1),
+        precision="no", log_every=1, validate_every=1000, validate_batches=1, checkpoint_every=1000,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
+    with started(__file__, tmp_path / "run", 0.2) as process:
+        with pytest.raises(BusyError, match=f"process {process.pid} "):
+            train(slow_run(), tmp_path / "run", resume=True)
+        errors = stopped(process, number)
+    (saved,) = list_checkpoints(tmp_path / "run")
+    step = json.loads((saved / "state.json").read_text())["step"]
+    assert 0 < step < STEPS
+    assert f"stopped after step {step} of {STEPS}, saved as {saved}: go on with the same command and --resume" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob(".*"))
+    train(slow_run(), tmp_path / "run", resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(STEPS))
+    train(slow_run(), tmp_path / "whole")
+    assert len({(tmp_path / run / "final" / "scale.txt").read_text() for run in ("run", "whole")}) == 1
+
+
+def test_a_second_signal_stops_training_at_once(tmp_path):
+    with started(__file__, tmp_path / "run", 30) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        while "stopping after this step" not in (line := process.stderr.readline()):
+            assert line, "it has ended"
+        stopped(process, signal.SIGINT)
+    assert list_checkpoints(tmp_path / "run") == []
+    assert not list(tmp_path.rglob(".*"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    terminate_like_interrupt()
+    try:
+        train(slow_run(float(sys.argv[2])), Path(sys.argv[1]))
+    except KeyboardInterrupt as interrupt:
+        sys.exit(exit_code(interrupt))
