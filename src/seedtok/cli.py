@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_plan, cli_words
 from seedtok.cli_support import fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
 from seedtok.errors import ConfigError
-from seedtok.machine import keep_freed_memory
+from seedtok.machine import keep_freed_memory, spare_cores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,7 +93,8 @@ def train(
     """Train one part of the tokenizer, or of SEED-OPT, by a recipe.
 
     With --resume, the run goes on from its last checkpoint with the settings that it has, and the recipe may be left
-    out; of other settings only those that change nothing that is learned from are taken.
+    out; of other settings only those that change nothing that is learned from are taken. On CPUs it runs on as many
+    threads as cores are free when it starts, or on OMP_NUM_THREADS.
     """
     quiet()
     if show:
@@ -105,8 +106,12 @@ def train(
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
     given = overrides or []
     config = resumed_run(folder, recipe, given) if resume else recipe_named(recipe or "", given)
+    import torch
+
     from seedtok.training.loop import train as run
 
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(spare_cores())
     final = run(config, folder, resume)
     say(f"trained: {final}")
 

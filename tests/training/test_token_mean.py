@@ -5,6 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from seedtok.data.batches import Batch, to_batch
@@ -60,6 +61,15 @@ def gradients_of_a_step(config: RunConfig, out, monkeypatch) -> tuple[dict[str, 
     return found, json.loads((out / "log.jsonl").read_text().splitlines()[0])["loss"]
 
 
+@pytest.fixture
+def _any_precision():
+    """Other runs of this process had another one, which accelerate keeps."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("_any_precision")
 @pytest.mark.parametrize("kind", ["stage3a", "blip2"])
 def test_gradients_are_those_of_one_batch(runs, tmp_path, monkeypatch, kind):
     settings = ("optimization.steps=1", "optimization.max_grad_norm=none", "precision=no")
