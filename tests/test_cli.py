@@ -260,6 +260,18 @@ def test_train_runs_and_resumes(cli, tmp_path: Path):
     assert (tmp_path / "run" / "final" / "config.json").is_file()
     check_refused(cli(*run, *settings), "--resume")
     assert cli(*run, "--resume", "optimization.steps=2", *settings)[0] == 0
+    kept = (tmp_path / "run" / "config.json").read_text()
+    check_refused(cli("train", "mini.clip", "--out", tmp_path / "run", "--resume"), "is a run of mini.autoencoder")
+    check_refused(
+        cli("train", "--out", tmp_path / "run", "--resume", "optimization.lr=0.5", "data.size=64"),
+        "data.size was 128 and is 64 now; optimization.lr was 0.001 and is 0.5 now",
+    )
+    assert (tmp_path / "run" / "config.json").read_text() == kept
+    code, _, err = cli("train", "--out", tmp_path / "run", "--resume", "optimization.steps=3")
+    assert code == 0
+    assert "optimization.steps was 2 and is 3 now" in err
+    (tmp_path / "run" / "config.json").write_text("{}")
+    check_refused(cli("train", "--out", tmp_path / "run", "--resume"), "is not the configuration of a run")
     check_refused(cli("train", "mini.autoencoder", "--resume", "--out", tmp_path / "no", *settings), "resume")
 
 

@@ -13,9 +13,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_plan, cli_words
-from seedtok.cli_support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, say
+from seedtok.cli_support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
 from seedtok.errors import ConfigError
-from seedtok.machine import keep_freed_memory
+from seedtok.machine import keep_freed_memory, spare_cores
 from seedtok.processes import exit_code, is_main_rank, terminate_like_interrupt
 
 if TYPE_CHECKING:
@@ -91,12 +91,15 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.lr=1e-4.")
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR, as it began.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
     """Train one part of the tokenizer, or of SEED-OPT, by a recipe.
 
-    Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits with 130 or 143; a second one stops at once.
+    With --resume, the run goes on from its last checkpoint with the settings that it has, and the recipe may be left
+    out; of other settings only those that change nothing that is learned from are taken. On CPUs it runs on as many
+    threads as cores are free when it starts, or on OMP_NUM_THREADS. Ctrl-C or SIGTERM finishes the step, saves a
+    checkpoint and exits with 130 or 143; a second one stops at once.
     """
     quiet()
     if show:
@@ -104,14 +107,19 @@ def train(
             what, *_ = (function.__doc__ or "").strip().split("\n")
             say(f"{name:<20}{what}")
         return
-    if recipe is None or folder is None:
+    if folder is None or (recipe is None and not resume):
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
-    config = recipe_named(recipe, overrides or [])
+    given = overrides or []
+    config = resumed_run(folder, recipe, given) if resume else recipe_named(recipe or "", given)
+    import torch
+
     from seedtok.training.checkpoints import holds_run
     from seedtok.training.loop import train as run
 
     if is_main_rank():
         check_folder(folder, holds_run, "run")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(spare_cores())
     final = run(config, folder, resume)
     say(f"trained: {final}")
 

@@ -167,3 +167,19 @@ def recipe_named(name: str, overrides: Sequence[str]) -> RunConfig:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
         raise ConfigError(f"unknown recipe {name!r}; {hint}")
     return with_overrides(known[name](), overrides)
+
+
+def resumed_run(folder: Path, recipe: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of the run in a folder, with overrides, of which training refuses those that may not change.
+
+    Raises ConfigError for another recipe than the run's, and CheckpointError where there is no run.
+    """
+    from seedtok.training.config import with_overrides
+    from seedtok.training.runs import read_config
+
+    if recipe is not None and "=" in recipe:  # the recipe left out, and a setting in its place
+        recipe, overrides = None, [recipe, *overrides]
+    config = read_config(folder, {type(function().stage) for function in recipes().values()})
+    if recipe not in (None, config.recipe):
+        raise ConfigError(f"{folder} is a run of {config.recipe}, not of {recipe}: leave the recipe out")
+    return with_overrides(config, overrides)

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,8 +21,9 @@ from seedtok.data.batches import Batch
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import Data, Optimization, RunConfig, StageSettings, with_overrides
-from seedtok.training.loop import Ema, decay_groups, learning_rate, train
+from seedtok.training.loop import Ema, decay_groups, learning_rate, noise_seed, train
 from seedtok.training.losses import contrastive_loss
+from seedtok.training.runs import read_config, write_config
 from seedtok.training.samples import batches, first_batches
 from seedtok.training.stage import Losses, Stage, freeze
 
@@ -30,8 +31,7 @@ from seedtok.training.stage import Losses, Stage, freeze
 class TinySettings(StageSettings):
     width: int = 8
     nan_at: int | None = None
-    kill_at: int | None = None
-    kill_in: Literal["forward", "checkpoint"] = "forward"
+    saves: bool = True
 
     def build(self) -> "TinyStage":
         return TinyStage(self)
@@ -60,7 +60,7 @@ class TinyStage(Stage):
         return nn.functional.adaptive_avg_pool2d(batch.pixels.float() / 255, 8).flatten(1)
 
     def kill(self, where: str) -> None:
-        if self.settings.kill_in == where and self.settings.kill_at == int(self.calls):
+        if os.environ.get("KILL") == f"{where} {int(self.calls)}":
             os.kill(os.getpid(), signal.SIGKILL)
 
     def forward(self, batch: Batch) -> Losses:
@@ -79,6 +79,8 @@ class TinyStage(Stage):
         return super().own_state()
 
     def export(self, folder: Path) -> None:
+        if not self.settings.saves:
+            raise IndexError("cannot be saved")
         folder.mkdir(exist_ok=True)
         save_file(self.state_dict(), folder / "model.safetensors")
 
@@ -171,17 +173,17 @@ def test_overfits_one_batch():
 @pytest.mark.parametrize(
     ("overrides", "kill"),
     [
-        (["optimization.ema_decay=0.9"], ["stage.kill_at=5"]),
-        (["optimization.accumulate=2"], ["stage.kill_at=16"]),  # the second micro-batch of the eighth step
-        (["optimization.ema_decay=0.9"], ["stage.kill_at=6", "stage.kill_in=checkpoint"]),
+        (["optimization.ema_decay=0.9"], "forward 5"),
+        (["optimization.accumulate=2"], "forward 16"),  # the second micro-batch of the eighth step
+        (["optimization.ema_decay=0.9"], "checkpoint 6"),
     ],
     ids=["ema", "accumulation", "checkpoint"],
 )
 def test_a_killed_run_resumes_exactly(tmp_path, overrides, kill):
     train(tiny_run(*overrides), tmp_path / "whole")
     done = subprocess.run(
-        [sys.executable, __file__, str(tmp_path / "killed"), *overrides, *kill],
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, __file__, str(tmp_path / "killed"), *overrides],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "KILL": kill},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list_checkpoints(tmp_path / "killed")
@@ -212,7 +214,7 @@ def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
     data = batches(config, "train", 0, 0, 1)
     losses = []
     for micro in range(2):
-        torch.manual_seed(hash((0, 0, micro, 0)) % 2**63)
+        torch.manual_seed(noise_seed(0, 0, micro, 0))
         losses.append(stage(next(data))["loss"].item())
     assert logged(tmp_path / "run")[0]["loss"] == pytest.approx(sum(losses) / 2, abs=1e-6)
 
@@ -259,10 +261,11 @@ def test_a_damaged_checkpoint(tmp_path, name, damage):
 
 def test_a_checkpoint_of_another_stage_or_without_an_average(tmp_path):
     train(tiny_run("optimization.steps=1"), tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"tensor 'image.weight' is \(8, 192\); expected \(4, 192\)"):
-        train(tiny_run("stage.width=4"), tmp_path / "run", resume=True)
-    with pytest.raises(CheckpointError, match="no 'ema'"):
-        train(tiny_run("optimization.ema_decay=0.9"), tmp_path / "run", resume=True)
+    for override in ("stage.width=4", "optimization.ema_decay=0.9"):  # whoever edits the file gets what is there
+        write_config(tiny_run(override), tmp_path / "run")
+        message = r"tensor 'image.weight' is \(8, 192\); expected \(4, 192\)|no 'ema'"
+        with pytest.raises(CheckpointError, match=message):
+            train(tiny_run(override), tmp_path / "run", resume=True)
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeypatch):
@@ -279,6 +282,99 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 4: lower optimization\.lr"):
         train(tiny_run("stage.nan_at=5"), tmp_path / "run")
     assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000003"]
+
+
+def test_what_cannot_be_saved_is_not_trained(tmp_path):
+    with pytest.raises(IndexError, match="cannot be saved"):
+        train(tiny_run("stage.saves=false"), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    train(tiny_run("optimization.steps=1"), tmp_path / "run")  # and nothing of the trial is left
+    assert not (tmp_path / "run" / ".export").exists()
+
+
+def test_seeds_are_the_same_in_every_python():
+    assert noise_seed(0, 3, 1, 0) == int(np.random.SeedSequence((0, 3, 1, 0)).generate_state(1, np.uint64)[0])
+    assert noise_seed(0, 3, 1, 0) == 4245091184500617293
+    assert (
+        len({noise_seed(0, step, micro, rank) for step in range(9) for micro in range(9) for rank in range(9)}) == 729
+    )
+
+
+# ---------------------------------------------------------------- going on
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("begun")
+    train(tiny_run("optimization.steps=1"), out)
+    return out
+
+
+def test_a_run_is_read_back(begun):
+    assert read_config(begun, [TinySettings]) == tiny_run("optimization.steps=1")
+    assert json.loads((begun / "config.json").read_text())["stage_class"] == "TinySettings"
+
+
+def test_a_run_goes_on_as_it_began(begun):
+    before = (begun / "config.json").read_text()
+    other = tiny_run("optimization.lr=0.5", "data.size=128", "log_every=3", "stage.width=4")
+    with pytest.raises(
+        ConfigError, match=r"stage\.width was 8 and is 4 now; data\.size was 64 .*lr was 0\.01 and is 0\.5"
+    ):
+        train(other, begun, resume=True)
+    assert (begun / "config.json").read_text() == before
+
+
+def test_what_may_change_is_said_and_kept(tmp_path, capsys):
+    train(tiny_run("optimization.steps=1"), tmp_path)
+    more = tiny_run("optimization.steps=2", "optimization.batch_size=2", "optimization.accumulate=2", "log_every=2")
+    train(more, tmp_path, resume=True)
+    said = capsys.readouterr().err
+    assert "optimization.batch_size was 4 and is 2 now" in said
+    assert "log_every was 1 and is 2 now" in said
+    assert read_config(tmp_path, [TinySettings]) == more
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        "{}",
+        '{"stage_class": 3}',
+        '{"stage_class": "TinySettings"}',
+        '"text"',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_an_odd_configuration_is_one_line(begun, tmp_path, content):
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=r"config\.json") as caught:
+        read_config(tmp_path, [TinySettings])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stage", None),
+        ("stage", {"width": "x"}),
+        ("data", []),
+        ("seed", -1),
+        ("seed", 1e400),
+        ("more", 1),
+        ("recipe", {}),
+    ],
+)
+def test_an_odd_value_is_one_line(begun, tmp_path, key, value):
+    record = json.loads((begun / "config.json").read_text()) | {key: value}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="is not the configuration of a run") as caught:
+        read_config(tmp_path, [TinySettings])
+    assert "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- overrides
@@ -299,7 +395,7 @@ def test_overrides():
     [
         ("optimization.stpes=3", "unknown setting 'optimization.stpes'.*did you mean 'steps'"),
         ("optimizaton.steps=3", "did you mean 'optimization'"),
-        ("stage.zzz=3", "known here: width, nan_at"),
+        ("stage.zzz=3", "known here: width, nan_at, saves"),
         ("seed.steps=3", "'seed' is a single value"),
         ("optimization.steps=0", "bad value for 'optimization.steps': '0'.*greater than or equal to 1"),
         ("optimization.steps=many", "bad value for 'optimization.steps': 'many'"),

@@ -100,6 +100,22 @@ def test_however_many_ranks_it_is_the_same_run(ran, kind, name):
     assert len(set(alone.values())) == STEPS
 
 
+def validated(run: Path) -> dict[str, float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "validation"][-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["whole2", "sharded2", "whole4", "sharded4"])
+def test_ranks_validate_together_on_what_one_process_does(ran, kind, name):
+    assert validated(ran / kind / name) == pytest.approx(validated(ran / kind / "one"), rel=1e-3, abs=1e-3)
+
+
+def test_the_main_rank_draws(ran):
+    for name in ("one", "whole2", "sharded4"):
+        assert [path.name for path in (ran / "stage2" / name / "pictures").iterdir()] == ["00000004.png"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sharded_run_exports_what_one_process_does(ran, kind):
     for path in (ran / kind / "one" / "final").rglob("*.safetensors"):

@@ -16,9 +16,9 @@ from seedtok.mllm.seed_lm import LoraSettings, SeedLM
 from seedtok.mllm.sequences import Packed, end_of, pack, pad_of, sequence, start, text_ids
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import share
+from seedtok.training.distributed import part_of_ranks, rank_and_world
 from seedtok.training.pixels import clip_normalize
-from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 
 Learnt = tuple[list[int], list[bool]]  # ids, and which of them count
 
@@ -112,21 +112,25 @@ class AutoregressionStage(Stage):
     def losses(self, rows: Packed) -> Losses:
         rows = rows.to(self.model.device)
         weights = 1 + (self.settings.code_weight - 1) * self.model.vocabulary.is_visual(rows.targets).float()
-        return {"loss": self.model.loss(rows, weights) * share(weights.sum()), "padding": rows.padding}
+        return {"loss": self.model.loss(rows, weights), "count": weights.sum(), "padding": rows.padding}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss of each task alone, and the share of greedy captions that are right."""
-        totals: dict[str, list[float]] = {"caption": [], "drawing": [], "right": []}
+        tasks: dict[str, list[Losses]] = {"caption": [], "drawing": []}
+        right: list[Losses] = []
         for batch in batches:
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
                 every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
-                totals[name].append(float(self.model.loss(self._pack(every).to(self.model.device))))
-            prompts = [sequence(self.model, [c, CAPTION]) for c in codes[:16]]
-            said = generation.write(self.model, prompts, max_new_tokens=30)
-            totals["right"] += right_captions(said, batch)
-        return {name: sum(values) / max(1, len(values)) for name, values in totals.items()}
+                rows = self._pack(every).to(self.model.device)
+                tasks[name].append({"loss": self.model.loss(rows), "count": torch.tensor(len(rows.targets))})
+            prompts = [sequence(self.model, [c, CAPTION]) for c in codes[: part_of_ranks(16)]]
+            # ranks that hold parts of one model take as many steps as one another
+            together = True if rank_and_world()[1] > 1 else None
+            said = generation.write(self.model, prompts, max_new_tokens=30, synced_gpus=together)
+            right.append({"right": torch.tensor(right_captions(said, batch)).float().mean()})
+        return {name: mean_losses(every)["loss"] for name, every in tasks.items()} | mean_losses(right)
 
     def own_state(self) -> dict[str, Tensor]:
         """Without the frozen LM."""

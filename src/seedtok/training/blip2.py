@@ -7,11 +7,11 @@ import torch
 
 from seedtok.data.batches import Batch, right_captions
 from seedtok.mllm.blip2 import Blip2LM
-from seedtok.mllm.prompts import CAPTION
+from seedtok.mllm.prompts import CAPTION, CAPTION_LENGTH
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import share
+from seedtok.training.distributed import part_of_ranks, rank_and_world
 from seedtok.training.pixels import clip_normalize
-from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 
 
 class Blip2Settings(StageSettings):
@@ -38,16 +38,20 @@ class Blip2Stage(Stage):
         ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)
         device = batch.pixels.device
         loss = self.model.loss(clip_normalize(batch.pixels), ids.to(device), learnt.to(device))
-        return {"loss": loss * share(learnt.sum())}
+        return {"loss": loss, "count": learnt.sum()}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss, and the share of greedy captions that are right."""
-        batches = list(batches)
-        right: list[bool] = []
+        batches, world = list(batches), rank_and_world()[1]
+        right: list[Losses] = []
         for batch in batches:
-            right += right_captions(self.model.caption(clip_normalize(batch.pixels[:16]), num_beams=1), batch)
-        return super().validate(batches) | {"right": sum(right) / len(right)}
+            pixels = clip_normalize(batch.pixels[: part_of_ranks(16)])
+            said = self.model.write(
+                pixels, [CAPTION] * len(pixels), num_beams=1, synced_gpus=world > 1, **CAPTION_LENGTH
+            )  # ranks that hold parts of one model take as many steps as one another
+            right.append({"right": torch.tensor(right_captions(said, batch)).float().mean()})
+        return super().validate(batches) | mean_losses(right)
 
     def export(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

@@ -17,7 +17,7 @@ from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import contrastive_loss
 from seedtok.training.naming import Naming
 from seedtok.training.pixels import clip_normalize
-from seedtok.training.stage import Losses, Stage, freeze, full_precision
+from seedtok.training.stage import Losses, Stage, freeze, full_precision, mean_losses
 from seedtok.training.text import clip_tokenizer
 from seedtok.writing import files_into
 
@@ -126,8 +126,8 @@ class ClipStage(Stage):
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         parts = [self.embed(batch) for batch in batches]
-        images, texts = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-        named = {name: sum(float(p[2][name]) for p in parts) / len(parts) for name in parts[0][2]}
+        images, texts = (gather_with_gradient(torch.cat(part)) for part in zip(*(p[:2] for p in parts), strict=True))
+        named = mean_losses(p[2] for p in parts)
         with full_precision(images):
             return retrieval_recalls(images @ texts.T) | named
 

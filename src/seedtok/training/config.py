@@ -66,7 +66,7 @@ class RunConfig(Settings):
     precision: Literal["bf16", "fp16", "no"] = "bf16"
     frozen_precision: Literal["float32", "float16", "bfloat16"] = "float32"
     sharded: bool = False  # over ranks, FSDP2: each holds a part of every parameter; else DDP: each holds them all
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=500, ge=1)
     validate_batches: int = Field(default=4, ge=1)

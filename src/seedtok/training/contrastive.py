@@ -195,7 +195,7 @@ class ContrastiveStage(Stage):
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         pairs = [self.embed(batch) for batch in batches]
-        images, texts = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
+        images, texts = (gather_with_gradient(torch.cat([pair[i] for pair in pairs])) for i in (0, 1))
         with full_precision(images):
             return retrieval_recalls(self.embedder.similarity(images, texts))
 

@@ -42,11 +42,21 @@ def share(count: int | Tensor) -> float:
 def mean_over_ranks(numbers: dict[str, Tensor]) -> dict[str, float]:
     """Numbers of each rank -> their means; called on every rank with the same names."""
     values = torch.stack([value.float().cpu() for value in numbers.values()])
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        values = values.to("cuda" if dist.get_backend() == "nccl" else "cpu")
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    return dict(zip(numbers, values.tolist(), strict=True))
+    return dict(zip(numbers, (sum_over_ranks(values) / rank_and_world()[1]).tolist(), strict=True))
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """A tensor of each rank -> their sum, on the CPU; called on every rank with the same shape."""
+    if rank_and_world()[1] == 1:
+        return values.cpu()
+    values = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
+    dist.all_reduce(values)
+    return values.cpu()
+
+
+def part_of_ranks(count: int) -> int:
+    """How many each rank takes so that all of them together take `count`, or a few more."""
+    return -(-count // rank_and_world()[1])
 
 
 def first_row(features: Tensor) -> int:

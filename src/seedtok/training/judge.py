@@ -1,6 +1,7 @@
 """Training of the scene judge on rendered scenes."""
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from seedtok.data.batches import Batch
 from seedtok.errors import ConfigError
 from seedtok.evaluation.judge import SceneJudge, Verdict, labels
 from seedtok.training.config import StageSettings
+from seedtok.training.distributed import sum_over_ranks
 from seedtok.training.pixels import unit_range
 from seedtok.training.stage import Losses, Stage
 
@@ -57,6 +59,7 @@ class JudgeStage(Stage):
         total = Verdict(0, 0, 0, 0)
         for batch in batches:
             total += self.judge.verdict(unit_range(batch.pixels), batch.scenes or [])
+        total = Verdict(*sum_over_ranks(torch.tensor(astuple(total))).tolist())
         return {"things_right": total.thing_share, "background_right": total.background_share}
 
     def export(self, folder: Path) -> None:

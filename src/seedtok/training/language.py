@@ -15,7 +15,6 @@ from seedtok.data.scenes import PHRASINGS, Scene, caption, sample_scene
 from seedtok.mllm.prompts import question_prompt
 from seedtok.mllm.sequences import Packed, end_of, pack, packed, pad_of
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import share
 from seedtok.training.mimetic import start_by_copying
 from seedtok.training.stage import Losses, Stage
 from seedtok.training.text import lm_tokenizer
@@ -129,7 +128,7 @@ class LanguageStage(Stage):
         mask, positions = packed(rows.segments)
         states = self.lm.model(input_ids=rows.ids, attention_mask=mask, position_ids=positions).last_hidden_state
         loss = F.cross_entropy(self.lm.lm_head(rows.before(states)).float(), rows.targets)
-        return {"loss": loss * share(len(rows.targets)), "padding": rows.padding}
+        return {"loss": loss, "count": torch.tensor(len(rows.targets)), "padding": rows.padding}
 
     def export(self, folder: Path) -> None:
         with files_into(folder) as new:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.console import Console
@@ -32,7 +33,9 @@ from seedtok.training.checkpoints import (
 from seedtok.training.config import Optimization, RunConfig
 from seedtok.training.distributed import mean_over_ranks, reshard, shard, whole
 from seedtok.training.ema import Ema
+from seedtok.training.runs import changes, read_config, try_export, write_config
 from seedtok.training.samples import batches, check_data, first_batches, held_out_batches
+from seedtok.training.token_mean import TokenMean
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
@@ -50,6 +53,11 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     plain = [p for n, p in named if p.ndim < 2 or n.endswith("bias")]
     decayed = [p for n, p in named if not (p.ndim < 2 or n.endswith("bias"))]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def noise_seed(*numbers: int) -> int:
+    """A seed of numbers such as (seed, step, micro-batch, rank): the same in every version of Python."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 class _Log:
@@ -111,6 +119,7 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     if not resume and list_checkpoints(out):
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
     resumed = load_checkpoint(out) if resume else None
+    changed = changes(read_config(out, [type(config.stage)]), config) if resumed else []
     first = _part(resumed[1], "state")["step"] if resumed else 0
     sharded = config.sharded and accelerator.num_processes > 1
     if sharded and config.precision == "fp16":
@@ -122,13 +131,15 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     torch.manual_seed(config.seed)
     stage = config.stage.build().to(accelerator.device)
     stage.lower(getattr(torch, config.frozen_precision))
-    held_out = held_out_batches(config, 0, 1)
+    held_out = held_out_batches(config, rank, world)
     for batch in (*first_batches(config, 1), held_out[0]):
         stage.check(batch)
     if resumed:
         stage.load_own_state(_part(resumed[0], "stage"))
     else:
         stage.begin(b.to(accelerator.device) for b in batches(config, "train", 0, 0, 1))
+        if accelerator.is_main_process:
+            try_export(stage, out)
     if sharded:
         shard(stage, accelerator.device, ("validate", "draw"))
     optimizer = torch.optim.AdamW(
@@ -146,7 +157,9 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     log = _Log(out, first) if accelerator.is_main_process else None
     if log:
-        (out / "config.json").write_text(config.model_dump_json(indent=1))
+        write_config(config, out)
+        for change in changed:
+            log.console.print(change)
     micro_batch = optimization.batch_size * world
     per_step = optimization.accumulate * micro_batch
     # a run may go on with other ranks or batches: after the samples it has seen
@@ -170,10 +183,10 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     def validate(step: int) -> None:
         there = [batch.to(accelerator.device) for batch in held_out]
         stage.eval()
-        torch.manual_seed(config.seed)
+        torch.manual_seed(noise_seed(config.seed, rank))
         with averaged(), torch.no_grad(), accelerator.autocast():
             numbers = stage.validate(there)
-            picture = stage.draw(there[0])
+            picture = stage.draw(there[0]) if log or sharded else None  # of parts, every rank has to bring its own
         reshard(stage)
         stage.train()
         if log:
@@ -197,24 +210,29 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(optimization, step)
             sums: dict[str, Tensor] = {}
+            tokens = TokenMean()
             for micro in range(optimization.accumulate):
                 batch = next(data).to(accelerator.device)
-                torch.manual_seed(hash((config.seed, step, micro, rank)) % 2**63)
+                torch.manual_seed(noise_seed(config.seed, step, micro, rank))
                 with accelerator.accumulate(wrapped):
                     with accelerator.autocast():
-                        losses = wrapped(batch)
+                        losses = dict(wrapped(batch))
+                    losses["loss"] = losses["loss"] * tokens.weight(losses.pop("count", None))
                     if not torch.isfinite(losses["loss"]):
                         raise FloatingPointError(
                             f"the loss is {losses['loss'].item()} at step {step}: lower optimization.lr or set "
                             f"optimization.max_grad_norm, and --resume from the last checkpoint under {out}"
                         )
                     accelerator.backward(losses["loss"])
+                    if accelerator.sync_gradients:
+                        tokens.correct(stage.parameters())
                     if accelerator.sync_gradients and optimization.max_grad_norm:
                         accelerator.clip_grad_norm_(stage.parameters(), optimization.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
                 for name, value in losses.items():
                     sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu() / optimization.accumulate
+            sums["loss"] *= tokens.correction
             done = step + 1
             if ema:
                 ema.update(step)

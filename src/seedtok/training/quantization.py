@@ -19,7 +19,7 @@ from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import rank_and_world
+from seedtok.training.distributed import gather_with_gradient, rank_and_world, sum_over_ranks
 from seedtok.training.losses import cosine_loss
 from seedtok.training.pictures import side_by_side, to_pil
 from seedtok.training.pixels import clip_normalize, unit_range
@@ -201,9 +201,10 @@ class QuantizationStage(Stage):
             counts += torch.bincount(quantized.codes.flatten().cpu(), minlength=len(counts))
             images.append(self.seed.embedder.project_queries(reconstructed))
             texts.append(self.seed.embed_texts(batch.captions))
-        usage = codebook_usage(counts)
+        usage = codebook_usage(sum_over_ranks(counts))
         with full_precision(images[0]):
-            recalls = retrieval_recalls(self.seed.embedder.similarity(torch.cat(images), torch.cat(texts)))
+            every_image, every_text = (gather_with_gradient(torch.cat(part)) for part in (images, texts))
+            recalls = retrieval_recalls(self.seed.embedder.similarity(every_image, every_text))
         used = {"codes_used": usage.used, "perplexity": usage.perplexity}
         return mean_losses(every) | used | {"r_mean": recalls["r_mean"]}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seedtok.data.batches import Batch
 from seedtok.errors import ConfigError
 from seedtok.files import check_tensors
+from seedtok.training.distributed import mean_over_ranks
 
 Losses = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
@@ -30,16 +31,31 @@ def full_precision(features: Tensor) -> torch.autocast:
 
 
 def mean_losses(every: Iterable[Losses]) -> dict[str, float]:
-    """The mean of each loss over batches."""
-    totals: dict[str, list[float]] = {}
+    """The mean of each loss over the batches of all ranks; that of "loss" over the tokens that "count" tells, if any.
+
+    Called on every rank, with the same names.
+    """
+    totals: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for losses in every:
         for name, value in losses.items():
-            totals.setdefault(name, []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in totals.items()}
+            if name != "count":
+                weight = losses.get("count", torch.ones(())) if name == "loss" else torch.ones(())
+                weight = weight.float().cpu()
+                totals[name] = totals.get(name, torch.zeros(())) + value.float().cpu() * weight
+                weights[name] = weights.get(name, torch.zeros(())) + weight
+    if not totals:
+        return {}
+    total, weight = mean_over_ranks(totals), mean_over_ranks(weights)
+    return {name: total[name] / weight[name] for name in total}
 
 
 class Stage(nn.Module, ABC):
-    """Joins a model and a loss. `forward` returns named losses, of which "loss" is minimised."""
+    """Joins a model and a loss. `forward` returns named losses, of which "loss" is minimised.
+
+    Where "loss" is a mean over tokens, of which batches have more or fewer, `forward` returns their number as "count":
+    over a step's micro-batches and ranks, the loop then minimises the mean over all tokens.
+    """
 
     @abstractmethod
     def forward(self, batch: Batch) -> Losses: ...
@@ -74,7 +90,11 @@ class Stage(nn.Module, ABC):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Numbers on held-out batches; by default the mean of each loss."""
+        """Numbers on held-out batches; by default the mean of each loss.
+
+        Called on every rank with batches of its own, as many and as large as the others'; returns on each the numbers
+        of all of them.
+        """
         return mean_losses(self(batch) for batch in batches)
 
     def notices(self) -> list[str]:
@@ -82,7 +102,10 @@ class Stage(nn.Module, ABC):
         return []
 
     def draw(self, batch: Batch) -> Any:
-        """A PIL picture that shows what has been learnt so far, from held-out samples; None for no picture."""
+        """A PIL picture that shows what has been learnt so far, from held-out samples; None for no picture.
+
+        Called on the main rank alone, unless the run is sharded.
+        """
         return None
 
     def own_state(self) -> dict[str, Tensor]:

@@ -1,0 +1,97 @@
+"""What a run's folder says of the run, which goes on as it began."""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from seedtok.errors import CheckpointError, ConfigError
+from seedtok.training.config import RunConfig, Settings, StageSettings
+from seedtok.training.stage import Stage
+
+# What a run may go on with otherwise. None changes what a step learns from, as long as batch size, accumulation and
+# ranks multiply to the same; more steps stretch the rest of the learning rate's cosine.
+MAY_CHANGE = (
+    "optimization.steps", "optimization.batch_size", "optimization.accumulate", "sharded", "data.workers", "log_every",
+    "validate_every", "validate_batches", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
+
+
+def write_config(config: RunConfig, out: Path) -> None:
+    """Writes OUT/config.json: the run, and the name of its stage's settings class."""
+    record = {"stage_class": type(config.stage).__name__, **config.model_dump(mode="json")}
+    new = out / "config.new"
+    new.write_text(json.dumps(record, indent=1))
+    new.replace(out / "config.json")
+
+
+def read_config(out: Path, stages: Iterable[type[StageSettings]]) -> RunConfig:
+    """The configuration of the run in a folder, whose stage is one of `stages`.
+
+    Raises CheckpointError where there is none, or it is not what `write_config` writes.
+    """
+    path = out / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"nothing to resume: {path} is missing")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        name = record.pop("stage_class")
+        stage, *_ = [known for known in stages if known.__name__ == name] or [None]
+        if stage is None:
+            raise CheckpointError(f"{path} is of a stage {name!r}, not of one that this run or any recipe has")
+        fields = record | {"stage": stage.model_validate(record["stage"])}
+        return RunConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} is not the configuration of a run: {where}: {first['msg']}") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path} is not the configuration of a run: it has no {error}") from None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not the configuration of a run: {error}") from None
+
+
+def changes(before: RunConfig, now: RunConfig) -> list[str]:
+    """What is otherwise now and may be, a line each; raises ConfigError, naming all of it, for what may not."""
+    allowed, refused = [], []
+    for key, old, new in _differences(before, now):
+        (allowed if key in MAY_CHANGE else refused).append(f"{key} was {_shown(old)} and is {_shown(new)} now")
+    if refused:
+        raise ConfigError(
+            f"a run goes on as it began: {'; '.join(refused)}. Leave that out, or start another run; what may change: "
+            f"{', '.join(MAY_CHANGE)}"
+        )
+    return allowed
+
+
+def _differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The dotted name of each setting that differs, with both values."""
+    for name in type(before).model_fields:
+        old, new = getattr(before, name), getattr(now, name)
+        if isinstance(old, Settings) and isinstance(new, Settings):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name}", old, new
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def try_export(stage: Stage, out: Path) -> None:
+    """Exports a stage into a folder inside OUT and removes it: what cannot be saved is not trained.
+
+    Raises whatever the export raises.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    folder = out / ".export"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        stage.export(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
