@@ -93,8 +93,6 @@ def test_other_loaders_name_it_too():
 def test_a_configuration_of_any_other_form_is_of_no_known_kind(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     assert kind_of(tmp_path) is None
-    with pytest.raises(CheckpointError):
-        SeedTokenizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("broken", [b"", b"\xff" * 20, b"\x02" + b"\x00" * 7 + b"[]"])

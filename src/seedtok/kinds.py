@@ -46,7 +46,8 @@ def kind_of(folder: Path) -> Kind | None:
     record = _record(folder / "config.json")
     if "recipe" in record and "stage" in record:
         return Kind("run", _after_run(folder, str(record["recipe"])))
-    if record.get("format") == EMBEDDER:
+    own, foreign, classes = (record.get(key) for key in ("format", "model_type", "architectures"))
+    if own == EMBEDDER:
         qformer = record.get("qformer")
         if isinstance(qformer, dict) and qformer.get("causal") is False:
             return Kind(EMBEDDER, f"start stage I from it: seedtok train mini.stage1 --out RUN stage.start={where}")
@@ -57,17 +58,17 @@ def kind_of(folder: Path) -> Kind | None:
         "seedtok.blip2": "only the evaluation uses it",
         "seedtok.judge": "only the evaluation uses it",
     }
-    if record.get("format") in uses:
-        return Kind(str(record["format"]), uses[str(record["format"])])
+    if isinstance(own, str) and own in uses:
+        return Kind(own, uses[own])
     if record.get("_class_name") == "PatchAutoencoder":
         return Kind("autoencoder", f"train a diffusion model on it: stage.autoencoder={where}")
-    foreign = {
+    published = {
         "clip": f"the tokenizer sees through it: seedtok train mini.bidirectional --out RUN stage.clip={where}",
         "blip-2": f"convert it: seedtok convert {where} --out FOLDER",
     }
-    if record.get("model_type") in foreign:
-        return Kind(str(record["model_type"]), foreign[str(record["model_type"])])
-    if any("ForCausalLM" in str(name) for name in record.get("architectures") or ()):
+    if isinstance(foreign, str) and foreign in published:
+        return Kind(foreign, published[foreign])
+    if isinstance(classes, list) and any("ForCausalLM" in str(name) for name in classes):
         return Kind("causal LM", f"train SEED-OPT on it: seedtok train mini.stage3a --out RUN stage.base={where}")
     return None
 
