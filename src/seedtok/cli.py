@@ -21,6 +21,8 @@ from seedtok.processes import exit_code, is_main_rank, terminate_like_interrupt
 if TYPE_CHECKING:
     from torch import nn
 
+    from seedtok.kinds import Kind
+
 
 class _Commands(TyperGroup):
     """What a user can mend is told in one line, with exit code 2.
@@ -133,7 +135,13 @@ def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
 ) -> None:
-    """Show the sizes and the parameters of a checkpoint."""
+    """Show what a folder holds, its sizes and its parameters."""
+    from seedtok.kinds import TOKENIZER, kind_of
+
+    kind = kind_of(Path(model))
+    if kind is not None and kind.format != TOKENIZER:
+        _describe(Path(model), kind, as_json)
+        return
     tokenizer = load_tokenizer(model)
     from seedtok.hub import resolve
 
@@ -160,16 +168,38 @@ def info(
         "codebook_dim": config.codebook.dim,
         "image_decoder": config.image_decoder,
     }
-    total = {key: sum(row[key] for row in rows.values()) for key in ("parameters", "bytes")}
     if as_json:
-        print(json.dumps({"model": model, **sizes, **total, "parts": rows}))
+        print(json.dumps({"model": model, **sizes, **_total(rows), "parts": rows}))
         return
     for name, value in sizes.items():
         say(f"{name.replace('_', ' ')}: {value}")
+    _show_parts(rows)
+
+
+def _describe(folder: Path, kind: Kind, as_json: bool) -> None:
+    """What a folder holds that is no tokenizer, from its files' headers."""
+    from seedtok.kinds import stored_parts
+
+    rows = {} if kind.format == "run" else stored_parts(folder)
+    if as_json:
+        record = {"model": str(folder), "kind": kind.name, "next": kind.next}
+        print(json.dumps({**record, **_total(rows), "parts": rows}))
+        return
+    say(f"{folder} is {kind.name}")
+    if rows:
+        _show_parts(rows)
+    say(kind.next)
+
+
+def _total(rows: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {key: sum(row[key] for row in rows.values()) for key in ("parameters", "bytes")}
+
+
+def _show_parts(rows: dict[str, dict[str, int]]) -> None:
     table = Table("part", "parameters", "MB")
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, row in (rows | {"total": total}).items():
+    for name, row in (rows | {"total": _total(rows)}).items():
         table.add_row(name, f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}")
     out.print(table)
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from seedtok.training.config import RunConfig
     from seedtok.training.plan import Cost, Plan
 
-PAPER = {"stage1": "5.7 days", "stage2": "5.7 days", "stage3a": "44 hours", "stage3b": "44 hours"}  # on 64 V100
+TOKENIZER, LANGUAGE = "5.7 days", "44 hours"  # on 64 V100
+PAPER = {
+    "stage1": TOKENIZER, "stage2": TOKENIZER, "stage2_published": TOKENIZER, "stage3a": LANGUAGE, "stage3b": LANGUAGE,
+}  # fmt: skip
 
 
 def plan(
@@ -31,8 +34,8 @@ def plan(
 ) -> None:
     """Show what a recipe takes: parameters, memory, operations, days.
 
-    A recipe of the paper's is built without weights. The counts are exact for its batch; the time is what they take at
-    the utilisation given, data loading and communication not counted.
+    A recipe of the paper's is built without weights, and so is what another run has yet to make. The counts are exact
+    for its batch; the time is what they take at the utilisation given, data loading and communication not counted.
     """
     quiet()
     from seedtok.training.plan import check_gpus, made_up_batch
@@ -40,26 +43,36 @@ def plan(
 
     check_gpus(gpu, gpus, utilisation)
     config = recipe_named(recipe, overrides or [])
-    planned_for = planned(_cost(config, made_up_batch(config)), config, gpu, gpus, utilisation)
+    counted, missing = _cost(config, made_up_batch(config))
+    planned_for = planned(counted, config, gpu, gpus, utilisation)
     if as_json:
         print(json.dumps({"recipe": recipe, **asdict(planned_for), "memory": planned_for.cost.memory}))
     else:
         _show(recipe, planned_for)
+        if missing:
+            say(missing)
 
 
-def _cost(config: RunConfig, batch: Batch) -> Cost:
+def _cost(config: RunConfig, batch: Batch) -> tuple[Cost, str | None]:
+    """What a step costs, and a line on what is not there yet."""
     import torch
 
-    from seedtok.recipes.paper_size import outline
+    from seedtok.recipes import mini_size, paper_size
     from seedtok.training.plan import cost
+    from seedtok.training.quantization import QuantizationSettings
 
+    if isinstance(
+        config.stage, QuantizationSettings
+    ):  # which codes restart depends on values; it costs next to nothing
+        config = config.model_copy(update={"stage": config.stage.model_copy(update={"restart_after": None})})
+    missing = None
     if config.recipe.startswith("paper."):
         with torch.device("meta"):
-            stage = outline(config)
+            stage = paper_size.outline(config)
     else:
-        stage = config.stage.build()
+        stage, missing = mini_size.outline(config)
     stage.lower(getattr(torch, config.frozen_precision))
-    return cost(stage, config, batch)
+    return cost(stage, config, batch), missing
 
 
 def _show(recipe: str, p: Plan) -> None:
@@ -78,7 +91,7 @@ def _show(recipe: str, p: Plan) -> None:
     out.print(table)
     size, stage = recipe.split(".")
     if size == "paper" and stage in PAPER:
-        part = "both stages of the tokenizer" if stage in ("stage1", "stage2") else "both stages of SEED-OPT"
+        part = "both stages of the tokenizer" if PAPER[stage] == TOKENIZER else "both stages of SEED-OPT"
         say(f"the paper: {PAPER[stage]} on 64 V100 for {part}; how many steps that were was not published")
     if not p.fits:
         say("halve optimization.batch_size and double optimization.accumulate, or take another GPU")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+import tiny_runs
 from seedtok.cli_plan import PAPER
 from seedtok.recipes import mini, paper
 from seedtok.recipes.paper_size import image_decoder, outline
@@ -114,6 +115,23 @@ def test_on_the_command_line(cli):
     assert code == 0
     assert "does not fit" in out
     assert "5.7 days" in out
+
+
+@pytest.mark.parametrize("name", tiny_runs.recipes())
+def test_every_mini_recipe_is_planned_before_any_run_is_made(cli, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("plan", f"mini.{name}", "--gpus", 1, "optimization.batch_size=2")
+    assert code == 0, err
+    assert "samples seen" in out
+    waits = {"stage2": "runs/stage1/final", "stage3b": "runs/stage3a/final", "instructed": "runs/stage3b/final"}
+    assert ("is not there yet" in out) == (name in waits)
+    assert waits.get(name, "") in out
+
+
+def test_restarts_of_codes_do_not_stand_in_the_way_of_a_plan(cli):
+    code, out, err = cli("plan", "paper.stage2", "--json", "optimization.batch_size=2")
+    assert code == 0, err
+    assert json.loads(out)["cost"]["flops"] > 1e12
 
 
 @pytest.mark.parametrize(

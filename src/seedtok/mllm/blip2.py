@@ -57,7 +57,8 @@ class Blip2LM(nn.Module):
         embeddings = torch.cat([seen, self._words(ids).to(seen.dtype)], dim=1)
         states = self.lm.base_model(inputs_embeds=embeddings).last_hidden_state[:, seen.shape[1] - 1 : -1]
         head = cast(nn.Linear, self.lm.get_output_embeddings())
-        return F.cross_entropy(head(states[learnt]).float(), ids[learnt])
+        # of all positions, so that shapes do not depend on which are learnt
+        return F.cross_entropy(head(states).float().flatten(0, 1), ids.masked_fill(~learnt, -100).flatten())
 
     # ------------------------------------------------------------ texts
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors
 from seedtok.hub import shipped
+from seedtok.kinds import LM, check_kind
 from seedtok.mllm import generation
 from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, words
 from seedtok.mllm.sequences import Packed, packed
@@ -223,6 +224,7 @@ class SeedLM(nn.Module):
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
         folder = shipped("lm") if str(name) == "mini" else Path(name)
+        check_kind(folder, LM)
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
             raise CheckpointError(f"{folder} is not a SEED language model of version {VERSION}")

@@ -21,6 +21,7 @@ from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors
+from seedtok.kinds import EMBEDDER, check_kind
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 from seedtok.writing import files_into
@@ -130,6 +131,7 @@ class ImageTextEmbedder(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> ImageTextEmbedder:
         """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
         folder = Path(folder)
+        check_kind(folder, EMBEDDER)
         record = read_json(folder / "config.json")
         shared = shared_vision(folder, record, "vision.")
         if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:

@@ -72,8 +72,8 @@ class ImageDecoder:
             except CheckpointError as error:
                 tried += f"; it moved, so this was tried next: {error}"
         raise CheckpointError(
-            f"{tried} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the tokenizer's "
-            "config.json)"
+            f"{tried} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the "
+            "config.json of the tokenizer)"
         )
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, read_json, read_tensors
 from seedtok.hub import resolve, shipped
 from seedtok.images import Pictures, as_pil
+from seedtok.kinds import TOKENIZER, check_kind
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
@@ -260,6 +261,7 @@ class SeedTokenizer(nn.Module):
         Raises CheckpointError for a missing or extra tensor, another version, or a broken file.
         """
         folder = resolve(name)
+        check_kind(folder, TOKENIZER)
         record = read_json(folder / "config.json")
         if record.pop("format", None) != "seedtok.tokenizer":
             raise CheckpointError(f"{folder} is not a SEED tokenizer")

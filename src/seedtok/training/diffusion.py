@@ -93,8 +93,9 @@ class DiffusionStage(Stage):
         target = self.scheduler.get_velocity(latents, noise, steps)  # type: ignore[arg-type]
         predicted = self.unet(noisy, steps, features.float()).sample.float()
         error = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
-        early = steps >= 700
-        return {"loss": error.mean(), "high_noise": error[early].mean() if early.any() else error.mean()}
+        noisiest = (steps >= 700).float()
+        high_noise = (error * noisiest).sum() / noisiest.sum().clamp(min=1)
+        return {"loss": error.mean(), "high_noise": torch.where(noisiest.any(), high_noise, error.mean())}
 
     def pipeline(self) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok.data.batches import Batch
+from seedtok.data.scenes import scene_stream
 from seedtok.errors import ConfigError
 from seedtok.mllm.sequences import Packed
 from seedtok.training.autoregression import AutoregressionStage
@@ -92,10 +94,13 @@ def plan(cost: Cost, config: RunConfig, gpu: str, gpus: int, utilisation: float)
 
 
 def made_up_batch(config: RunConfig) -> Batch:
-    """Of the run's sizes, with captions of twelve words; on the meta device."""
-    count, size = config.optimization.batch_size, config.data.size
+    """Of the run's sizes, with captions of twelve words, and with scenes where it renders them; on the meta device."""
+    count, data = config.optimization.batch_size, config.data
     captions = ["a fox to the left of a cake on a pink background"] * count
-    return Batch(torch.empty(count, 3, size, size, dtype=torch.uint8, device="meta"), captions, captions)
+    rendered = data.shards is None and data.codes is None
+    scenes = list(islice(scene_stream("train", config.seed), count)) if rendered else None
+    pixels = torch.empty(count, 3, data.size, data.size, dtype=torch.uint8, device="meta")
+    return Batch(pixels, captions, captions, scenes)
 
 
 def cost(stage: Stage, config: RunConfig, batch: Batch) -> Cost:
