@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli_inputs import codes_of_lines, encoded, list_pictures, report, typed_codes
+from seedtok.cli_inputs import check_codebook, codes_of_lines, encoded, list_pictures, report, typed_codes
 from seedtok.cli_support import (
     Dtype,
     Precision,
@@ -42,7 +42,7 @@ Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for
 def encode(
     images: Images,
     model: Model = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')] = False,
+    as_json: Annotated[bool, typer.Option("--json", help='One {"image", "codes", "codebook"} a line.')] = False,
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
 ) -> None:
@@ -53,7 +53,7 @@ def encode(
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
-                line = json.dumps({"image": str(name), "codes": row})
+                line = json.dumps({"image": str(name), "codes": row, "codebook": tokenizer.codebook_id})
                 print(line if as_json else f"{name}\t{' '.join(map(str, row))}")
             sys.stdout.flush()
     report(bad)
@@ -97,15 +97,16 @@ def decode(
         raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
     tokenizer = load_tokenizer(model)
-    for where, _, row in rows:
+    check_codebook(rows, tokenizer.codebook_id, model)
+    for where, _, row, _ in rows:
         try:
             tokenizer.lookup(row)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
-    paths = targets([name for _, name, _ in rows], out)
+    paths = targets([name for _, name, *_ in rows], out)
     with progress("decode", len(rows)) as done:
         for start in range(0, len(rows), batch_size):
-            batch = [row for _, _, row in rows[start : start + batch_size]]
+            batch = [row for _, _, row, _ in rows[start : start + batch_size]]
             drawn = tokenizer.decode(batch, steps, guidance_scale, generators(len(batch), seed))
             for path, picture in zip(paths[start : start + len(batch)], drawn, strict=True):
                 write_picture(picture, path)

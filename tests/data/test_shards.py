@@ -221,6 +221,15 @@ def test_a_fine_jpeg_keeps_its_bytes_and_others_become_png(tmp_path, photos):
     assert [s.image.size for s in samples] == [(60, 40), (60, 40), (20, 10), (60, 40), (10, 20)]
 
 
+def test_pack_names_the_pictures_that_it_ignores(tmp_path, photos):
+    (photos / "d.heic").touch()
+    report = pack(photos, tmp_path / "out")
+    assert report.written == 3
+    ((name, reason),) = report.skipped
+    assert name == "d.heic"
+    assert "cannot be read here" in reason
+
+
 def test_size_reduces_the_shorter_side_and_never_enlarges(tmp_path, photos):
     Image.new("RGB", (9, 10)).save(photos / "small.png")
     (photos / "small.txt").write_text("small")
@@ -323,7 +332,7 @@ def test_coco(tmp_path, photos):
             "picture,words\na,b\n",
             "no column image, path, file, filepath or file_name; it has picture, words",
         ),
-        ("t.csv", "image,words\na,b\n", "no column caption, text or title"),
+        ("t.csv", "image,words\na,b\n", "no column caption, captions, text or title"),
         ("t.csv", "", "no records"),
         ("t.csv", "image,caption\n", "no records"),
         (

@@ -82,7 +82,8 @@ def pack(
 
     `source` is a folder in which each image has a .txt of its name beside it; or a .csv, .tsv, .jsonl or
     .json table with an image column (image, path, file, filepath or file_name) and a caption column (caption,
-    text or title; in JSON, a list of captions is fine); or a COCO captions .json. Image names are relative to
+    captions, text or title; in JSON, a list of captions is fine), as `data prepare` lists them; or a COCO captions
+    .json. Image names are relative to
     the folder `images`, else to the file's own. A folder with its table as `captions` says the same the other
     way round.
 
