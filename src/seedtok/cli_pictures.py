@@ -65,21 +65,31 @@ def tokenize(
     model: Model = "mini",
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make files of another shard or tokenizer again.")
+    ] = False,
+    bad_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the pictures that may be unreadable; they are left out.")
+    ] = 0.01,
 ) -> None:
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards
-    from seedtok.data.shards import ShardSamples
+    from seedtok.data.skipping import SkipLimits
+    from seedtok.data.tars import count_samples, shard_paths
 
-    total = ShardSamples(shards, shuffle=False).epoch_size
+    total = sum(map(count_samples, shard_paths(shards)))
     tokenizer = load_tokenizer(model, dtype.value)
     with progress("tokenize", total) as done:
         report = tokenize_shards(
-            shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done
-        )
+            shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done,
+            overwrite, SkipLimits(bad_share),
+        )  # fmt: skip
     say(
         f"{report.images} pictures in {len(report.written) + len(report.kept)} files in {out}; "
         f"{len(report.kept)} were there before"
     )
+    if report.skipped:
+        say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
 
 
 def decode(

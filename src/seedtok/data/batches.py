@@ -18,10 +18,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.grammar import same_scene
 from seedtok.data.mixtures import MixedSamples
+from seedtok.data.samples import Sample
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
-from seedtok.data.shards import Sample, ShardSamples
+from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
 from seedtok.data.text import clean_caption
-from seedtok.errors import DataError
+from seedtok.errors import DataError, SeedTokError
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,24 @@ def shard_batches(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
+    limits: SkipLimits | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of WebDataset shards, stretched to size x size, captions cleaned.
 
     `shards` is a folder, or several with their weights. With `crop`, a random part of each picture is taken, of at
     least that share of its area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. A batch
     all of whose samples are scenes has these as `scenes`, and their canonical wordings; else the canonical wordings are
-    the captions. `workers` processes read ahead, the same batches in the same order. Raises DataError as `ShardSamples`
-    does.
+    the captions. `workers` processes read ahead, the same batches in the same order. Samples that cannot be read are
+    left out up to `limits`, as `ShardSamples` does. Raises DataError as it does.
     """
     if isinstance(shards, Mapping):
-        samples = MixedSamples(shards, seed=seed, shuffle=shuffle)
+        samples = MixedSamples(shards, seed=seed, shuffle=shuffle, limits=limits)
     else:
-        samples = ShardSamples(shards, seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+        samples = ShardSamples(shards, seed=seed, shuffle=shuffle, limits=limits)
     if start % world_size:
         raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
     read = partial(_read, samples, batch_size, size, seed, crop, flip, start + rank, world_size)
-    return iter(DataLoader(_Batches(read), batch_size=None, num_workers=workers)) if workers else read(0, 1)
+    return _read_ahead(read, workers) if workers else read(0, 1)
 
 
 def _read(
@@ -127,16 +130,26 @@ def _read(
     return _shard_batches(zip(here, samples.at(there), strict=True), batch_size, size, seed, crop, flip)
 
 
-class _Batches(IterableDataset[Batch]):
+def _read_ahead(read: Callable[[int, int], Iterator[Batch]], workers: int) -> Iterator[Batch]:
+    for batch in DataLoader(_Batches(read), batch_size=None, num_workers=workers):
+        if isinstance(batch, SeedTokError):
+            raise batch
+        yield batch
+
+
+class _Batches(IterableDataset[Batch | SeedTokError]):
     """Every worker of a loader makes each of-th batch; the loader takes them in turn."""
 
     def __init__(self, read: Callable[[int, int], Iterator[Batch]]) -> None:
         self.read = read
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | SeedTokError]:
         info = get_worker_info()
         assert info is not None
-        return self.read(info.id, info.num_workers)
+        try:
+            yield from self.read(info.id, info.num_workers)
+        except SeedTokError as error:  # as it is: the loader would raise one with a traceback in its message
+            yield error
 
 
 def _shard_batches(
@@ -172,20 +185,21 @@ def code_batches(
 
 
 def _code_batches(stored: Codes, batch_size: int, seed: int | None, index: int, step: int) -> Iterator[Batch]:
-    count, epoch, rows = len(stored), -1, np.arange(len(stored))
-    scenes = [_scene_of(record) for record in stored.metadata]
-    codes = torch.from_numpy(stored.codes.astype(np.int64))
+    count, epoch, rows = len(stored), -1, None  # rows: the order of an epoch, where it has one of its own
     while True:
         chosen = []
         for _ in range(batch_size):
             if index // count != epoch and seed is not None:
                 epoch = index // count
-                rows = np.random.default_rng([11, seed, epoch]).permutation(count)
-            chosen.append(int(rows[index % count]))
+                rows = np.arange(count, dtype=np.int32)
+                np.random.default_rng([11, seed, epoch]).shuffle(rows)
+            chosen.append(index % count if rows is None else int(rows[index % count]))
             index += step
         pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)
-        batch = _worded(pixels, [stored.captions[i] for i in chosen], [scenes[i] for i in chosen])
-        yield replace(batch, codes=codes[chosen], codes_of=stored.tokenizer)
+        scenes = [_scene_of(stored.metadata[i]) for i in chosen]
+        batch = _worded(pixels, [stored.captions[i] for i in chosen], scenes)
+        codes = torch.from_numpy(stored.codes[chosen].astype(np.int64))
+        yield replace(batch, codes=codes, codes_of=stored.tokenizer)
 
 
 def _worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> Batch:

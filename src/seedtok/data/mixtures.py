@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from seedtok.data.shards import Sample, ShardSamples
+from seedtok.data.samples import Sample
+from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
 from seedtok.errors import DataError
 
 CYCLE = 1000  # samples within which every source has its share exactly, up to rounding
@@ -26,10 +28,11 @@ class MixedSamples:
         *,
         seed: int = 0,
         shuffle: bool = True,
+        limits: SkipLimits | None = None,
     ) -> None:
         if not sources or not all(weight > 0 for weight in sources.values()):
             raise DataError(f"expected sources with weights above 0, not {dict(sources)}")
-        self.sources = [ShardSamples(source, seed=seed, shuffle=shuffle) for source in sources]
+        self.sources = [ShardSamples(source, seed=seed, shuffle=shuffle, limits=limits) for source in sources]
         weights = np.array(list(sources.values()), dtype=float)
         exact = weights / weights.sum() * CYCLE
         self.shares = np.floor(exact).astype(int)  # samples of each source in a cycle

@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
 from seedtok.data.scenes import Split
+from seedtok.data.skipping import SkipLimits
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.training.checkpoints import (
     list_checkpoints,
@@ -52,8 +53,10 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: int) -> Iterator[Batch]:
-    """A run's data from sample `start` on, this rank's share."""
+def batches(
+    config: RunConfig, split: Split, start: int, rank: int, world_size: int, skipped: Path | None = None
+) -> Iterator[Batch]:
+    """A run's data from sample `start` on, this rank's share; unreadable samples are listed in the file `skipped`."""
     size, data = config.optimization.batch_size, config.data
     if data.codes is not None and split == "train":
         return code_batches(data.codes, size, seed=config.seed, start=start, rank=rank, world_size=world_size)
@@ -63,6 +66,7 @@ def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: 
             data.shards, size, size=data.size, seed=config.seed, shuffle=shuffled,
             crop=data.crop if shuffled else None, flip=data.flip and shuffled,
             start=start, rank=rank, world_size=world_size, workers=data.workers if shuffled else 0,
+            limits=SkipLimits(data.bad_share, log=skipped),
         )  # fmt: skip
     return scene_batches(
         split, size, size=data.size, seed=config.seed, group=data.group,
@@ -150,7 +154,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     per_step = optimization.accumulate * micro_batch
     # a run may go on with other ranks or batches: after the samples it has seen
     seen = _part(resumed[1], "state").get("samples", first * per_step) if resumed else 0
-    data = batches(config, "train", seen, rank, world)
+    data = batches(config, "train", seen, rank, world, out / "skipped.jsonl")
     averaged = ema.applied if ema else nullcontext
 
     def checkpoint(step: int) -> None:
