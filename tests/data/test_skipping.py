@@ -103,7 +103,7 @@ def test_they_are_named_and_listed(shards, tmp_path):
 
 @quietly
 def test_too_many_stop_with_a_line(shards):
-    with pytest.raises(DataError, match=r"1 of 24 samples cannot be read, and a share of 0 may be bad; the last: .*tar"):
+    with pytest.raises(DataError, match=r"1 of 24 samples cannot be read, and a share of 0 may be bad; the last: "):
         list(islice(ShardSamples(shards, limits=SkipLimits(share=0)), 48))
     with pytest.raises(DataError, match="4 of 24 samples"):
         list(islice(ShardSamples(shards, limits=SkipLimits(share=0.1, at_least=3)), 48))
@@ -115,7 +115,7 @@ def test_none_that_is_good(tmp_path):
     write_scene_shards(tmp_path, "train", 3, size=64)
     for number in range(3):
         damage(tmp_path / "00000.tar", f"00000{number:03}.png")
-    with pytest.raises(DataError, match="none of many samples in a row can be read; the last: .*not an image"):
+    with pytest.raises(DataError, match=r"none of many samples in a row can be read; the last: .*not an image"):
         next(iter(ShardSamples(tmp_path)))
 
 
@@ -128,10 +128,10 @@ def test_a_shard_that_ends_early_is_read_up_to_there(tmp_path, counted):
     path.write_bytes(path.read_bytes()[:cut])
     if not counted:
         (tmp_path / "00001_stats.json").unlink()
-    with pytest.warns(SeedTokWarning) as caught:
+    with pytest.warns(SeedTokWarning, match=r"00001\.tar: the shard ends early, after 7 samples"):
         samples = ShardSamples(tmp_path, shuffle=False)
+    with pytest.warns(SeedTokWarning, match="sample 000016: it is cut off"):
         found = keys(samples, samples.epoch_size)
-    assert "00001.tar: the shard ends early, after 7 samples" in str(caught[0].message)
     assert len(set(found[:16])) == 16
     assert found[16] in found[:16]  # in place of the one that is cut off
     assert samples.skipped.count == (3 + 1 if counted else 1 + 1)

@@ -72,7 +72,6 @@ def _unpack(paths: list[Path], target: Path) -> None:
     count = sum(_checked(path).num_rows for path in paths)
     if not count:
         raise DataError(f"{paths[0].parent}: its files of codes have no rows")
-    width = None
     first = 0
     schema = pa.schema([(name, pa.string()) for name in TEXTS])
     with (
@@ -81,15 +80,14 @@ def _unpack(paths: list[Path], target: Path) -> None:
         pa.OSFile(str(texts_path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
-        codes = None
+        codes = measure = None  # measure: the file that says how many codes a row has
         waiting = schema.empty_table()
         for path in paths:
             for matrix, texts in _batches(path):
                 if codes is None:
-                    width = matrix.shape[1]
-                    codes = open_memmap(codes_path, "w+", np.uint16, (count, width))
-                if matrix.shape[1] != width:
-                    raise DataError(f"{path}: {matrix.shape[1]} codes a row, and {paths[0].name} has {width}")
+                    codes, measure = open_memmap(codes_path, "w+", np.uint16, (count, matrix.shape[1])), path
+                if matrix.shape[1] != codes.shape[1]:
+                    raise DataError(f"{path}: {matrix.shape[1]} codes a row, and {measure} has {codes.shape[1]}")
                 codes[first : first + len(matrix)] = matrix
                 first += len(matrix)
                 waiting = pa.concat_tables([waiting, texts])
@@ -101,6 +99,7 @@ def _unpack(paths: list[Path], target: Path) -> None:
         assert codes is not None
         codes.flush()
         del codes  # closed, so that it can be renamed on every system
+    pa.default_memory_pool().release_unused()  # else it keeps what reading took, for a next time that does not come
 
 
 def _checked(path: Path) -> pq.FileMetaData:
@@ -131,7 +130,7 @@ def _batches(path: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
     """Codes (B, n) and the texts of the rows of one file, some at a time."""
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
-            for batch in file.iter_batches(ROWS // 4, columns=["codes", *TEXTS]):
+            for batch in file.iter_batches(ROWS // 4, columns=["codes", *TEXTS], use_threads=False):
                 batch.validate(full=True)  # of texts, that they are UTF-8
                 texts = pa.table({name: batch.column(name).cast(pa.string()) for name in TEXTS})
                 for name in TEXTS:
