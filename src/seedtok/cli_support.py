@@ -53,7 +53,7 @@ def quiet() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     warnings.simplefilter("ignore")
-    warnings.simplefilter("always", SeedTokWarning)
+    warnings.simplefilter("default", SeedTokWarning)  # each once
     warnings.showwarning = _show_warning
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars

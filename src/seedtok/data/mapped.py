@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 
 from seedtok.errors import DataError
 from seedtok.files import whole_file
@@ -31,11 +31,11 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
     `source` is the folder of the files, or the one file. Raises DataError for a file that is broken or has other
     columns, and where the unpacked rows cannot be written.
     """
-    name = "all" if source.is_dir() else f"of-{source.stem}"
+    name = "all" if source.is_dir() else f"of-{_hash(source.name)}"
     whole_name = f"{name}-{_fingerprint(paths)}"
     beside = (source if source.is_dir() else source.parent) / ".mapped"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedtok" / "codes"
-    elsewhere = cache / hashlib.sha256(str(source.resolve()).encode(errors="replace")).hexdigest()[:16]
+    elsewhere = cache / _hash(str(source.resolve()))
     for folder in (beside, elsewhere):
         with suppress(OSError, ValueError, pa.ArrowException):
             return _opened(folder / whole_name)
@@ -59,46 +59,51 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
 def _fingerprint(paths: list[Path]) -> str:
     """Changes whenever one of the files does."""
     found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(json.dumps([1, found]).encode()).hexdigest()[:16]
+    return _hash(json.dumps([1, found]))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _opened(path: Path) -> tuple[np.ndarray, pa.Table]:
     codes = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
     with pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".arrow")))) as reader:
-        return codes, reader.read_all()
+        texts = reader.read_all()
+    if len(codes) != len(texts):
+        raise ValueError("the codes are not of these texts")
+    return codes, texts
 
 
 def _unpack(paths: list[Path], target: Path) -> None:
     count = sum(_checked(path).num_rows for path in paths)
     if not count:
         raise DataError(f"{paths[0].parent}: its files of codes have no rows")
-    first = 0
     schema = pa.schema([(name, pa.string()) for name in TEXTS])
     with (
         whole_file(target.with_suffix(".npy")) as codes_path,
         whole_file(target.with_suffix(".arrow")) as texts_path,
+        codes_path.open("wb") as codes,
         pa.OSFile(str(texts_path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
-        codes = measure = None  # measure: the file that says how many codes a row has
+        width = measure = None  # codes a row, and the file that says so
         waiting = schema.empty_table()
         for path in paths:
             for matrix, texts in _batches(path):
-                if codes is None:
-                    codes, measure = open_memmap(codes_path, "w+", np.uint16, (count, matrix.shape[1])), path
-                if matrix.shape[1] != codes.shape[1]:
-                    raise DataError(f"{path}: {matrix.shape[1]} codes a row, and {measure} has {codes.shape[1]}")
-                codes[first : first + len(matrix)] = matrix
-                first += len(matrix)
+                if width is None:
+                    width, measure = matrix.shape[1], path
+                    header = {"descr": "<u2", "fortran_order": False, "shape": (count, width)}
+                    write_array_header_1_0(codes, header)
+                if matrix.shape[1] != width:
+                    raise DataError(f"{path}: {matrix.shape[1]} codes a row, and {measure} has {width}")
+                codes.write(matrix.astype("<u2").tobytes())
                 waiting = pa.concat_tables([waiting, texts])
                 while len(waiting) >= ROWS:
                     writer.write_table(waiting.slice(0, ROWS).combine_chunks(), max_chunksize=ROWS)
                     waiting = waiting.slice(ROWS)
         if len(waiting):
             writer.write_table(waiting.combine_chunks(), max_chunksize=ROWS)
-        assert codes is not None
-        codes.flush()
-        del codes  # closed, so that it can be renamed on every system
     pa.default_memory_pool().release_unused()  # else it keeps what reading took, for a next time that does not come
 
 
@@ -151,4 +156,4 @@ def _matrix(column: pa.Array, path: Path) -> np.ndarray:
     matrix = values.to_numpy().reshape(len(column), -1)
     if matrix.min() < 0 or matrix.max() > np.iinfo(np.uint16).max:
         raise DataError(f"{path}: codes from {matrix.min()} to {matrix.max()}; expected 0 to 65535")
-    return matrix.astype(np.uint16)
+    return matrix
