@@ -63,8 +63,10 @@ def test_encode_prints_json_lines(cli, pictures: Path, tiny_tokenizer: Path):
     assert (code, error) == (0, "")
     found = records(out)
     assert [Path(r["image"]).name for r in found] == ["a.png", "b.jpg", "c.png"]
-    assert [list(r) for r in found] == [["image", "codes"]] * 3
-    expected = SeedTokenizer.from_pretrained(tiny_tokenizer).encode([r["image"] for r in found])
+    assert [list(r) for r in found] == [["image", "codes", "codebook"]] * 3
+    tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    assert {r["codebook"] for r in found} == {tokenizer.codebook_id}
+    expected = tokenizer.encode([r["image"] for r in found])
     assert [r["codes"] for r in found] == expected.tolist()
     assert len({tuple(r["codes"]) for r in found}) == 3
 
@@ -112,6 +114,45 @@ def test_bad_pictures_are_refused(cli, pictures: Path, tiny_tokenizer: Path, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_picture_in_a_folder_is_skipped_with_its_reason(cli, pictures: Path, tiny_tokenizer: Path):
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "loop.png").symlink_to(pictures / "loop.png")
+    (pictures / "linked").symlink_to(pictures)
+    (pictures / "photo.heic").touch()
+    with (pictures / "large.png").open("wb") as file:
+        file.truncate(30 * 10**9)  # a sparse file
+    Image.new("1", (1, 200_000)).save(pictures / "thin.png")
+    code, out, error = cli("encode", pictures, "--json", "--model", tiny_tokenizer)
+    assert code == 1
+    assert [Path(r["image"]).name for r in records(out)] == ["a.png", "b.jpg", "c.png"]
+    reasons = {
+        "pipe.png": "a pipe", "loop.png": "symbolic links", "linked": "not followed",
+        "photo.heic": "cannot be read here", "large.png": "30,000,000,000 bytes",
+        "thin.png": "1 x 200000 pixels is too large",
+    }  # fmt: skip
+    skipped = error.splitlines()
+    for name, reason in reasons.items():
+        assert any(f"/{name}" in line and reason in line for line in skipped)
+    assert skipped[-1] == f"error: {len(reasons)} skipped; the others are done"
+
+
+def test_a_picture_that_memory_does_not_hold_is_the_only_one_lost(
+    cli, pictures: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+):
+    resize = Image.Image.resize
+
+    def limited(self: Image.Image, *arguments: Any) -> Image.Image:
+        if self.size == (64, 64):
+            raise MemoryError
+        return resize(self, *arguments)
+
+    monkeypatch.setattr(Image.Image, "resize", limited)
+    code, out, error = cli("encode", pictures, "--json", "--model", tiny_tokenizer)
+    assert (code, len(records(out))) == (1, 2)
+    assert "b.jpg: not enough memory" in error
+
+
 def test_nan_pixels_are_refused(tiny_tokenizer: Path):
     tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
     with pytest.raises(ImageError, match="NaN"):
@@ -137,6 +178,16 @@ def test_decode_draws_what_encode_printed(cli, pictures: Path, tiny_tokenizer: P
     assert os.listdir(tmp_path / "two") == ["b.png"]
     alone, among = (np.asarray(Image.open(tmp_path / d / "b.png")).astype(int) for d in ("two", "one"))
     assert abs(alone - among).max() <= 2  # the noise does not depend on the batch
+
+
+def test_decode_refuses_codes_of_another_codebook(cli, tiny_tokenizer: Path, tmp_path: Path):
+    own = SeedTokenizer.from_pretrained(tiny_tokenizer).codebook_id
+    lines = [json.dumps({"image": "a.png", "codes": list(range(32)), "codebook": c}) for c in (own, "0123456789abcdef")]
+    out = ("--out", tmp_path / "out", "--model", tiny_tokenizer, "--steps", 1)
+    check_refused(cli("decode", *out, stdin="\n".join(lines)), "stdin, line 2", "0123456789abcdef", own)
+    check_refused(cli("decode", *out, stdin=lines[0].replace(f'"{own}"', "3")), "stdin, line 1", "codebook")
+    assert not (tmp_path / "out").exists()
+    assert cli("decode", *out, stdin=lines[0])[0] == 0
 
 
 def test_decode_numbers_pictures_of_one_name(cli, tiny_tokenizer: Path, tmp_path: Path):

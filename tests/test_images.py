@@ -1,5 +1,7 @@
 """Pictures of every kind come out as upright RGB, and what is no picture as one clear line."""
 
+import os
+import socket
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import seedtok.images
 from seedtok.data.text import clean_caption
-from seedtok.errors import ImageError
-from seedtok.images import list_images, load_image
+from seedtok.errors import ImageError, SeedTokWarning
+from seedtok.images import find_images, list_images, load_image
 
 RED = (200, 20, 30)
 
@@ -225,6 +228,80 @@ def test_list_images(tmp_path):
     given = [tmp_path / "notes.txt", str(tmp_path / "sub")]
     assert list_images(given) == [tmp_path / "notes.txt", tmp_path / "sub/c.webp"]
     assert list_images([]) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    one_line(tmp_path / "pipe.png", "pipe.png is a pipe, not an image file")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s.png"))
+    one_line(tmp_path / "s.png", "s.png is a socket")
+    one_line("/dev/zero", "/dev/zero is a device")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    one_line(tmp_path / "loop.png", "symbolic links")
+    with pytest.raises(ImageError, match="symbolic links"):
+        find_images(tmp_path / "loop.png")
+
+
+def test_what_is_too_large_is_not_read(tmp_path, monkeypatch):
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(30 * 10**9)
+    one_line(tmp_path / "sparse.png", "sparse.png: a file of 30,000,000,000 bytes; at most 1,073,741,824 are read")
+    thin = saved(Image.new("1", (1, 120_000)), tmp_path / "thin.png")
+    one_line(thin, "thin.png: 1 x 120000 pixels is too large: at most 178,956,970 pixels, and 100,000 a side")
+    one_line(np.zeros((120_000, 1), np.uint8), "1 x 120000 pixels is too large")
+    monkeypatch.setattr(seedtok.images, "MAX_SIDE", 200_000)
+    assert load_image(thin).size == (1, 120_000)
+    monkeypatch.setattr(seedtok.images, "MAX_PIXELS", 100_000)
+    one_line(thin, "too large: at most 100,000 pixels")
+
+
+def test_memory_that_is_not_there_is_an_image_error(tmp_path, monkeypatch):
+    path = saved(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    for name in ("convert", "load"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, name, lambda *_: (_ for _ in ()).throw(MemoryError()))
+            one_line(path, "a.png")
+
+
+def test_other_formats_are_taken_or_named(tmp_path, monkeypatch):
+    taken = [name for name in ("a.avif", "a.jp2", "a.ico", "a.tga") if name[1:] in Image.registered_extensions()]
+    for name in [*taken, "a.png"]:
+        saved(Image.new("RGB", (32, 32), RED), tmp_path / name)
+    for name in ("b.heic", "b.svg", "b.eps", "notes.txt", "film.mpg", "table.h5"):
+        (tmp_path / name).touch()
+    found = find_images(tmp_path)
+    assert [path.name for path in found.images] == sorted([*taken, "a.png"])
+    assert all(load_image(path).size == (32, 32) for path in found.images)
+    assert [path.name for path, _ in found.ignored] == ["b.eps", "b.heic", "b.svg"]
+    with pytest.warns(SeedTokWarning, match=rf"3 of {3 + len(found.images)} pictures ignored; the first: .*b.eps: "):
+        assert list_images(tmp_path) == found.images
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c.heic").touch()
+    with pytest.raises(ImageError, match=r"no images in .*1 of 1 pictures ignored; the first: .*c.heic"):
+        find_images(tmp_path / "sub")
+
+
+def test_folders_that_cannot_be_searched_are_named(tmp_path, monkeypatch):
+    for name in ("open", "locked"):
+        (tmp_path / name).mkdir()
+        saved(Image.new("RGB", (2, 2)), tmp_path / name / "a.png")
+    (tmp_path / "open" / "again").symlink_to(tmp_path)
+    scandir = os.scandir
+
+    def locked(folder):
+        if os.fspath(folder).endswith("locked"):  # the superuser, whom tests may run as, has every permission
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    found = find_images(tmp_path)
+    assert found.images == [tmp_path / "open" / "a.png"]
+    assert found.ignored == [
+        (tmp_path / "locked", "cannot read this folder: Permission denied"),
+        (tmp_path / "open" / "again", "a link to a folder, which is not followed"),
+    ]
 
 
 def test_list_images_errors(tmp_path):

@@ -12,13 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-import publishers
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import publishers
 from seedtok import SeedLM, SeedTokenizer
 from seedtok.cli import app
 from seedtok.training.checkpoints import list_checkpoints

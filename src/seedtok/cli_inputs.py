@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 
 
 def list_pictures(images: list[Path], bad: list[ImageError]) -> list[Path]:
-    """The images of all arguments; what is missing or empty goes to `bad`, and is raised when it is alone."""
-    from seedtok.images import list_images
+    """The images of all arguments; what is missing, empty or ignored goes to `bad`, and is raised when it is alone."""
+    from seedtok.images import find_images
 
     paths: dict[Path, None] = {}
     for given in images:
         try:
-            paths |= dict.fromkeys(list_images(given))
+            found = find_images(given)
         except ImageError as error:
             bad.append(error)
+            continue
+        paths |= dict.fromkeys(found.images)
+        bad += [ImageError(f"{path}: {reason}") for path, reason in found.ignored]
     if not paths:
         _nothing_left(bad)
     return list(paths)
@@ -55,6 +58,8 @@ def encoded(
             names.append(path)
         except ImageError as error:
             bad.append(error)
+        except MemoryError:
+            bad.append(ImageError(f"{path}: not enough memory to read it; make it smaller"))
         if names and (len(names) == batch_size or number == len(paths)):
             yield names, tokenizer.encode_pixels(torch.cat(pixels))
             names, pixels, any_read = [], [], True
@@ -80,13 +85,13 @@ def report(bad: list[ImageError]) -> None:
 
 # ---------------------------------------------------------------- codes in
 
-Row = tuple[str, str, list[int]]  # where it stands, the picture's name, codes
+Row = tuple[str, str, list[int], str | None]  # where it stands, the picture's name, codes, their codebook's id if known
 
 
 def typed_codes(text: str) -> list[Row]:
     """The integers of `--codes`; raises DataError for anything else."""
     try:
-        return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()])]
+        return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()], None)]
     except ValueError:
         raise DataError(f"--codes: expected integers, not {text!r}") from None
 
@@ -118,4 +123,17 @@ def _row(where: str, line: str) -> Row:
     name = record.get("image", "picture.png")
     if not isinstance(name, str):
         raise DataError(f"{where}: the image is a path, not {json.dumps(name)}")
-    return where, name, codes
+    codebook = record.get("codebook")
+    if codebook is not None and not isinstance(codebook, str):
+        raise DataError(f"{where}: the codebook is its id, not {json.dumps(codebook)}")
+    return where, name, codes, codebook
+
+
+def check_codebook(rows: list[Row], codebook: str, model: str) -> None:
+    """Raises DataError, naming the line, for codes of another codebook than that of the model that is to draw them."""
+    for where, _, _, own in rows:
+        if own not in (None, codebook):
+            raise DataError(
+                f"{where}: codes of codebook {own}, and that of --model {model} is {codebook}; "
+                "give the model that encoded them"
+            )

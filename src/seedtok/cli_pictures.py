@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli_inputs import codes_of_lines, encoded, list_pictures, report, typed_codes
+from seedtok.cli_inputs import check_codebook, codes_of_lines, encoded, list_pictures, report, typed_codes
 from seedtok.cli_support import (
     Dtype,
     Overwrite,
@@ -44,7 +44,7 @@ Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for
 def encode(
     images: Images,
     model: Model = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')] = False,
+    as_json: Annotated[bool, typer.Option("--json", help='One {"image", "codes", "codebook"} a line.')] = False,
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
 ) -> None:
@@ -55,7 +55,7 @@ def encode(
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
-                line = json.dumps({"image": str(name), "codes": row})
+                line = json.dumps({"image": str(name), "codes": row, "codebook": tokenizer.codebook_id})
                 print(line if as_json else f"{name}\t{' '.join(map(str, row))}")
             sys.stdout.flush()
     report(bad)
@@ -67,23 +67,33 @@ def tokenize(
     model: Model = "mini",
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make files of another shard or tokenizer again.")
+    ] = False,
+    bad_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the pictures that may be unreadable; they are left out.")
+    ] = 0.01,
 ) -> None:
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards
-    from seedtok.data.shards import ShardSamples
+    from seedtok.data.skipping import SkipLimits
+    from seedtok.data.tars import count_samples, shard_paths
 
-    total = ShardSamples(shards, shuffle=False).epoch_size
+    total = sum(map(count_samples, shard_paths(shards)))
     from seedtok.locks import locked
 
     with locked(out), progress("tokenize", total) as done:
         tokenizer = load_tokenizer(model, dtype.value)
         report = tokenize_shards(
-            shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done
-        )
+            shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done,
+            overwrite, SkipLimits(bad_share),
+        )  # fmt: skip
     say(
         f"{report.images} pictures in {len(report.written) + len(report.kept)} files in {out}; "
         f"{len(report.kept)} were there before"
     )
+    if report.skipped:
+        say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
 
 
 def decode(
@@ -101,17 +111,18 @@ def decode(
     if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
         raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
-    paths = targets([name for _, name, _ in rows], out)
+    paths = targets([name for _, name, *_ in rows], out)
     check_free(paths, overwrite)
     tokenizer = load_tokenizer(model)
-    for where, _, row in rows:
+    check_codebook(rows, tokenizer.codebook_id, model)
+    for where, _, row, _ in rows:
         try:
             tokenizer.lookup(row)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
     with progress("decode", len(rows)) as done:
         for start in range(0, len(rows), batch_size):
-            batch = [row for _, _, row in rows[start : start + batch_size]]
+            batch = [row for _, _, row, _ in rows[start : start + batch_size]]
             drawn = tokenizer.decode(batch, steps, guidance_scale, generators(len(batch), seed))
             for path, picture in zip(paths[start : start + len(batch)], drawn, strict=True):
                 write_picture(picture, path)

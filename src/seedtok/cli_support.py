@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seedtok.errors import ConfigError, DataError
+from seedtok.errors import ConfigError, DataError, SeedTokWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +54,8 @@ def quiet() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     warnings.simplefilter("ignore")
+    warnings.simplefilter("default", SeedTokWarning)  # each once
+    warnings.showwarning = _show_warning
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -62,6 +64,11 @@ def quiet() -> None:
         library.set_verbosity_error()
         library.disable_progress_bar()
     enable_progress_bars()  # those of downloads, which the two lines above took along
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """One yellow line on stderr."""
+    err.print(Text(f"warning: {' '.join(str(message).split())}", style="yellow"), soft_wrap=True)
 
 
 def load_tokenizer(model: str, dtype: str = "float32") -> SeedTokenizer:

@@ -1,8 +1,11 @@
 """Whatever people call a picture, as an upright RGB `PIL.Image`."""
 
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -10,9 +13,29 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from seedtok.errors import ImageError
+from seedtok.errors import ImageError, SeedTokWarning
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+# Suffixes of files that Pillow opens, or knows about, and that are no pictures for us: data, films, and formats that
+# need another program.
+_NOT_TAKEN = frozenset(
+    {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".ps", ".wmf"}
+)  # fmt: skip
+# Suffixes of pictures that Pillow may be unable to open: such files are named when a folder is searched.
+_KNOWN_PICTURES = frozenset(
+    {
+        ".ai", ".arw", ".avif", ".avifs", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif",
+        ".hif", ".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw", ".svg", ".svgz",
+        ".wmf", ".xcf",
+    }
+)  # fmt: skip
+
+# What is larger is refused before it is read. Set these to other values, as in `seedtok.images.MAX_BYTES = 2**32`;
+# above this number of pixels, set `PIL.Image.MAX_IMAGE_PIXELS`, of which Pillow allows twice as many, as well.
+MAX_BYTES = 2**30  # of an image file
+MAX_PIXELS = 178_956_970  # width x height
+MAX_SIDE = 100_000  # of the longer side: resizing takes memory in proportion to it
 
 ImageSource = Image.Image | np.ndarray | str | Path | bytes
 Pictures = ImageSource | Tensor | Sequence[ImageSource | Tensor]
@@ -22,9 +45,18 @@ def load_image(source: ImageSource) -> Image.Image:
     """An RGB picture: EXIF orientation applied, transparency composited over white, 16 bits reduced to 8.
 
     `source` is a PIL image, a path, the bytes of an image file, or an array (H, W) or (H, W, 1 | 3 | 4) of
-    uint8 or of floats in 0..1. Raises ImageError, in one line, for anything that is none of these. A file may
-    have up to Pillow's limit for decompression bombs, about 179 million pixels.
+    uint8 or of floats in 0..1. Raises ImageError, in one line, for anything that is none of these, for a path that is
+    not a regular file (a pipe, a device), and for what is larger than `MAX_BYTES`, `MAX_PIXELS` or `MAX_SIDE`, which is
+    not read at all, or than the memory that is left.
     """
+    try:
+        return _load(source)
+    except MemoryError:
+        name = source if isinstance(source, str | Path) else "the image"
+        raise ImageError(f"{name}: not enough memory to decode it; make it smaller") from None
+
+
+def _load(source: ImageSource) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decode(source, "the image")
     if isinstance(source, np.ndarray):
@@ -35,14 +67,33 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(f"expected a PIL image, an array, a path or bytes, not {type(source).__name__}")
     path = Path(source)
     try:
-        data = path.read_bytes()
+        data = _read(path)
     except FileNotFoundError:
         raise ImageError(f"no such image: {path}") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path} is a folder, not an image") from None
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     return _open(data, str(path))
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file of at most `MAX_BYTES`; never waits for another program to write them."""
+    _check_file(path, path.stat())  # before it is opened: opening a device may have an effect
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        _check_file(path, status)
+        return file.read(status.st_size)
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path} is a folder, not an image")
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+        raise ImageError(f"{path} is {kinds.get(stat.S_IFMT(status.st_mode), 'no regular file')}, not an image file")
+    if status.st_size > MAX_BYTES:
+        raise ImageError(f"{path}: a file of {status.st_size:,} bytes; at most {MAX_BYTES:,} are read")
 
 
 def as_pil(images: Pictures) -> list[Image.Image]:
@@ -64,31 +115,83 @@ def _channels_last(image: Tensor) -> np.ndarray:
     return (array.float() if array.is_floating_point() else array).numpy()
 
 
+@dataclass
+class FoundImages:
+    """Images found, and what was ignored: pictures, and folders that may hold some, each with the reason."""
+
+    images: list[Path] = field(default_factory=list)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """How many pictures are ignored, and the first of them with its reason."""
+        count, (path, reason) = len(self.ignored), self.ignored[0]
+        return f"{count} of {count + len(self.images)} pictures ignored; the first: {path}: {reason}"
+
+
 def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """The files given, and for each folder the images in and below it, sorted; hidden ones are left out.
 
-    A file given by name is taken whatever its suffix. Raises ImageError for a missing path or a folder
-    without images.
+    A file given by name is taken whatever its suffix. What `find_images` ignores is counted in a SeedTokWarning.
+    Raises ImageError for a missing path or a folder without images.
     """
-    found: list[Path] = []
-    for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
-        if not path.exists():
-            raise ImageError(f"no such file or folder: {path}")
-        inside = _images_below(path) if path.is_dir() else [path]
-        if not inside:
-            raise ImageError(f"no images in {path}: looked for {', '.join(sorted(SUFFIXES))}")
-        found += inside
+    every = FoundImages()
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        found = find_images(path)
+        every.images += found.images
+        every.ignored += found.ignored
+    if every.ignored:
+        warnings.warn(every.summary(), SeedTokWarning, stacklevel=2)
+    return every.images
+
+
+def find_images(path: str | Path) -> FoundImages:
+    """A file as it is given; for a folder, the images in and below it, sorted, and what was ignored there.
+
+    Images are files with the suffix of a format that Pillow opens here. Ignored are pictures of other formats, folders
+    that cannot be read, and links to folders, which are not followed. Hidden files and folders are left out. Raises
+    ImageError for a missing path or a folder without images.
+    """
+    path = Path(path)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError | ValueError) and not path.is_symlink():
+            raise ImageError(f"no such file or folder: {path}") from None
+        raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not is_folder:
+        return FoundImages([path])
+    found = _images_below(path)
+    if not found.images:
+        more = f"; {found.summary()}" if found.ignored else f": looked for {', '.join(sorted(SUFFIXES))} and others"
+        raise ImageError(f"no images in {path}{more}")
     return found
 
 
-def _images_below(folder: Path) -> list[Path]:
-    inside: list[Path] = []
-    for parent, folders, files in os.walk(folder):
+def _images_below(folder: Path) -> FoundImages:
+    found = FoundImages()
+
+    def unreadable(error: OSError) -> None:
+        found.ignored.append((Path(error.filename), f"cannot read this folder: {error.strerror}"))
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside += [
-            Path(parent, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    return sorted(inside)
+        linked = [path for name in folders if (path := Path(parent, name)).is_symlink()]
+        found.ignored += [(path, "a link to a folder, which is not followed") for path in linked]
+        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES or suffix in _pillow_suffixes():
+                found.images.append(path)
+            elif suffix in _KNOWN_PICTURES:
+                found.ignored.append((path, f"{suffix} pictures cannot be read here; convert it to .png or .jpg"))
+    found.images.sort()
+    found.ignored.sort()
+    return found
+
+
+@cache
+def _pillow_suffixes() -> frozenset[str]:
+    """The suffixes of the pictures that Pillow, as it is installed here, opens."""
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in Image.OPEN) - _NOT_TAKEN
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -110,6 +213,7 @@ def _open(data: bytes, name: str) -> Image.Image:
 def _decode(image: Image.Image, name: str) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"{name} is empty: {image.width} x {image.height} pixels")
+    _check_size(*image.size, name)
     try:
         image.load()
     except Exception as error:  # as above
@@ -124,6 +228,13 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name}: {error}") from None
     except (ValueError, OSError) as error:
         raise ImageError(f"{name}: cannot turn mode {image.mode} into RGB ({_line(error)})") from None
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels is too large: at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} a side"
+        )
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -146,6 +257,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise ImageError(f"expected an array (H, W) or (H, W, 1, 3 or 4), channels last; got {shape or 'a scalar'}")
     if array.size == 0:
         raise ImageError(f"an empty array, {shape}, is not an image")
+    _check_size(array.shape[1], array.shape[0], "the array")
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             raise ImageError("the array has NaN or infinite pixels")

@@ -1,14 +1,25 @@
 """Codes as Parquet: round trip, resumption, and what is refused."""
 
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from seedtok import SeedTokenizer
 from seedtok.data.batches import code_batches
 from seedtok.data.codes import read_codes, tokenize_shards
 from seedtok.data.shards import ShardSamples, write_scene_shards
-from seedtok.errors import DataError
+from seedtok.data.skipping import SkipLimits
+from seedtok.data.tars import index_samples
+from seedtok.errors import DataError, SeedTokWarning
 
 
 def encode(images) -> np.ndarray:
@@ -93,3 +104,276 @@ def test_bad_input_is_refused(shards, tmp_path):
         read_codes(tmp_path)
     with pytest.raises(DataError, match="no shards in"):
         tokenize_shards(tmp_path, tmp_path / "out", encode, "mini")
+
+
+# ---------------------------------------------------------------- one shard in the name of another
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others") / "train"
+    write_scene_shards(folder, "train", 25, size=64, seed=1, shard_size=10)
+    return folder
+
+
+def test_another_shard_of_the_same_name_is_never_there_already(shards, others, tmp_path):
+    tokenize_shards(shards, tmp_path, encode, "mini")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match=r"00000.parquet has codes of another shard than .*00000.tar: .*--overwrite"):
+        tokenize_shards(others, tmp_path, encode, "mini")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    report = tokenize_shards(others, tmp_path, encode, "mini", overwrite=True)
+    assert (len(report.written), len(report.kept)) == (3, 0)
+    captions = [sample.caption for sample in islice(ShardSamples(others, shuffle=False), 25)]
+    assert list(read_codes(tmp_path).captions) == captions
+    again = tokenize_shards(others, tmp_path, encode, "mini", overwrite=True)
+    assert (len(again.written), len(again.kept)) == (0, 3)
+
+
+def test_a_copy_of_a_shard_is_the_same_shard(shards, tmp_path):
+    tokenize_shards(shards, tmp_path / "codes", encode, "mini")
+    (tmp_path / "moved").mkdir()
+    for path in shards.glob("*.tar"):
+        (tmp_path / "moved" / path.name).write_bytes(path.read_bytes())
+    assert len(tokenize_shards(tmp_path / "moved", tmp_path / "codes", encode, "mini").kept) == 3
+
+
+def test_overwrite_replaces_codes_alone(shards, tmp_path):
+    pq.write_table(pa.table({"mine": [1, 2]}), tmp_path / "00001.parquet")
+    with pytest.raises(DataError, match=r"00001\.parquet is in the way"):
+        tokenize_shards(shards, tmp_path, encode, "mini", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["00001.parquet"]
+
+
+def test_files_that_do_not_name_their_shard_are_read_but_not_trusted(shards, tmp_path):
+    write(tmp_path / "00000.parquet", rows(25))
+    assert len(read_codes(tmp_path, "mini")) == 25
+    with pytest.raises(DataError, match="does not say which shard it is of"):
+        tokenize_shards(shards, tmp_path, encode, "mini")
+
+
+def test_command_refuses_another_shard(cli, shards, others, tmp_path, tiny_tokenizer):
+    options = ("--out", tmp_path / "codes", "--model", tiny_tokenizer)
+    assert cli("tokenize", shards, *options)[0] == 0
+    code, out, error = cli("tokenize", others, *options)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert "another shard" in error
+    assert "0 were there before" in cli("tokenize", others, *options, "--overwrite")[1]
+    assert "3 were there before" in cli("tokenize", others, *options)[1]
+    assert read_codes(tmp_path / "codes").tokenizer == SeedTokenizer.from_pretrained(tiny_tokenizer).codebook_id
+
+
+# ---------------------------------------------------------------- bad samples
+
+
+def damaged(folder: Path, shard: str, number: int) -> None:
+    """Overwrites the picture of a sample."""
+    path = folder / shard
+    (start, size) = index_samples(path)[number].image
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+
+
+def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
+    folder = tmp_path / "shards"
+    write_scene_shards(folder, "train", 25, size=64, shard_size=10)
+    damaged(folder, "00000.tar", 3)
+    damaged(folder, "00001.tar", 0)
+    with pytest.warns(SeedTokWarning) as caught:
+        report = tokenize_shards(folder, tmp_path / "codes", encode, "mini")
+    assert ["sample 000003: " in str(caught[0].message), "sample 000010: " in str(caught[1].message)] == [True, True]
+    assert (report.images, len(report.written), len(report.skipped)) == (23, 3, 2)
+    assert list(read_codes(tmp_path / "codes").keys)[2:4] == ["000002", "000004"]
+    lists = sorted(path.name for path in (tmp_path / "codes").glob("*.jsonl"))
+    assert lists == ["00000.skipped.jsonl", "00001.skipped.jsonl"]
+    assert json.loads((tmp_path / "codes" / lists[0]).read_text())["key"] == "000003"
+    with pytest.raises(DataError, match="1 of 25 samples cannot be read, and a share of 0 may be bad"):
+        tokenize_shards(folder, tmp_path / "strict", encode, "mini", limits=SkipLimits(share=0))
+    code, out, error = cli("tokenize", folder, "--out", tmp_path / "command", "--model", tiny_tokenizer)
+    assert code == 0
+    assert "23 pictures in 3 files" in out
+    assert "2 skipped: listed in" in out
+    assert error.count("warning: skipped: ") == 2
+    code, _, error = cli("tokenize", folder, "--out", tmp_path / "other", "--model", tiny_tokenizer, "--bad-share", 0)
+    assert code == 2
+    assert "1 of 25 samples cannot be read" in error
+
+
+@pytest.mark.filterwarnings("ignore::seedtok.errors.SeedTokWarning")
+def test_a_shard_of_which_nothing_is_left_has_no_file(tmp_path):
+    write_scene_shards(tmp_path / "shards", "train", 5, size=64, shard_size=3)
+    for number in (0, 1):
+        damaged(tmp_path / "shards", "00001.tar", number)
+    report = tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
+    assert report.images == 3
+    assert sorted(path.name for path in (tmp_path / "codes").iterdir()) == ["00000.parquet", "00001.skipped.jsonl"]
+
+
+# ---------------------------------------------------------------- by memory map
+
+
+def rows(count: int, width: int = 32) -> dict[str, pa.Array]:
+    """The columns of a file of codes, in other types than `tokenize_shards` writes."""
+    codes = np.arange(count * width).reshape(count, width) % 8192
+    return {
+        "key": pa.array([f"{i:05}" for i in range(count)], pa.large_string()),
+        "caption": pa.array([f"caption {i}" for i in range(count)]),
+        "codes": pa.array(codes.tolist(), pa.list_(pa.int64())),
+        "metadata": pa.array([json.dumps({"number": i}) for i in range(count)]),
+    }
+
+
+def write(path: Path, columns: dict[str, pa.Array], tokenizer: str = "mini") -> None:
+    table = pa.table(columns).replace_schema_metadata({b"seedtok.tokenizer": tokenizer.encode()})
+    pq.write_table(table, path)
+
+
+def test_rows_over_many_batches_and_files(tmp_path):
+    for number, count in enumerate((9000, 1, 20_000)):
+        write(tmp_path / f"{number}.parquet", rows(count, width=4))
+    stored = read_codes(tmp_path)
+    assert isinstance(stored.codes, np.memmap)
+    assert stored.codes.shape == (29_001, 4)
+    expected = [i for count in (9000, 1, 20_000) for i in range(count)]
+    assert [record["number"] for record in stored.metadata] == expected
+    for row in (0, 8999, 9000, 9001, 16_383, 16_384, 29_000, -1):
+        number = expected[row]
+        assert (stored.keys[row], stored.captions[row]) == (f"{number:05}", f"caption {number}")
+        assert stored.metadata[row] == {"number": number}
+        assert stored.codes[row].tolist() == [(number * 4 + i) % 8192 for i in range(4)]
+    with pytest.raises(IndexError):
+        stored.keys[29_001]
+    batch = next(code_batches(tmp_path, 3, shuffle=False, start=8999))
+    assert batch.captions == ["caption 8999", "caption 0", "caption 0"]
+    order = np.random.default_rng([11, 4, 0]).permutation(29_001)[:5]
+    assert next(code_batches(tmp_path, 5, seed=4)).captions == [f"caption {expected[i]}" for i in order]
+
+
+def test_what_is_unpacked_is_used_again_until_the_files_change(tmp_path, monkeypatch):
+    write(tmp_path / "0.parquet", rows(10))
+    read_codes(tmp_path)
+    there = sorted((tmp_path / ".mapped").iterdir())
+    assert [path.suffix for path in there] == [".arrow", ".npy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetFile, "iter_batches", None)  # which would be an error
+        assert len(read_codes(tmp_path)) == 10
+    there[0].write_bytes(b"broken")
+    assert len(read_codes(tmp_path)) == 10
+    write(tmp_path / "0.parquet", rows(12))
+    assert list(read_codes(tmp_path).keys) == [f"{i:05}" for i in range(12)]
+    assert len(list((tmp_path / ".mapped").iterdir())) == 2  # the old ones are gone
+    assert len(read_codes(tmp_path / "0.parquet")) == 12
+
+
+def test_a_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    (tmp_path / "codes").mkdir()
+    write(tmp_path / "codes" / "0.parquet", rows(10))
+    (tmp_path / "codes" / ".mapped").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert len(read_codes(tmp_path / "codes")) == 10
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+    assert len(read_codes(tmp_path / "codes")) == 10
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "codes" / ".mapped"))
+    with pytest.raises(DataError, match="cannot unpack the codes of"):
+        read_codes(tmp_path / "codes")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """200,000 rows, which are 100 MB and more as Python objects, in a process of its own."""
+    count = 200_000
+    columns = {
+        "key": pa.array([f"{i:09}" for i in range(count)]),
+        "caption": pa.array([f"a caption of ten words for the picture number {i}" for i in range(count)]),
+        "codes": pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(count * 32, np.uint16)), 32),
+        "metadata": pa.array([json.dumps({"key": i, "url": f"https://example.org/{i}.jpg"}) for i in range(count)]),
+    }
+    write(tmp_path / "0.parquet", columns)
+    program = (
+        "import sys, re; from itertools import islice; from seedtok.data.batches import code_batches; import torch\n"
+        "def private(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "import seedtok.data.codes, pyarrow.compute; before = private()\n"
+        "for _ in islice(code_batches(sys.argv[1], 256), 100): pass\n"
+        "print((private() - before) // 1024)"
+    )
+    found = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 40
+
+
+# ---------------------------------------------------------------- files of other kinds
+
+WRONG = {
+    "a column too few": (lambda c: c.pop("metadata"), "no single column 'metadata'; it has key, caption, codes"),
+    "keys as numbers": (lambda c: c.update(key=pa.array(range(4))), "'key' is int64, not text"),
+    "captions as lists": (lambda c: c.update(caption=pa.array([["a"]] * 4)), "'caption' is list"),
+    "codes as text": (lambda c: c.update(codes=pa.array(["1 2"] * 4)), "'codes' is string, not lists of integers"),
+    "codes as floats": (lambda c: c.update(codes=pa.array([[0.5] * 32] * 4)), "not lists of integers"),
+    "codes of lists": (lambda c: c.update(codes=pa.array([[[1]]] * 4)), "not lists of integers"),
+    "ragged": (lambda c: c.update(codes=pa.array([[1, 2], [1], [1], []])), "as many codes, not 0 or 1 or 2"),
+    "empty rows": (lambda c: c.update(codes=pa.array([[]] * 4, pa.list_(pa.int64()))), "as many codes, not 0"),
+    "no codes in a row": (lambda c: c.update(codes=pa.array([[1], None, [1], [1]])), "a row without codes"),
+    "no code in a place": (lambda c: c.update(codes=pa.array([[1], [None], [1], [1]])), "a row without codes"),
+    "codes below 0": (lambda c: c.update(codes=pa.array([[1], [-1], [1], [1]])), "codes from -1 to 1"),
+    "codes too large": (lambda c: c.update(codes=pa.array([[1], [70_000], [1], [1]])), "expected 0 to 65535"),
+    "no caption": (lambda c: c.update(caption=pa.array(["a", None, "b", "c"])), "a row without caption"),
+    "not UTF-8": (
+        lambda c: c.update(caption=pa.array([b"caf\xe9"] * 4).view(pa.string())), "not a file of codes: .*UTF"
+    ),
+    "metadata as structs": (lambda c: c.update(metadata=pa.array([{"a": 1}] * 4)), "'metadata' is struct"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_files_of_another_kind_are_refused_in_a_line(tmp_path, kind):
+    change, words = WRONG[kind]
+    columns = rows(4)
+    change(columns)
+    write(tmp_path / "0.parquet", columns)
+    with pytest.raises(DataError, match=words) as caught:
+        read_codes(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "0.parquet" in str(caught.value)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0.parquet"]
+
+
+def test_more_that_is_refused(tmp_path):
+    write(tmp_path / "0.parquet", {name: column.slice(0, 0) for name, column in rows(4).items()})
+    with pytest.raises(DataError, match="have no rows"):
+        read_codes(tmp_path)
+    write(tmp_path / "1.parquet", rows(4, width=8))
+    write(tmp_path / "2.parquet", rows(4, width=9))
+    with pytest.raises(DataError, match=r"2\.parquet: 9 codes a row, and .*1\.parquet has 8"):
+        read_codes(tmp_path)
+    write(tmp_path / "2.parquet", rows(4, width=8), tokenizer="other")
+    with pytest.raises(DataError, match="several tokenizers"):
+        read_codes(tmp_path)
+    write(tmp_path / "2.parquet", rows(4, width=8) | {"metadata": pa.array(["{", "[1]", "{}", "{}"])})
+    stored = read_codes(tmp_path)
+    for row in (4, 5):
+        with pytest.raises(DataError, match="is not a JSON object"):
+            stored.metadata[row]
+    assert stored.metadata[6] == {}
+    with pytest.raises(DataError, match="no such file"):
+        read_codes(tmp_path / "none.parquet")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "9.parquet")
+        with pytest.raises(DataError, match=r"9\.parquet is not a file of codes: not a file"):
+            read_codes(tmp_path)
+
+
+def test_broken_anywhere(tmp_path):
+    """A file cut short or with other bytes is refused, or read; never another error."""
+    write(tmp_path / "whole.parquet", rows(50))
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "0.parquet"
+    for trial in range(60):
+        data = bytearray(whole[: rng.integers(len(whole))] if trial % 3 == 0 else whole)
+        for at in rng.integers(0, len(data), 4 if trial % 3 else 0):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        with suppress(DataError):
+            stored = read_codes(path)
+            list(stored.keys)
+            list(stored.metadata)

@@ -70,13 +70,24 @@ def test_coco_trains_on_train_and_restval(coco, tmp_path):
     assert captions == [["a train picture", "another"]]
 
 
-def test_coco_test_is_a_list_with_captions_as_written(coco, tmp_path):
+def test_coco_test_is_a_list_with_captions_as_written(coco, tmp_path, monkeypatch):
     out = tmp_path / "lists" / "test.jsonl"
     assert run("coco", *options(coco, "test", out, tmp_path / "images"))[0] == 0
     (line,) = map(json.loads, out.read_text().splitlines())
     assert line["id"] == 103
     assert Path(line["image"]).name == "COCO_val2014_000000000003.jpg"
     assert line["captions"] == ["A test picture.", "Another."]
+    monkeypatch.chdir(tmp_path)  # a list made of relative paths is read from anywhere, and packed
+    assert run("coco", *options(coco, "test", Path("list.jsonl"), Path("images")))[0] == 0
+    monkeypatch.chdir("/")
+    assert (
+        CliRunner()
+        .invoke(app, ["data", "pack", str(tmp_path / "list.jsonl"), "--out", str(tmp_path / "packed")])
+        .exit_code
+        == 0
+    )
+    sample = next(iter(ShardSamples(tmp_path / "packed", shuffle=False)))
+    assert sample.metadata["captions"] == ["a test picture", "another"]
     code, _, err = run("coco", *options(coco, "test", tmp_path / "shards", tmp_path / "images"))
     assert code == 2
     assert "ends in .jsonl" in err

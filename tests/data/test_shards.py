@@ -15,6 +15,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from seedtok.data.scenes import Scene, caption, render, unique_scenes
 from seedtok.data.shards import ShardSamples, pack, write_scene_shards
+from seedtok.data.skipping import SkipLimits
 from seedtok.errors import DataError, ImageError
 
 
@@ -221,6 +222,15 @@ def test_a_fine_jpeg_keeps_its_bytes_and_others_become_png(tmp_path, photos):
     assert [s.image.size for s in samples] == [(60, 40), (60, 40), (20, 10), (60, 40), (10, 20)]
 
 
+def test_pack_names_the_pictures_that_it_ignores(tmp_path, photos):
+    (photos / "d.heic").touch()
+    report = pack(photos, tmp_path / "out")
+    assert report.written == 3
+    ((name, reason),) = report.skipped
+    assert name == "d.heic"
+    assert "cannot be read here" in reason
+
+
 def test_size_reduces_the_shorter_side_and_never_enlarges(tmp_path, photos):
     Image.new("RGB", (9, 10)).save(photos / "small.png")
     (photos / "small.txt").write_text("small")
@@ -323,7 +333,7 @@ def test_coco(tmp_path, photos):
             "picture,words\na,b\n",
             "no column image, path, file, filepath or file_name; it has picture, words",
         ),
-        ("t.csv", "image,words\na,b\n", "no column caption, text or title"),
+        ("t.csv", "image,words\na,b\n", "no column caption, captions, text or title"),
         ("t.csv", "", "no records"),
         ("t.csv", "image,caption\n", "no records"),
         (
@@ -419,7 +429,7 @@ def test_reader_arguments(shards):
 
 def one_error(source, match: str) -> None:
     with pytest.raises(DataError, match=match) as caught:
-        list(islice(ShardSamples(source), 40))
+        list(islice(ShardSamples(source, limits=SkipLimits(share=0)), 40))
     assert "\n" not in str(caught.value)
 
 
@@ -448,15 +458,17 @@ def test_truncated_anywhere(tmp_path):
     for cut in sorted(cuts | {len(whole) // 2, 600}):
         path = tmp_path / "cut.tar"
         path.write_bytes(whole[:cut])
-        one_error(path, "truncated")
+        one_error(path, "ends early|hold no samples")
     (tmp_path / "cut.tar").write_bytes(whole[: members[4].offset] + b"x" * 512 + bytes(1024))
-    one_error(tmp_path / "cut.tar", "truncated or not a tar")
+    one_error(tmp_path / "cut.tar", r"no caption \(.txt\); it has png")
 
 
 def test_counts_that_do_not_match(tmp_path):
     write_scene_shards(tmp_path, "train", 4, size=64)
     (tmp_path / "00000_stats.json").write_text('{"successes": 5}')
-    one_error(tmp_path, "holds 4 samples, and 00000_stats.json says 5")
+    one_error(tmp_path, "sample number 4: missing: the shard holds 4, and 00000_stats.json says more")
+    (tmp_path / "00000_stats.json").write_text('{"successes": 3}')
+    one_error(tmp_path, "holds 4 samples, and 00000_stats.json says 3")
     (tmp_path / "00000_stats.json").write_text("oops")
     assert ShardSamples(tmp_path).epoch_size == 4
 
@@ -474,8 +486,8 @@ def test_samples_that_lack_something(tmp_path):
     buffer = BytesIO()
     Image.new("RGB", (3, 2)).save(buffer, "PNG")
     png = buffer.getvalue()
-    one_error(written(tmp_path / "a.tar", txt=b"x"), r"sample some/where/0 has no image .*it has txt")
-    one_error(written(tmp_path / "b.tar", png=png), r"has no caption \(.txt\)")
+    one_error(written(tmp_path / "a.tar", txt=b"x"), r"sample some/where/0: no image .*it has txt")
+    one_error(written(tmp_path / "b.tar", png=png), r"sample some/where/0: no caption \(.txt\)")
     one_error(written(tmp_path / "c.tar", png=b"junk", txt=b"x"), "sample some/where/0: .*not an image")
     one_error(written(tmp_path / "d.tar", png=png, txt=b"x", json=b"{"), "sample some/where/0: ")
     one_error(written(tmp_path / "e.tar", png=png, txt=b"x", json=b"3"), "sample some/where/0: ")

@@ -17,12 +17,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.grammar import same_scene
-from seedtok.data.held_out import Part, image_hashes
+from seedtok.data.held_out import Part
 from seedtok.data.mixtures import MixedSamples
+from seedtok.data.samples import Sample
 from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
-from seedtok.data.shards import Sample, ShardSamples
+from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
 from seedtok.data.text import clean_caption
-from seedtok.errors import DataError
+from seedtok.errors import DataError, SeedTokError
 
 
 @dataclass(frozen=True)
@@ -102,26 +104,29 @@ def shard_batches(
     world_size: int = 1,
     workers: int = 0,
     part: Part | None = None,
+    limits: SkipLimits | None = None,
 ) -> Iterator[Batch]:
     """Endless batches of WebDataset shards, stretched to size x size, captions cleaned.
 
     Of a `part`, its samples alone. With `crop`, a random part of each picture is taken, of at
     least that share of its area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. A batch
     all of whose samples are scenes has these as `scenes`, and their canonical wordings; else the canonical wordings are
-    the captions. `workers` processes read ahead, the same batches in the same order. Raises DataError as `ShardSamples`
-    does.
+    the captions. `workers` processes read ahead, the same batches in the same order. Samples that cannot be read are
+    left out up to `limits`, as `ShardSamples` does. Raises DataError as it does.
     """
-    samples = _samples(shards, seed, shuffle, part)
+    samples = _samples(shards, seed, shuffle, part, limits)
     if start % world_size:
         raise DataError(f"cannot start at sample {start}: not a multiple of {world_size} ranks")
     read = partial(_read, samples, batch_size, size, seed, crop, flip, start + rank, world_size)
-    return iter(DataLoader(_Batches(read), batch_size=None, num_workers=workers)) if workers else read(0, 1)
+    return _read_ahead(read, workers) if workers else read(0, 1)
 
 
-def _samples(shards: Shards, seed: int, shuffle: bool, part: Part | None) -> ShardSamples | MixedSamples:
+def _samples(
+    shards: Shards, seed: int, shuffle: bool, part: Part | None, limits: SkipLimits | None
+) -> ShardSamples | MixedSamples:
     if isinstance(shards, Mapping):
-        return MixedSamples(shards, seed=seed, shuffle=shuffle, part=part)
-    return ShardSamples(shards, seed=seed, shuffle=shuffle, part=part)
+        return MixedSamples(shards, seed=seed, shuffle=shuffle, part=part, limits=limits)
+    return ShardSamples(shards, seed=seed, shuffle=shuffle, part=part, limits=limits)
 
 
 def shard_batches_once(
@@ -133,12 +138,13 @@ def shard_batches_once(
     rank: int = 0,
     world_size: int = 1,
     part: Part | None = None,
+    limits: SkipLimits | None = None,
 ) -> Iterator[Batch]:
     """At most `count` batches of shards in the order they were written, in which no sample comes twice.
 
     Every rank has as many, of the same size: see `even_batches`. Raises DataError as it and `shard_batches` do.
     """
-    samples = _samples(shards, 0, False, part)
+    samples = _samples(shards, 0, False, part, limits)
     count, batch_size = even_batches(samples.epoch_size, batch_size, count, world_size)
     places = list(islice(samples.once(), count * batch_size * world_size))[rank::world_size]
     return islice(_shard_batches(zip(places, samples.at(places), strict=True), batch_size, size, 0, None, False), count)
@@ -167,16 +173,26 @@ def _read(
     return _shard_batches(zip(here, samples.at(there), strict=True), batch_size, size, seed, crop, flip)
 
 
-class _Batches(IterableDataset[Batch]):
+def _read_ahead(read: Callable[[int, int], Iterator[Batch]], workers: int) -> Iterator[Batch]:
+    for batch in DataLoader(_Batches(read), batch_size=None, num_workers=workers):
+        if isinstance(batch, SeedTokError):
+            raise batch
+        yield batch
+
+
+class _Batches(IterableDataset[Batch | SeedTokError]):
     """Every worker of a loader makes each of-th batch; the loader takes them in turn."""
 
     def __init__(self, read: Callable[[int, int], Iterator[Batch]]) -> None:
         self.read = read
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | SeedTokError]:
         info = get_worker_info()
         assert info is not None
-        return self.read(info.id, info.num_workers)
+        try:
+            yield from self.read(info.id, info.num_workers)
+        except SeedTokError as error:  # as it is: the loader would raise one with a traceback in its message
+            yield error
 
 
 def _shard_batches(
@@ -226,10 +242,10 @@ def code_batches_once(
 
 
 def _inside(stored: Codes, source: Path, part: Part | None) -> np.ndarray:
-    """The rows of the codes that are of a part; raises DataError where there are none."""
+    """The rows of the codes that are of a part, (n,) int32; raises DataError where there are none."""
     if part is None:
-        return np.arange(len(stored))
-    inside = part.of(image_hashes(stored.metadata))
+        return np.arange(len(stored), dtype=np.int32)
+    inside = part.of_samples(stored.metadata, len(stored)).astype(np.int32)
     if not len(inside):
         raise part.nothing_left(source, len(stored))
     return inside
@@ -239,19 +255,20 @@ def _code_batches(
     stored: Codes, inside: np.ndarray, batch_size: int, seed: int | None, index: int, step: int
 ) -> Iterator[Batch]:
     count, epoch, rows = len(inside), -1, inside
-    scenes = [_scene_of(record) for record in stored.metadata]
-    codes = torch.from_numpy(stored.codes.astype(np.int64))
     while True:
         chosen = []
         for _ in range(batch_size):
             if index // count != epoch and seed is not None:
                 epoch = index // count
-                rows = inside[np.random.default_rng([11, seed, epoch]).permutation(count)]
+                rows = inside.copy()
+                np.random.default_rng([11, seed, epoch]).shuffle(rows)
             chosen.append(int(rows[index % count]))
             index += step
         pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)
-        batch = _worded(pixels, [stored.captions[i] for i in chosen], [scenes[i] for i in chosen])
-        yield replace(batch, codes=codes[chosen], codes_of=stored.tokenizer)
+        scenes = [_scene_of(stored.metadata[i]) for i in chosen]
+        batch = _worded(pixels, [stored.captions[i] for i in chosen], scenes)
+        codes = torch.from_numpy(stored.codes[chosen].astype(np.int64))
+        yield replace(batch, codes=codes, codes_of=stored.tokenizer)
 
 
 def _worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> Batch:

@@ -1,22 +1,30 @@
 """Pictures as their codes, tokenised once: a Parquet file a shard, with each picture's key, caption and 32 uint16."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from seedtok.data.mapped import ROWS, mapped_rows
+from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
 from seedtok.errors import DataError
 from seedtok.writing import whole_file
 
 MADE_BY = b"seedtok.tokenizer"  # in a file's metadata: which codebook its codes are of
+MADE_OF = b"seedtok.shard"  # and the SHA-256 of the shard whose pictures they are
+GROUP = 4096  # rows of a row group
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,23 +32,53 @@ class TokenizeReport:
     written: tuple[Path, ...]
     kept: tuple[Path, ...]  # finished before
     images: int
+    skipped: tuple[tuple[str, str, str], ...] = ()  # shard, key ("" for several at its end) and reason
+
+
+class Column(Generic[T]):
+    """A column of text, of which a row is read when it is asked for, and parsed."""
+
+    def __init__(self, column: pa.ChunkedArray, parse: Callable[[str], T]) -> None:
+        self._column, self._parse = column, parse
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: int) -> T:
+        row = range(len(self))[index]
+        return self._parse(self._column.chunk(row // ROWS)[row % ROWS].as_py())
+
+    def __iter__(self) -> Iterator[T]:
+        for chunk in self._column.iterchunks():
+            yield from map(self._parse, chunk.to_pylist())
+
+
+def _record(source: Path, text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise DataError(f"{source}: metadata {text[:40]!r} is not a JSON object")
+    return record
 
 
 @dataclass(frozen=True)
 class Codes:
-    """`codes` (N, 32) uint16; beside them keys, captions, and what else a shard knew of each picture.
+    """`codes` (N, n) uint16; beside them keys, captions, and what else a shard knew of each picture.
 
-    `tokenizer` is the codebook they are of, as `SeedTokenizer.codebook_id` has it.
+    All are memory maps: a row is read when it is asked for. `tokenizer` is the codebook they are of, as
+    `SeedTokenizer.codebook_id` has it.
     """
 
-    keys: list[str]
-    captions: list[str]
+    keys: Column[str]
+    captions: Column[str]
     codes: np.ndarray
-    metadata: list[dict[str, Any]]
+    metadata: Column[dict[str, Any]]
     tokenizer: str
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.codes)
 
 
 def tokenize_shards(
@@ -50,114 +88,173 @@ def tokenize_shards(
     tokenizer: str,
     batch_size: int = 32,
     progress: Callable[[int], object] | None = None,
+    overwrite: bool = False,
+    limits: SkipLimits | None = None,
 ) -> TokenizeReport:
     """Writes OUT/NAME.parquet for every NAME.tar of a folder of shards (or one such file).
 
-    `encode` gives the codes (B, 32) of pictures; `tokenizer` tells one codebook from another. A file that is there is
-    finished, and stays. Raises DataError for what is no shard, and for a finished file of another tokenizer.
+    `encode` gives the codes (B, 32) of pictures; `tokenizer` tells one codebook from another. A file that is there, and
+    was made of the same shard, byte for byte, with the same tokenizer, is finished and stays; with `overwrite`, one of
+    another shard or tokenizer is made again. Samples that cannot be read are left out, up to `limits`, and
+    listed in OUT/NAME.skipped.jsonl. Raises DataError for what is no shard, where more are bad, and without `overwrite`
+    for a finished file of another shard or tokenizer, before anything is written.
     """
     out = Path(out)
-    paths = ShardSamples(source, shuffle=False).paths
-    names = [path.stem for path in paths]
-    if len(set(names)) < len(names):
+    samples = ShardSamples(source, shuffle=False, limits=limits)
+    targets = [out / f"{path.stem}.parquet" for path in samples.paths]
+    if len(set(targets)) < len(targets):
         raise DataError("two shards of one name: their codes would be one file")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
+    finished = [
+        target.exists() and _is_finished(target, path, tokenizer, overwrite)
+        for path, target in zip(samples.paths, targets, strict=True)
+    ]
     written, kept, images = [], [], 0
-    for path in paths:
-        target = out / f"{path.stem}.parquet"
-        if target.exists():
-            _check_tokenizer(target, tokenizer)
+    for number, target in enumerate(targets):
+        if finished[number]:
             kept.append(target)
             images += pq.read_metadata(target).num_rows
         else:
-            images = _tokenize(path, target, encode, tokenizer, batch_size, progress, images)
-            written.append(target)
+            counted = partial(_counted, progress, images)
+            if count := _tokenize(samples, number, target, encode, tokenizer, batch_size, counted):
+                written.append(target)
+                images += count
         if progress:
             progress(images)
-    return TokenizeReport(tuple(written), tuple(kept), images)
+    return TokenizeReport(tuple(written), tuple(kept), images, tuple(samples.skipped.reasons))
+
+
+def _counted(progress: Callable[[int], object] | None, before: int, done: int) -> None:
+    if progress:
+        progress(before + done)
+
+
+def _is_finished(target: Path, shard: Path, tokenizer: str, overwrite: bool) -> bool:
+    origin = _origin(target)
+    if not origin.tokenizer:
+        raise DataError(f"{target} is in the way: it does not say which tokenizer its codes are of")
+    if origin == _Origin(tokenizer, _shard_hash(shard)):
+        return True
+    if overwrite:
+        return False
+    if origin.tokenizer != tokenizer:
+        what = "has codes of another tokenizer"
+    else:
+        what = f"has codes of another shard than {shard}" if origin.shard else "does not say which shard it is of"
+    raise DataError(f"{target} {what}: write to another folder, or replace it with --overwrite")
+
+
+def _shard_hash(path: Path) -> str:
+    """The SHA-256 of a shard's bytes: about as fast as a disk reads them, and no two shards have the same."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
 
 
 def _tokenize(
-    path: Path,
-    target: Path,
-    encode: Callable[[list[Image.Image]], np.ndarray],
-    tokenizer: str,
-    batch_size: int,
-    progress: Callable[[int], object] | None,
-    before: int,
-) -> int:
-    """One shard; returns how many images are done, those `before` it included."""
-    samples = ShardSamples(path, shuffle=False)
-    rows: list[tuple[str, str, str]] = []
-    codes: list[np.ndarray] = []
-    stream = islice(samples, samples.epoch_size)
-    while batch := list(islice(stream, batch_size)):
-        codes.append(np.asarray(encode([sample.image for sample in batch])).astype(np.uint16))
-        rows += [(str(s.metadata["key"]), s.caption, json.dumps(s.metadata)) for s in batch]
-        if progress:
-            progress(before + len(rows))
-    stacked = np.concatenate(codes)
-    keys, captions, known = zip(*rows, strict=True)
-    table = pa.table(
-        {
-            "key": list(keys),
-            "caption": list(captions),
-            "codes": pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), stacked.shape[1]),
-            "metadata": list(known),
-        }
-    ).replace_schema_metadata({MADE_BY: tokenizer.encode()})
+    samples: ShardSamples, number: int, target: Path, encode: Callable[[list[Image.Image]], np.ndarray],
+    tokenizer: str, batch_size: int, progress: Callable[[int], object],
+) -> int:  # fmt: skip
+    """Writes the codes of one shard; returns how many rows, and writes no file where there are none."""
+    path = samples.paths[number]
+    origin = {MADE_BY: tokenizer.encode(), MADE_OF: _shard_hash(path).encode()}
+    tables = _tables(samples.of_shard(number), encode, batch_size, progress)
+    first, rows = next(tables, None), 0
     try:
-        with whole_file(target) as temporary:
-            pq.write_table(table, temporary)
+        if first is None:
+            target.unlink(missing_ok=True)  # of another shard
+        else:
+            schema = first.schema.with_metadata(origin)
+            with whole_file(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+                for table in chain([first], tables):
+                    writer.write_table(table.cast(schema))
+                    rows += len(table)
+        _write_skipped(samples, path, target.with_suffix(".skipped.jsonl"))
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
-    return before + len(rows)
+    return rows
+
+
+def _tables(
+    stream: Iterator[Sample], encode: Callable[[list[Image.Image]], np.ndarray], batch_size: int,
+    progress: Callable[[int], object],
+) -> Iterator[pa.Table]:  # fmt: skip
+    """Some thousand rows at a time, which become a row group each."""
+    done = 0
+    while True:
+        codes: list[np.ndarray] = []
+        rows: list[tuple[str, str, str]] = []
+        while len(rows) < GROUP and (batch := list(islice(stream, batch_size))):
+            codes.append(np.asarray(encode([sample.image for sample in batch])).astype(np.uint16))
+            rows += [(_text(s.metadata["key"]), _text(s.caption), json.dumps(s.metadata)) for s in batch]
+            progress(done + len(rows))
+        if not rows:
+            return
+        done += len(rows)
+        stacked = np.concatenate(codes)
+        keys, captions, known = (pa.array(column, pa.string()) for column in zip(*rows, strict=True))
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), stacked.shape[1])
+        yield pa.table({"key": keys, "caption": captions, "codes": lists, "metadata": known})
+
+
+def _text(value: object) -> str:
+    """A value as text that UTF-8 can hold: half a surrogate pair, which JSON and names in a tar may have, cannot be."""
+    return str(value).encode(errors="replace").decode()
+
+
+def _write_skipped(samples: ShardSamples, shard: Path, target: Path) -> None:
+    """The list of a shard's samples that were left out; none where none were."""
+    lines = [
+        json.dumps({"shard": path, "key": key, "reason": reason}) + "\n"
+        for path, key, reason in samples.skipped.reasons
+        if path == str(shard)
+    ]
+    if not lines:
+        target.unlink(missing_ok=True)
+        return
+    with whole_file(target) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
-    """All codes of a folder of Parquet files, or of one.
+    """All codes of a folder of Parquet files, or of one, by memory map: of any number of rows, in little memory.
 
-    Raises DataError when there are none, a file is broken, or one is of another tokenizer than asked for, or than the
-    others.
+    The first call unpacks the files (see `mapped_rows`), which later calls find done. Raises DataError when there are
+    none, a file is broken, or one is of another tokenizer than asked for, or than the others.
     """
-    parts = list(_tables(Path(source), tokenizer))
-    made_by = (parts[0].schema.metadata or {}).get(MADE_BY, b"")
-    if any((part.schema.metadata or {}).get(MADE_BY, b"") != made_by for part in parts):
-        raise DataError(f"{source} has codes of several tokenizers: keep those of each in a folder of their own")
-    return Codes(
-        [key for part in parts for key in part["key"].to_pylist()],
-        [caption for part in parts for caption in part["caption"].to_pylist()],
-        np.concatenate([_matrix(part) for part in parts]),
-        [json.loads(known) for part in parts for known in part["metadata"].to_pylist()],
-        made_by.decode(),
-    )
-
-
-def _tables(source: Path, tokenizer: str | None) -> Iterator[pa.Table]:
+    source = Path(source)
     paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
     if not paths:
         raise DataError(f"no codes in {source}: expected .parquet files, as `seedtok tokenize` writes them")
-    for path in paths:
-        if tokenizer is not None:
-            _check_tokenizer(path, tokenizer)
-        try:
-            yield pq.read_table(path, columns=["key", "caption", "codes", "metadata"])
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
+    made_by = {_origin(path).tokenizer for path in paths}
+    if tokenizer is not None and made_by != {tokenizer}:
+        path = next(path for path in paths if _origin(path).tokenizer != tokenizer)
+        raise DataError(f"{path} has codes of another tokenizer; make them again with this one: seedtok tokenize")
+    if len(made_by) > 1:
+        raise DataError(f"{source} has codes of several tokenizers: keep those of each in a folder of their own")
+    codes, table = mapped_rows(source, paths)
+    keys, captions = (Column(table[name], str) for name in ("key", "caption"))
+    return Codes(keys, captions, codes, Column(table["metadata"], partial(_record, source)), made_by.pop())
 
 
-def _matrix(table: pa.Table) -> np.ndarray:
-    column = table["codes"].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+@dataclass(frozen=True)
+class _Origin:
+    """What a file of codes was made with, and of: empty where it does not say."""
+
+    tokenizer: str
+    shard: str
 
 
-def _check_tokenizer(path: Path, tokenizer: str) -> None:
+def _origin(path: Path) -> _Origin:
+    if not path.is_file():
+        raise DataError(f"{path} is not a file of codes: {'no such file' if not path.exists() else 'not a file'}")
     try:
-        made_by = (pq.read_schema(path).metadata or {}).get(MADE_BY, b"").decode()
+        known = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
-    if made_by != tokenizer:
-        raise DataError(f"{path} has codes of another tokenizer; write to another folder, or delete it")
+    return _Origin(*(known.get(key, b"").decode(errors="replace") for key in (MADE_BY, MADE_OF)))

@@ -5,14 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from seedtok.data.tars import index_samples, slice_of
+from seedtok.data.tars import Entry, index_samples, slice_of
 from seedtok.errors import DataError
 
+CHUNK = 16384  # samples that are hashed at a time
 IMAGE_FIELDS = ("sha256", "image", "url", "scene")  # of a sample's JSON; the first that is there names its picture
 
 
@@ -34,8 +36,17 @@ class Part:
 
     def of(self, hashes: np.ndarray) -> np.ndarray:
         """Which of a source's samples are on this side: hashes (N,) uint64 -> places (n,) int64, ascending."""
-        held_out = hashes < np.uint64(self.share * 2**64)
-        return np.flatnonzero(held_out == self.held_out)
+        return np.flatnonzero(self._are_inside(hashes))
+
+    def of_samples(self, samples: Iterable[Mapping[str, Any]], count: int) -> np.ndarray:
+        """As `of`, of `count` samples by what is known of each: hashes are not kept, which of millions take memory."""
+        inside, known = np.empty(count, dtype=bool), iter(samples)
+        for start in range(0, count, CHUNK):
+            inside[start : start + CHUNK] = self._are_inside(image_hashes(islice(known, CHUNK)))
+        return np.flatnonzero(inside)
+
+    def _are_inside(self, hashes: np.ndarray) -> np.ndarray:
+        return (hashes < np.uint64(self.share * 2**64)) == self.held_out
 
     def nothing_left(self, source: str | Path, count: int) -> NothingLeft:
         """The error of a source of `count` samples that has none on this side."""
@@ -103,13 +114,13 @@ def shard_hashes(path: Path) -> np.ndarray:
 def _shard_hashes(path: Path, size: int, changed: int) -> np.ndarray:
     entries = index_samples(path)
     with path.open("rb") as file:
-        return image_hashes({"key": entry.key} | _record(slice_of(file, entry.known)) for entry in entries)
+        return image_hashes({"key": entry.key} | _record(file, entry) for entry in entries)
 
 
-def _record(text: bytes) -> dict[str, Any]:
+def _record(file: BinaryIO, entry: Entry) -> dict[str, Any]:
     """A sample's JSON; nothing where it has none, or none that can be read."""
     try:
-        record = json.loads(text or "{}")
+        record = json.loads(slice_of(file, entry.known) or "{}")
     except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

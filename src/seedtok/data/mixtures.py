@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from seedtok.data.held_out import NothingLeft, Part
-from seedtok.data.shards import Sample, ShardSamples
+from seedtok.data.samples import Sample
+from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
 from seedtok.errors import DataError
 
 CYCLE = 1000  # samples within which every source has its share exactly, up to rounding
@@ -30,6 +32,7 @@ class MixedSamples:
         seed: int = 0,
         shuffle: bool = True,
         part: Part | None = None,
+        limits: SkipLimits | None = None,
     ) -> None:
         if not sources or not all(weight > 0 for weight in sources.values()):
             raise DataError(f"expected sources with weights above 0, not {dict(sources)}")
@@ -37,7 +40,7 @@ class MixedSamples:
         weights, empty = [], None
         for source, weight in sources.items():
             try:
-                self.sources.append(ShardSamples(source, seed=seed, shuffle=shuffle, part=part))
+                self.sources.append(ShardSamples(source, seed=seed, shuffle=shuffle, part=part, limits=limits))
                 weights.append(weight)
             except NothingLeft as error:
                 empty = error

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from seedtok.errors import DataError
-from seedtok.images import list_images
+from seedtok.images import find_images
 
 IMAGE_COLUMNS = ("image", "path", "file", "filepath", "file_name")
-CAPTION_COLUMNS = ("caption", "text", "title")
+CAPTION_COLUMNS = ("caption", "captions", "text", "title")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def read_pairs(source: Path, captions: Path | None = None, images: Path | None =
 
 
 def _folder(folder: Path) -> Iterator[Pair]:
-    for path in list_images(folder):
+    found = find_images(folder)
+    for path, reason in found.ignored:
+        yield Pair(str(path.relative_to(folder)), path, (), reason)
+    for path in found.images:
         name, beside = str(path.relative_to(folder)), path.with_suffix(".txt")
         if not beside.is_file():
             yield Pair(name, path, (), f"no {beside.name} beside it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ def write_list(name: str, annotations: Path, images: Path, split: str, out: Path
             if not there.setdefault(image, Path(image).is_file()):
                 missing.append(image)
                 continue
+            record["image"] = os.path.abspath(image)  # so that it is found from anywhere
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             found += 1
         if not found:

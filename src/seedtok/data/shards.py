@@ -5,28 +5,37 @@ is known); `00000_stats.json` beside it holds its counts. img2dataset's own shar
 """
 
 import itertools
-import json
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
-from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
+from seedtok.data.samples import Sample, read_sample
 from seedtok.data.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
-from seedtok.data.tars import Entry, ShardReport, count_samples, index_samples, slice_of, stats_path, writing
+from seedtok.data.skipping import BadSample, SkipLimits, Skipped
+from seedtok.data.stored import png_bytes, stored_bytes
+from seedtok.data.tars import (
+    Entry,
+    ShardReport,
+    count_samples,
+    index_samples,
+    lost_samples,
+    shard_paths,
+    stats_path,
+    writing,
+)
 from seedtok.data.text import clean_caption
 from seedtok.errors import DataError, ImageError
-from seedtok.images import load_image
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together
+TRIES = 100  # samples in a row that cannot be read, after which reading stops
 
 
 # ---------------------------------------------------------------- out
@@ -62,7 +71,7 @@ def write_scene_shards(
             scene = next(scenes)
             phrasing = np.random.default_rng([7, seed, index]).integers(PHRASINGS) if split == "train" else 0
             record = {"scene": scene.to_json(), "split": split, "seed": seed}
-            picture = _png(Image.fromarray(render(scene, size)))
+            picture = png_bytes(Image.fromarray(render(scene, size)))
             writer.add(picture, "png", caption(scene, int(phrasing)), record)
             if progress:
                 progress(index + 1)
@@ -83,7 +92,8 @@ def pack(
 
     `source` is a folder in which each image has a .txt of its name beside it; or a .csv, .tsv, .jsonl or
     .json table with an image column (image, path, file, filepath or file_name) and a caption column (caption,
-    text or title; in JSON, a list of captions is fine); or a COCO captions .json. Image names are relative to
+    captions, text or title; in JSON, a list of captions is fine), as `data prepare` lists them; or a COCO captions
+    .json. Image names are relative to
     the folder `images`, else to the file's own. A folder with its table as `captions` says the same the other
     way round.
 
@@ -118,7 +128,7 @@ def pack_pairs(
                 writer.skip(pair.name, problem, "failed_to_download")
             else:
                 try:
-                    stored, suffix, (width, height) = _stored(pair.path, size)
+                    stored, suffix, (width, height) = stored_bytes(pair.path, size)
                 except ImageError as error:
                     known = "failed_to_resize" if pair.path.is_file() else "failed_to_download"
                     writer.skip(pair.name, str(error), known)
@@ -138,38 +148,7 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _stored(path: Path, size: int | None) -> tuple[bytes, str, tuple[int, int]]:
-    image = load_image(path)
-    short = min(image.size)
-    if size is not None and short > size:
-        width, height = (max(1, round(side * size / short)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3)
-    elif _plain_jpeg(data := path.read_bytes()):
-        return data, "jpg", image.size
-    return _png(image), "png", image.size
-
-
-def _plain_jpeg(data: bytes) -> bool:
-    with warnings.catch_warnings(), suppress(Exception):  # what cannot be told is stored as PNG
-        warnings.simplefilter("ignore")
-        image = Image.open(BytesIO(data))
-        return image.format == "JPEG" and image.mode in ("L", "RGB") and image.getexif().get(0x0112, 1) == 1
-    return False
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    Image.frombytes("RGB", image.size, image.tobytes()).save(buffer, "PNG")  # the pixels and no metadata
-    return buffer.getvalue()
-
-
 # ---------------------------------------------------------------- in
-
-
-class Sample(NamedTuple):
-    image: Image.Image
-    caption: str
-    metadata: dict[str, Any]
 
 
 class ShardSamples:
@@ -182,8 +161,13 @@ class ShardSamples:
     ranks too (rank * workers + worker, of world_size * workers). Images come as `load_image` gives them,
     captions as they were stored. Of a `part`, epochs are of its samples alone.
 
-    Raises DataError for what is missing, not a tar, truncated or without an image or caption: on construction
-    where that shows at once, else when the sample is reached.
+    A sample that cannot be read, or lacks its image or caption, is noted in `skipped`; its place goes to another of the
+    same epoch and window of shards, half a window further on, or to the first after that which can be read. So every
+    place has a sample that is a function of (seed, epoch) and the data alone, whatever the number of ranks and wherever
+    a run goes on; the one that stands in comes twice in that epoch. Of a shard that ends early, what is there is read.
+
+    Raises DataError for what is missing or not a tar, and where more samples are bad than `limits` allows: on
+    construction where that shows at once, else when the sample is reached.
     """
 
     def __init__(
@@ -195,17 +179,23 @@ class ShardSamples:
         rank: int = 0,
         world_size: int = 1,
         part: Part | None = None,
+        limits: SkipLimits | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise DataError(f"expected a rank from 0 to {world_size - 1}, not {rank}")
         if seed < 0:
             raise DataError(f"expected a seed of at least 0, not {seed}")
-        self.paths = _shard_paths(source)
+        self.paths = shard_paths(source)
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self._counts = [count_samples(path) for path in self.paths]
         self._inside = samples_inside(self.paths, self._counts, part)  # of each shard, what epochs are of
         self.epoch_size = sum(map(len, self._inside))  # over all ranks
         self._start = 0
+        self.skipped = Skipped(limits or SkipLimits(), self.epoch_size)
+        self._bad: set[tuple[int, int]] = set()  # the places that `skipped` has, by shard and index
+        for path, count in zip(self.paths, self._counts, strict=True):
+            if lost := lost_samples(path, count):
+                self.skipped.add(path, "", f"the shard ends early, after {count} samples", lost)
 
     def skip(self, count: int) -> "ShardSamples":
         """The same samples without this rank's first `count`, which are not read."""
@@ -239,13 +229,42 @@ class ShardSamples:
                     places = [(s, i) for s in window for i in self._inside[s]]
                     order = self._permutation(len(places), epoch, number + 1)
                 while turn is not None and position < end:
-                    shard, index = places[order[position - begin]]
-                    if shard not in indexes:
-                        indexes[shard] = self._index(shard)
-                    yield self._read(shard, indexes[shard][index], epoch)
+                    candidates = (places[i] for i in _half_round(order, position - begin))
+                    yield self._first_good(islice(candidates, TRIES), indexes, epoch)
                     turn = next(following, None)
                     position = self.epoch_size if turn is None else turn - epoch * self.epoch_size
                 begin = end
+
+    def of_shard(self, number: int) -> Iterator[Sample]:
+        """The samples of one of `paths`, once each and in the order they were written, without those that are bad."""
+        entries: dict[int, list[Entry]] = {}
+        for index in range(self._counts[number]):
+            with suppress(BadSample):
+                yield self._sample(number, index, entries, 0)
+
+    def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, list[Entry]], epoch: int) -> Sample:
+        for shard, index in places:
+            with suppress(BadSample):
+                return self._sample(shard, index, indexes, epoch)
+        shard, key, reason = self.skipped.reasons[-1]
+        raise DataError(f"none of many samples in a row can be read; the last: {shard}, sample {key}: {reason}")
+
+    def _sample(self, shard: int, index: int, indexes: dict[int, list[Entry]], epoch: int) -> Sample:
+        """Raises BadSample for one that cannot be read, which is then noted."""
+        if (shard, index) in self._bad:
+            raise BadSample("noted before")
+        if shard not in indexes:
+            indexes[shard] = self._index(shard)
+        path, entries = self.paths[shard], indexes[shard]
+        key = entries[index].key if index < len(entries) else f"number {index}"
+        try:
+            if index >= len(entries):
+                raise BadSample(f"missing: the shard holds {len(entries)}, and {stats_path(path).name} says more")
+            return self._read(shard, entries[index], epoch)
+        except BadSample as error:
+            self._bad.add((shard, index))
+            self.skipped.add(path, key, str(error))
+            raise
 
     def _permutation(self, length: int, epoch: int, part: int = 0) -> np.ndarray:
         if not self.shuffle:
@@ -255,40 +274,23 @@ class ShardSamples:
     def _index(self, shard: int) -> list[Entry]:
         path = self.paths[shard]
         entries = index_samples(path)
-        if len(entries) != self._counts[shard]:
+        if len(entries) > self._counts[shard]:
             raise DataError(
                 f"{path} holds {len(entries)} samples, and {stats_path(path).name} says {self._counts[shard]}"
             )
         return entries
 
     def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:
-        path = self.paths[shard]
-        where = f"{path}, sample {entry.key}"
-        try:
-            with path.open("rb") as file:
-                image, text, known = (slice_of(file, part) for part in entry[1:])
-            metadata = {"key": entry.key} | json.loads(known or "{}")
-            words = text.decode()
-            picture = load_image(image)
-        except OSError as error:
-            raise DataError(f"{where}: {error.strerror or error}") from None
-        except (ImageError, ValueError, TypeError) as error:
-            raise DataError(f"{where}: {error}") from None
-        captions = metadata.get("captions")
+        sample = read_sample(self.paths[shard], entry)
+        captions = sample.metadata.get("captions")
         if self.shuffle and isinstance(captions, list) and captions and all(isinstance(c, str) for c in captions):
             draw = np.random.default_rng([self.seed, epoch, shard, entry.image[0]])
-            words = captions[int(draw.integers(len(captions)))]
-        return Sample(picture, words, metadata)
+            return sample._replace(caption=captions[int(draw.integers(len(captions)))])
+        return sample
 
 
-def _shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
-    given = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
-    paths: list[Path] = []
-    for path in given:
-        inside = sorted(path.glob("*.tar")) if path.is_dir() else [path]
-        if not inside:
-            raise DataError(f"no shards in {path}: expected .tar files")
-        paths += inside
-    if not paths:
-        raise DataError("no shards given")
-    return paths
+def _half_round(order: np.ndarray, at: int) -> Iterator[int]:
+    """The entry of an order at a place, then all from half the order further on, round to where it began."""
+    yield int(order[at])
+    for step in range(len(order)):
+        yield int(order[(at + len(order) // 2 + step) % len(order)])

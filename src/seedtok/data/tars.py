@@ -4,7 +4,7 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -121,6 +121,7 @@ class Entry(NamedTuple):
     image: tuple[int, int]  # (offset, size) in the tar
     text: tuple[int, int]
     known: tuple[int, int]  # (0, 0) without a .json
+    problem: str | None = None  # why the sample cannot be read, where the tar's headers show it
 
 
 def slice_of(file: BinaryIO, part: tuple[int, int]) -> bytes:
@@ -137,7 +138,28 @@ def stats_path(path: Path) -> Path:
 
 
 def count_samples(path: Path) -> int:
-    """The samples of a shard: as its counts say, which is quick, else by reading its headers."""
+    """The samples of a shard: as its counts say, which is quick, else by reading its headers.
+
+    Of a shard that ends early, only those that are there. Raises DataError for what is no tar file.
+    """
+    if ends_early(path):
+        return len(index_samples(path))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(stats_path(path).read_text())["successes"])
+    return len(index_samples(path))
+
+
+def lost_samples(path: Path, count: int) -> int:
+    """How many samples a shard that ends early lacks, at least 1; 0 for a shard that is whole. `count` are there."""
+    if not ends_early(path):
+        return 0
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return max(1, int(json.loads(stats_path(path).read_text())["successes"]) - count)
+    return 1
+
+
+def ends_early(path: Path) -> bool:
+    """Whether a tar file lacks its end; raises DataError for what is no tar file."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -147,17 +169,15 @@ def count_samples(path: Path) -> int:
         raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
     if len(head) < 512 or (head[257:262] != b"ustar" and head.strip(b"\0")):
         raise DataError(f"{path} is not a tar file")
-    if tail.strip(b"\0"):
-        raise DataError(f"{path} is truncated: its end is missing; copy or write it again")
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(stats_path(path).read_text())["successes"])
-    return len(index_samples(path))
+    return bool(tail.strip(b"\0"))
 
 
 def index_samples(path: Path) -> list[Entry]:
+    """The samples of a shard by its headers, up to where they end or break; raises DataError for what is no tar."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        size = path.stat().st_size
+        with tarfile.open(path, "r:") as tar, suppress(tarfile.ReadError):  # of a member that is cut off
             for member in tar:
                 if member.isfile():
                     folder, _, name = member.name.rpartition("/")
@@ -166,18 +186,32 @@ def index_samples(path: Path) -> list[Entry]:
                         member.offset_data,
                         member.size,
                     )
-            end = tar.offset
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(512) != bytes(512):  # tarfile takes a missing end for the end
-                raise tarfile.ReadError("no end-of-archive mark")
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path} is truncated or not a tar file ({error}); copy or write it again") from None
     entries: list[Entry] = []
     for key, parts in samples.items():
+        if any(offset + length > size for offset, length in parts.values()):
+            entries.append(Entry(key, (0, 0), (0, 0), (0, 0), "it is cut off: the shard ends early"))
+            continue
         image = next((parts[suffix] for suffix in ("png", "jpg", "jpeg", "webp") if suffix in parts), None)
         if image is None or "txt" not in parts:
             lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
-            raise DataError(f"{path}: sample {key} has no {lacks}; it has {', '.join(sorted(parts))}")
+            problem = f"no {lacks}; it has {', '.join(sorted(parts))}"
+            entries.append(Entry(key, (0, 0), (0, 0), (0, 0), problem))
+            continue
         entries.append(Entry(key, image, parts["txt"], parts.get("json", (0, 0))))
     return entries
+
+
+def shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The shards of a folder, in the order of their names, one shard or several; raises DataError for none."""
+    given = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
+    paths: list[Path] = []
+    for path in given:
+        inside = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+        if not inside:
+            raise DataError(f"no shards in {path}: expected .tar files")
+        paths += inside
+    if not paths:
+        raise DataError("no shards given")
+    return paths

@@ -43,6 +43,9 @@ class Data(Settings):
     crop: float | None = Field(default=None, gt=0, le=1)  # of shards: least share of a picture that is kept, by chance
     flip: bool = False  # of shards: half the pictures mirrored
     workers: int = Field(default=0, ge=0)  # of shards: processes of each rank that read ahead
+    bad_share: float = Field(
+        default=0.01, ge=0, le=1
+    )  # of shards: unreadable samples that a run leaves out and goes on
 
 
 class Optimization(Settings):

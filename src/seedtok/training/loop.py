@@ -164,7 +164,7 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     per_step = optimization.accumulate * micro_batch
     # a run may go on with other ranks or batches: after the samples it has seen
     seen = _part(resumed[1], "state").get("samples", first * per_step) if resumed else 0
-    data = batches(config, "train", seen, rank, world)
+    data = batches(config, "train", seen, rank, world, out / "skipped.jsonl")
     averaged = ema.applied if ema else nullcontext
 
     def checkpoint(step: int) -> None:

@@ -13,12 +13,14 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def grid(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """Images of one size in rows, on white."""
-    width, height = images[0].size
+    """Images in rows on white, in cells of the widest by the highest, each in the middle of its own."""
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
     for i, image in enumerate(images):
-        sheet.paste(image, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
+        left = gap + i % columns * (width + gap) + (width - image.width) // 2
+        top = gap + i // columns * (height + gap) + (height - image.height) // 2
+        sheet.paste(image, (left, top))
     return sheet
 
 

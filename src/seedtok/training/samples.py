@@ -14,6 +14,7 @@ from seedtok.data.batches import (
 )
 from seedtok.data.held_out import Part
 from seedtok.data.scenes import Split
+from seedtok.data.skipping import SkipLimits
 from seedtok.errors import ConfigError, DataError
 from seedtok.training.config import Data, RunConfig
 
@@ -40,8 +41,13 @@ def check_data(data: Data) -> None:
             )
 
 
-def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: int) -> Iterator[Batch]:
-    """A run's training data from sample `start` on, this rank's share, without end; of scenes, those of any split."""
+def batches(
+    config: RunConfig, split: Split, start: int, rank: int, world_size: int, skipped: Path | None = None
+) -> Iterator[Batch]:
+    """A run's training data from sample `start` on, this rank's share, without end; of scenes, those of any split.
+
+    Samples that cannot be read are listed in the file `skipped`.
+    """
     size, data = config.optimization.batch_size, config.data
     part = Part(data.validation, held_out=False) if isinstance(data.validation, float) else None
     if data.codes is not None:
@@ -52,6 +58,7 @@ def batches(config: RunConfig, split: Split, start: int, rank: int, world_size: 
         return shard_batches(
             data.shards, size, size=data.size, seed=config.seed, crop=data.crop, flip=data.flip,
             start=start, rank=rank, world_size=world_size, workers=data.workers, part=part,
+            limits=SkipLimits(data.bad_share, log=skipped),
         )  # fmt: skip
     return _scenes(config, split, start, rank, world_size)
 
@@ -79,7 +86,12 @@ def held_out_batches(config: RunConfig, rank: int, world_size: int) -> list[Batc
     if codes is not None:
         return list(code_batches_once(codes, size, count, rank=rank, world_size=world_size, part=part))
     assert shards is not None
-    return list(shard_batches_once(shards, size, count, size=data.size, rank=rank, world_size=world_size, part=part))
+    return list(
+        shard_batches_once(
+            shards, size, count, size=data.size, rank=rank, world_size=world_size, part=part,
+            limits=SkipLimits(data.bad_share),
+        )
+    )  # fmt: skip
 
 
 def _folder(path: Path) -> tuple[Path | None, Path | None]:

@@ -1,0 +1,38 @@
+"""One sample of a shard: a picture, its caption, and what else is known of it."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from seedtok.data.skipping import BadSample
+from seedtok.data.tars import Entry, slice_of
+from seedtok.errors import DataError, ImageError
+from seedtok.images import MAX_BYTES, load_image
+
+
+class Sample(NamedTuple):
+    image: Image.Image
+    caption: str
+    metadata: dict[str, Any]
+
+
+def read_sample(path: Path, entry: Entry) -> Sample:
+    """A sample of a shard, as it was stored.
+
+    Raises BadSample where it lacks something or cannot be read, and DataError where the shard cannot.
+    """
+    if entry.problem:
+        raise BadSample(entry.problem)
+    if max(size for _, size in entry[1:4]) > MAX_BYTES:
+        raise BadSample(f"larger than {MAX_BYTES:,} bytes")
+    try:
+        with path.open("rb") as file:
+            image, text, known = (slice_of(file, part) for part in entry[1:4])
+        metadata = {"key": entry.key} | json.loads(known or "{}")
+        return Sample(load_image(image), text.decode(), metadata)
+    except OSError as error:
+        raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None
+    except (ImageError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise BadSample(str(error) or type(error).__name__) from None
