@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch  # noqa: F401  its memory is not that of the codes
 
-from seedtok.data.batches import code_batches
+from seedtok.data.code_batches import code_batches
 
 PER_FILE, BATCH, BATCHES = 10_000, 256, 400
 

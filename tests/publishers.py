@@ -119,6 +119,6 @@ def opt(folder: Path) -> None:
             pad_token_id=words.pad_token_id,
             bos_token_id=words.bos_token_id,
             eos_token_id=words.eos_token_id,
-        )  # fmt: skip
+        )
     ).save_pretrained(folder)
     words.save_pretrained(str(folder))

@@ -1,7 +1,7 @@
 """The paper's recipes from the publishers' files to captions, shrunken in size alone.
 
 Widths and depths come with the weights that the recipes start from, which here are tiny; beside them, only numbers of
-steps, batch sizes and, since a CPU has no fp16, the precision are other than the recipes'. Folders are the recipes' own.
+steps, batch sizes and, since a CPU has no fp16, the precision differ from the recipes'. Folders are the recipes' own.
 """
 
 import json
@@ -63,7 +63,7 @@ def train_killed_and_resumed(stage: str) -> None:
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
     assert list_checkpoints(folder)
-    run(*command(stage), "--resume")
+    run("train", "--out", folder, "--resume")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seedtok.data.batches import code_batches, code_batches_once, even_batches, shard_batches, shard_batches_once
+from seedtok.data.batches import even_batches, shard_batches, shard_batches_once
+from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.held_out import Part, image_hash, image_identity
 from seedtok.data.mixtures import MixedSamples

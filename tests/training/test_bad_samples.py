@@ -29,7 +29,7 @@ def shards(tmp_path) -> Path:
 
 
 def test_a_run_skips_them_and_resumes_exactly(shards, tmp_path):
-    config = tiny("autoencoder", tmp_path, f"data.shards={shards}", "precision=no")
+    config = tiny("autoencoder", tmp_path, f"data.shards={shards}", "data.validation=scenes", "precision=no")
     with pytest.warns(SeedTokWarning, match=r"skipped: .*0000[01]\.tar, sample 0000[01]1: "):
         final = train(config, tmp_path / "run")
     listed = {json.loads(line)["key"] for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()}
@@ -47,4 +47,7 @@ def test_a_run_skips_them_and_resumes_exactly(shards, tmp_path):
 @pytest.mark.filterwarnings("ignore::seedtok.errors.SeedTokWarning")
 def test_a_run_stops_where_more_are_bad_than_may_be(shards, tmp_path):
     with pytest.raises(DataError, match="1 of 9 samples cannot be read, and a share of 0 may be bad"):
-        train(tiny("autoencoder", tmp_path, f"data.shards={shards}", "data.bad_share=0"), tmp_path / "run")
+        train(
+            tiny("autoencoder", tmp_path, f"data.shards={shards}", "data.validation=scenes", "data.bad_share=0"),
+            tmp_path / "run",
+        )

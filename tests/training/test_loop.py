@@ -287,7 +287,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 def test_what_cannot_be_saved_is_not_trained(tmp_path):
     with pytest.raises(IndexError, match="cannot be saved"):
         train(tiny_run("stage.saves=false"), tmp_path / "run")
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
     train(tiny_run("optimization.steps=1"), tmp_path / "run")  # and nothing of the trial is left
     assert not (tmp_path / "run" / ".export").exists()
 

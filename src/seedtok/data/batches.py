@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from seedtok.data.codes import Codes, read_codes
 from seedtok.data.grammar import same_scene
 from seedtok.data.held_out import Part
 from seedtok.data.mixtures import MixedSamples
@@ -207,71 +206,10 @@ def _shard_batches(
             else:
                 squares.append(_augmented(sample.image, size, np.random.default_rng([13, seed, index]), crop, flip))
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in squares])).permute(0, 3, 1, 2)
-        yield _worded(pixels, [s.caption for _, s in batch], [_scene_of(s.metadata) for _, s in batch])
+        yield worded(pixels, [s.caption for _, s in batch], [scene_of(s.metadata) for _, s in batch])
 
 
-def code_batches(
-    source: Path,
-    batch_size: int,
-    *,
-    seed: int = 0,
-    shuffle: bool = True,
-    start: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    part: Part | None = None,
-) -> Iterator[Batch]:
-    """Endless batches of what `seedtok tokenize` wrote: codes and captions, without pixels (B, 3, 0, 0).
-
-    Every epoch has its own order. `start` counts samples over all ranks. Of a `part`, its samples alone. Raises
-    DataError as `read_codes` does.
-    """
-    stored = read_codes(source)
-    inside = _inside(stored, source, part)
-    return _code_batches(stored, inside, batch_size, seed if shuffle else None, start + rank, world_size)
-
-
-def code_batches_once(
-    source: Path, batch_size: int, count: int, *, rank: int = 0, world_size: int = 1, part: Part | None = None
-) -> Iterator[Batch]:
-    """As `shard_batches_once`, of codes."""
-    stored = read_codes(source)
-    inside = _inside(stored, source, part)
-    count, batch_size = even_batches(len(inside), batch_size, count, world_size)
-    return islice(_code_batches(stored, inside, batch_size, None, rank, world_size), count)
-
-
-def _inside(stored: Codes, source: Path, part: Part | None) -> np.ndarray:
-    """The rows of the codes that are of a part, (n,) int32; raises DataError where there are none."""
-    if part is None:
-        return np.arange(len(stored), dtype=np.int32)
-    inside = part.of_samples(stored.metadata, len(stored)).astype(np.int32)
-    if not len(inside):
-        raise part.nothing_left(source, len(stored))
-    return inside
-
-
-def _code_batches(
-    stored: Codes, inside: np.ndarray, batch_size: int, seed: int | None, index: int, step: int
-) -> Iterator[Batch]:
-    count, epoch, rows = len(inside), -1, inside
-    while True:
-        chosen = []
-        for _ in range(batch_size):
-            if index // count != epoch and seed is not None:
-                epoch = index // count
-                rows = inside.copy()
-                np.random.default_rng([11, seed, epoch]).shuffle(rows)
-            chosen.append(int(rows[index % count]))
-            index += step
-        pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)
-        scenes = [_scene_of(stored.metadata[i]) for i in chosen]
-        batch = _worded(pixels, [stored.captions[i] for i in chosen], scenes)
-        codes = torch.from_numpy(stored.codes[chosen].astype(np.int64))
-        yield replace(batch, codes=codes, codes_of=stored.tokenizer)
-
-
-def _worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> Batch:
+def worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> Batch:
     """A batch with its captions cleaned; with scenes, and their canonical wordings, where all of it are scenes."""
     cleaned, known = [clean_caption(text) for text in captions], [scene for scene in scenes if scene is not None]
     if len(known) == len(scenes):
@@ -299,7 +237,7 @@ def _augmented(image: Image.Image, size: int, rng: np.random.Generator, crop: fl
     return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else cut
 
 
-def _scene_of(metadata: dict[str, Any]) -> Scene | None:
+def scene_of(metadata: dict[str, Any]) -> Scene | None:
     """The scene that `write_scene_shards` stored; None for anything else."""
     record = metadata.get("scene")
     try:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from seedtok.data.batches import (
     Batch,
-    code_batches,
-    code_batches_once,
     scene_batches,
     shard_batches,
     shard_batches_once,
 )
+from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.held_out import Part
 from seedtok.data.scenes import Split
 from seedtok.data.skipping import SkipLimits
