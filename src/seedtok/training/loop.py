@@ -35,6 +35,7 @@ from seedtok.training.checkpoints import (
 from seedtok.training.config import Optimization, RunConfig
 from seedtok.training.distributed import mean_over_ranks, reshard, shard, whole
 from seedtok.training.ema import Ema
+from seedtok.writing import whole_file
 
 
 def learning_rate(optimization: Optimization, step: int) -> float:
@@ -154,7 +155,8 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     log = _Log(out, first) if accelerator.is_main_process else None
     if log:
-        (out / "config.json").write_text(config.model_dump_json(indent=1))
+        with whole_file(out / "config.json") as temporary:
+            temporary.write_text(config.model_dump_json(indent=1))
     micro_batch = optimization.batch_size * world
     per_step = optimization.accumulate * micro_batch
     # a run may go on with other ranks or batches: after the samples it has seen
