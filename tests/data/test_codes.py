@@ -291,7 +291,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     }
     write(tmp_path / "0.parquet", columns)
     program = (
-        "import sys, re; from itertools import islice; from seedtok.data.code_batches import code_batches; import torch\n"
+        "import sys, re, torch; from itertools import islice; from seedtok.data.code_batches import code_batches\n"
         "def private(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         "import seedtok.data.codes, pyarrow.compute; before = private()\n"
         "for _ in islice(code_batches(sys.argv[1], 256), 100): pass\n"

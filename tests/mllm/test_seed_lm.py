@@ -130,3 +130,21 @@ def test_what_does_not_fit_is_refused(bases, seed, tmp_path):
     (tmp_path / "lm" / "config.json").write_text(json.dumps(record | {"format": "else"}))
     with pytest.raises(CheckpointError, match="not a SEED language model"):
         SeedLM.from_pretrained(tmp_path / "lm", seed=seed)
+
+
+@pytest.mark.parametrize("model", ["opt"], indirect=True)
+def test_saved_over_an_older_save_it_is_itself_and_other_files_stay(model, ids, tmp_path, seed):
+    with torch.no_grad():
+        expected = model.logits(model.states(model.embed(ids)))
+    folder = tmp_path / "lm"
+    model.save_pretrained(folder)
+    (folder / "adapter" / "notes.md").write_text("mine")
+    model.save_pretrained(folder, merged=True)
+    assert (folder / "adapter" / "notes.md").read_text() == "mine"
+    assert not list(folder.glob("adapter/adapter_*"))  # it is in the base now, and not applied twice
+    for _ in range(2):  # and again in place, where its base is
+        again = SeedLM.from_pretrained(folder, seed=seed)
+        with torch.no_grad():
+            found = again.logits(again.states(again.embed(ids)))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        again.save_pretrained(folder)

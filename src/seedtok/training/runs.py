@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.training.config import RunConfig, Settings, StageSettings
 from seedtok.training.stage import Stage
+from seedtok.writing import whole_file
 
 # What a run may go on with otherwise. None changes what a step learns from, as long as batch size, accumulation and
 # ranks multiply to the same; more steps stretch the rest of the learning rate's cosine.
@@ -23,9 +24,8 @@ MAY_CHANGE = (
 def write_config(config: RunConfig, out: Path) -> None:
     """Writes OUT/config.json: the run, and the name of its stage's settings class."""
     record = {"stage_class": type(config.stage).__name__, **config.model_dump(mode="json")}
-    new = out / "config.new"
-    new.write_text(json.dumps(record, indent=1))
-    new.replace(out / "config.json")
+    with whole_file(out / "config.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=1))
 
 
 def read_config(out: Path, stages: Iterable[type[StageSettings]]) -> RunConfig:
