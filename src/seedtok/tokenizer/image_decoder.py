@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.errors import CheckpointError
+from seedtok.hub import cache_only, local_folder, locate
 
 
 def plain_attention(unet: UNet2DConditionModel) -> None:
@@ -39,17 +40,20 @@ class ImageDecoder:
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> ImageDecoder:
-        """Loads a folder or hub id of Stable Diffusion v1.x, without its safety checker, or of its unCLIP variant.
+        """Loads "mini", a folder, or a hub id: Stable Diffusion v1.x, without its safety checker, or its unCLIP variant.
 
-        Raises CheckpointError when there is none.
+        No code that comes with the weights is run. Raises CheckpointError when there is none.
         """
-        name = str(folder_or_hub_id)
+        source = locate(folder_or_hub_id, "diffusion")
+        folder = local_folder(source, "diffusion")
+        name, cached = (str(folder), True) if folder else (source, cache_only(source, "model_index.json"))
+        given: dict[str, Any] = {"dtype": dtype, "local_files_only": cached, "trust_remote_code": False}
         try:
-            index: Any = DiffusionPipeline.load_config(name)
+            index: Any = DiffusionPipeline.load_config(name, local_files_only=cached)
             if "UnCLIP" in str(index.get("_class_name")):
-                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype))
+                return cls(StableUnCLIPImg2ImgPipeline.from_pretrained(name, **given))
             pipeline = StableDiffusionPipeline.from_pretrained(
-                name, dtype=dtype, safety_checker=None, requires_safety_checker=False
+                name, safety_checker=None, requires_safety_checker=False, **given
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
