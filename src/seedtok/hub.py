@@ -61,6 +61,14 @@ def locate(name: str | Path, part: str, beside: Path | None = None) -> str:
     )
 
 
+def named_part(record: dict[str, Any], field: str, folder: Path) -> str:
+    """What the config.json of a folder calls a part; raises CheckpointError where it names none."""
+    name = record.get(field)
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f'"{field}" in {folder / "config.json"} is {name!r}; expected a folder or a hub id')
+    return name
+
+
 def local_folder(source: str, part: str) -> Path | None:
     """The folder of a source; None for a hub id."""
     if source == MINI:

@@ -40,9 +40,10 @@ class ImageDecoder:
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> ImageDecoder:
-        """Loads "mini", a folder, or a hub id: Stable Diffusion v1.x, without its safety checker, or its unCLIP variant.
+        """Loads "mini", a folder, or a hub id of Stable Diffusion v1.x, or of its unCLIP variant.
 
-        No code that comes with the weights is run. Raises CheckpointError when there is none.
+        A safety checker is not loaded, and no code that comes with the weights is run. Raises CheckpointError when
+        there is none.
         """
         source = locate(folder_or_hub_id, "diffusion")
         folder = local_folder(source, "diffusion")

@@ -26,7 +26,7 @@ import seedtok.tokenizer.patch_autoencoder
 import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
 from seedtok.cards import tokenizer_card
 from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
+from seedtok.files import assign_strictly, built_for, read_json, read_tensors, whole_folder
 from seedtok.hub import locate, push, recorded, resolve, source_of
 from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
@@ -43,7 +43,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class SeedConfig:
-    """Sizes; the defaults are the paper's. `image_decoder` is "mini", a hub id, or a folder, relative to the checkpoint.
+    """Sizes; the defaults are the paper's. `image_decoder` is "mini", a hub id, or a folder relative to the checkpoint.
 
     Without `code_decoder`, codes cannot be retrieved with, as in the published checkpoints. `text_decoder` None is of
     the code decoder's sizes. Generation embeddings come from a Reverse Q-Former or else from an `image_head`.
@@ -284,7 +284,7 @@ class SeedTokenizer(nn.Module):
         shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
         text_tokenizer = BertTokenizer.from_pretrained(str(texts)) if texts.is_dir() else None
-        with torch.device("meta"):
+        with built_for(record, folder / "model.safetensors"):
             model = cls(SeedConfig.from_dict(record), text_tokenizer)
         tensors = read_tensors(folder / "model.safetensors") | shared
         # nearest neighbours are always found in float32
