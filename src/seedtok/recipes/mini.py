@@ -7,7 +7,6 @@ stage3b, instructed; blip2 for the evaluation.
 
 from pathlib import Path
 
-from seedtok.hub import shipped
 from seedtok.training.autoencoder import AutoencoderSettings
 from seedtok.training.autoregression import AutoregressionSettings
 from seedtok.training.blip2 import Blip2Settings
@@ -55,7 +54,7 @@ def diffusion() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.diffusion",
-        stage=DiffusionSettings(clip=shipped("clip"), autoencoder=shipped("diffusion") / "vae", timestep_shift=5.0),
+        stage=DiffusionSettings(clip="mini", autoencoder="mini", timestep_shift=5.0),
         data=Data(),
         optimization=Optimization(
             steps=20_000,
@@ -80,7 +79,7 @@ def bidirectional() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.bidirectional",
-        stage=ContrastiveSettings(clip=shipped("clip"), causal=False, caption_weight=1.0, positions=True),
+        stage=ContrastiveSettings(clip="mini", causal=False, caption_weight=1.0, positions=True),
         data=Data(group=4),
         optimization=Optimization(steps=800, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
@@ -97,7 +96,7 @@ def stage1() -> RunConfig:
     return RunConfig(
         recipe="mini.stage1",
         stage=ContrastiveSettings(
-            start=shipped("bidirectional"),
+            start="mini",
             causal=True,
             caption_weight=1.0,
             naming_weight=0.3,
@@ -122,7 +121,7 @@ def stage2(stage1: Path | None = None) -> RunConfig:
         recipe="mini.stage2",
         stage=QuantizationSettings(
             embedder=stage1 or Path("runs/stage1/final"),
-            image_decoder=shipped("diffusion"),
+            image_decoder="mini",
             decoder_layers=2,
             reverse_layers=3,
             kmeans_batches=100,
@@ -190,7 +189,7 @@ def stage3a() -> RunConfig:
     return RunConfig(
         recipe="mini.stage3a",
         stage=AutoregressionSettings(
-            base=Path("mini"), tokenizer=shipped("tokenizer"), row=128, rank=96, alpha=192, dropout=0.0,
+            base="mini", tokenizer="mini", row=128, rank=96, alpha=192, dropout=0.0,
         ),
         data=Data(),
         optimization=Optimization(steps=1200, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
@@ -231,7 +230,7 @@ def blip2() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.blip2",
-        stage=Blip2Settings(base=Path("mini"), qformer=shipped("bidirectional")),
+        stage=Blip2Settings(base="mini", qformer="mini"),
         data=Data(),
         optimization=Optimization(steps=3400, batch_size=32, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
