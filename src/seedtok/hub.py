@@ -117,21 +117,21 @@ def cache_only(repo_id: str, file: str) -> bool:
     if problem is None:
         return False
     if isinstance(problem, HFValidationError):
-        raise CheckpointError(f"no folder {repo_id}, and it is no hub id: {_first_line(problem)}")
+        raise CheckpointError(f"{repo_id}: no such folder, and no hub id: {_first_line(problem)}")
     if isinstance(problem, GatedRepoError):
         raise CheckpointError(
             f"{repo_id} is gated: accept its terms on its page on the hub, and log in with `hf auth login`"
         )
     if isinstance(problem, RepositoryNotFoundError):
         raise CheckpointError(
-            f"no folder {repo_id}, and the hub has no such model (if it is private, log in with `hf auth login`)"
+            f"{repo_id}: no such folder, and no such model on the hub (if it is private, log in with `hf auth login`)"
         )
     if isinstance(try_to_load_from_cache(repo_id, file), str):
         return True
     if isinstance(problem, OfflineModeIsEnabled):
-        raise CheckpointError(f"no folder {repo_id}, it is not in the cache, and HF_HUB_OFFLINE forbids a download")
+        raise CheckpointError(f"{repo_id}: no such folder, not in the cache, and HF_HUB_OFFLINE forbids a download")
     raise CheckpointError(
-        f"no folder {repo_id}, it is not in the cache, and the hub cannot be reached: {_first_line(problem)}"
+        f"{repo_id}: no such folder, not in the cache, and the hub cannot be reached: {_first_line(problem)}"
     )
 
 
