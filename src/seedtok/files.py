@@ -92,6 +92,9 @@ def built_for(record: Any, path: Path) -> Iterator[None]:
     for layers in _values_of("layers", record):
         if not isinstance(layers, int) or not 0 <= layers <= count:
             raise CheckpointError(f"{where} asks for {layers} layers, but {path.name} has {count} tensors")
+    for heads in _values_of("heads", record):  # no tensor has this size, so nothing else would tell
+        if not isinstance(heads, int) or heads < 1:
+            raise CheckpointError(f"{where} asks for {heads} attention heads; expected one or more")
     try:
         with torch.device("meta"):
             yield

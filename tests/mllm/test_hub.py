@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
-from hub_server import Hub, running_hub
 from PIL import Image
 from typer.testing import CliRunner
 
 import seedtok.hub
+from hub_server import Hub, running_hub
 from seedtok.cli import app
 from seedtok.errors import CheckpointError
 from seedtok.mllm.seed_lm import SeedLM

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +21,7 @@ from seedtok.hub import cache_only, local_folder
 
 OFFSETS = 4096  # values of the word embeddings that a fingerprint is made of
 SAMPLE = 64  # of those, the ones that are kept as numbers
-LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -46,6 +47,8 @@ def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
         reason = str(error).strip().splitlines()[0]
         if "trust_remote_code" in str(error):
             reason = "it needs Python code of its own (auto_map), which is not run"
+        elif "ignore_mismatched_sizes" in str(error):
+            reason = "its tensors are not of the sizes in its config.json"
         raise CheckpointError(f"cannot load a language model from {name}: {reason}") from None
     if report["missing_keys"]:
         raise CheckpointError(
@@ -63,7 +66,7 @@ def _check_depth(folder: Path, layers: Any) -> None:
         count = len(tensor_shapes(single))
     else:
         return
-    if not isinstance(layers, int) or not 0 <= layers <= count:
+    if not isinstance(layers, int) or not 1 <= layers <= count:
         raise CheckpointError(f"{folder / 'config.json'} asks for {layers} layers, but there are {count} tensors")
 
 
