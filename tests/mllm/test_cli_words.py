@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told_in_a_line(cli, picture, tmp_path, monkeypatch, ar
 
 
 @pytest.mark.parametrize(("change", "words"), [({"base": "nowhere/at-all"}, "nowhere/at-all: no such folder"),
-                                               ({"base_fingerprint": {"config": "0", "embedding": "0"}}, "another base"),
+                                               ({"base_fingerprint": {"config": "0"}}, "another base"),
                                                ({"tokenizer": "mini"}, "another codebook")])  # fmt: skip
 def test_a_model_whose_parts_do_not_fit_is_refused(cli, lm, picture, tmp_path, change, words):
     import shutil
