@@ -11,7 +11,7 @@ import seedtok
 ROOT = Path(seedtok.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 GROUND = (  # what every floor stands on
-    "errors", "files", "hub", "images", "kinds", "locks", "machine", "processes", "progress", "writing",
+    "cards", "errors", "files", "hub", "images", "kinds", "locks", "machine", "processes", "progress", "writing",
 )  # fmt: skip
 FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside itself and the ground
     "recipes": ("training", "evaluation", "tokenizer", "mllm", "data"),

@@ -45,7 +45,8 @@ def test_saved_it_stands_alone(mini, tmp_path):
     mini.save_pretrained(tmp_path / "saved")
     again = SeedTokenizer.from_pretrained(tmp_path / "saved")
     assert all(torch.equal(again.state_dict()[k], v) for k, v in mini.state_dict().items())
-    assert (tmp_path / "saved" / again.config.image_decoder).is_dir()
+    assert again.config.image_decoder == "mini"  # which any installation has
+    assert again.image_decoder.pipeline.unet is not None
 
 
 def test_a_missing_clip_is_named(tmp_path):

@@ -143,15 +143,15 @@ def info(
         _describe(Path(model), kind, as_json)
         return
     tokenizer = load_tokenizer(model)
-    from seedtok.hub import resolve
+    from seedtok.hub import local_folder
 
     config = tokenizer.config
     parts: dict[str, nn.Module] = {}
     for name, part in tokenizer.named_children():
         children = dict(part.named_children()) if name == "embedder" else {}
         parts |= {f"{name}.{child}": module for child, module in children.items()} or {name: part}
-    beside = resolve(model) / config.image_decoder
-    if beside.is_dir() or Path(config.image_decoder).is_dir():  # one on a hub is not downloaded to be counted
+    decoder = local_folder(tokenizer.image_decoder_source, "diffusion")
+    if decoder is not None and decoder.is_dir():  # one on a hub is not downloaded to be counted
         pipeline = tokenizer.image_decoder.pipeline
         parts |= {f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")}
     rows = {

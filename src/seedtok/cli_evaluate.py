@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -9,11 +10,12 @@ import typer
 from rich.table import Table
 
 from seedtok.cli_support import out, quiet, say
+from seedtok.cli_words import Base, Tokenizer
 
 app = typer.Typer(help="Measure a model on test scenes that no training saw.", no_args_is_help=True)
 
 TOKENIZER = "'mini', a checkpoint folder, or a hub id."
-LANGUAGE_MODEL = "'mini' or a folder of a SEED language model."
+LANGUAGE_MODEL = "'mini', a folder of a SEED language model, or a hub id."
 
 
 def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32) -> None:
@@ -32,6 +34,24 @@ def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000,
         _print(evaluate, model, count, seed, batch_size, as_json)
 
 
+def _add_lm(name: str, module: str, what: str, batch: int = 32) -> None:
+    """As `_add`, of a language model, whose base and image tokenizer can be named anew."""
+
+    @app.command(name, help=what)
+    def command(
+        model: Annotated[str, typer.Option(help=LANGUAGE_MODEL)] = "mini",
+        base: Base = None,
+        tokenizer: Tokenizer = None,
+        count: Annotated[int, typer.Option(min=1, help="Test scenes.")] = 1000,
+        seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+        batch_size: Annotated[int, typer.Option(min=1)] = batch,
+    ) -> None:
+        quiet()
+        evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
+        _print(partial(evaluate, base=base, tokenizer=tokenizer), model, count, seed, batch_size, as_json)
+
+
 _add(
     "retrieval", "retrieval", TOKENIZER,
     "Table 1: recall of captions by pictures and back, from embeddings and from codes.",
@@ -41,16 +61,16 @@ _add(
     "Table 2: drawings from captions and from codes, beside the real picture.", batch=16,
 )  # fmt: skip
 _add("codebook", "codebook", TOKENIZER, "How many of its codes a tokenizer uses, and how evenly.", scenes=20_000)
-_add(
-    "captioning", "understanding", LANGUAGE_MODEL,
+_add_lm(
+    "captioning", "understanding",
     "Table 3: captions, by pycocoevalcap and by whether they name all of a scene right.",
 )  # fmt: skip
-_add(
-    "vqa", "understanding", LANGUAGE_MODEL,
+_add_lm(
+    "vqa", "understanding",
     "Table 3: answers to a question a scene, by VQAv2's accuracy and GQA's exact match.",
 )  # fmt: skip
-_add(
-    "drawing", "drawing", LANGUAGE_MODEL,
+_add_lm(
+    "drawing", "drawing",
     "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16,
 )  # fmt: skip
 

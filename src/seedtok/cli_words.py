@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
     from seedtok.mllm.sequences import Sampling
 
-Model = Annotated[str, typer.Option(help="'mini' or a folder of a SEED language model.")]
+Model = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
+Base = Annotated[str | None, typer.Option(help="A folder or hub id of its base, in place of the one that it names.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(help="A folder or hub id of its image tokenizer, in place of the one that it names.")
+]
 Beams = Annotated[int, typer.Option(min=1, help="Width of the beam search; 1 is greedy.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn by chance.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest; above, sampled.")]
@@ -37,19 +41,21 @@ TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of t
 PICTURE = "@"  # marks a path in a chat line
 
 
-def load_lm(model: str, dtype: str) -> SeedLM:
-    """A SEED language model by name or folder."""
+def load_lm(model: str, dtype: str, base: str | None = None, tokenizer: str | None = None) -> SeedLM:
+    """A SEED language model by name, folder or hub id; `base` and `tokenizer` in place of those that it names."""
     quiet()
     import torch
 
     from seedtok.mllm.seed_lm import SeedLM
 
-    return SeedLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    return SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=getattr(torch, dtype))
 
 
 def caption(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", show_default=False)],
     model: Model = "mini",
+    base: Base = None,
+    tokenizer: Tokenizer = None,
     beams: Beams = 5,
     as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "caption": ...} a line.')] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
@@ -58,7 +64,7 @@ def caption(
     """Say what is in pictures, one line each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, base, tokenizer)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
@@ -72,6 +78,8 @@ def ask(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", show_default=False)],
     questions: Annotated[list[str] | None, typer.Argument(metavar="QUESTION...", show_default=False)] = None,
     model: Model = "mini",
+    base: Base = None,
+    tokenizer: Tokenizer = None,
     beams: Beams = 5,
     dtype: Dtype = Precision.float32,
 ) -> None:
@@ -80,7 +88,7 @@ def ask(
         raise DataError("a picture and a question are needed: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, base, tokenizer)
     codes = lm.seed.encode(image).expand(len(questions), -1)
     for text in lm.answer(codes, questions, num_beams=beams):
         say(text)
@@ -90,6 +98,8 @@ def draw(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)],
     model: Model = "mini",
+    base: Base = None,
+    tokenizer: Tokenizer = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures, as FILE, FILE-2 and so on.")] = 1,
     seed: Seed = 0,
     temperature: Annotated[
@@ -107,7 +117,7 @@ def draw(
     check_free(paths, overwrite)
     warmth = (0.0 if count == 1 else 1.0) if temperature is None else temperature
     sampling = _sampling(warmth, top_p, seed)
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, base, tokenizer)
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]
@@ -122,6 +132,8 @@ def draw(
 def chat(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for what is drawn.")] = Path("chat"),
     model: Model = "mini",
+    base: Base = None,
+    tokenizer: Tokenizer = None,
     seed: Seed = 0,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -133,7 +145,7 @@ def chat(
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, base, tokenizer)
     from PIL import Image
 
     if sys.stdin.isatty():

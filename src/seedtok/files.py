@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -35,6 +35,59 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
+def tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """The shapes of a safetensors file's tensors, from its header alone; raises CheckpointError as `read_tensors`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"not a checkpoint: {path} is missing") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
+
+
+@contextmanager
+def built_for(record: Any, path: Path) -> Iterator[None]:
+    """Within, a model is built by the sizes in `record` on the meta device, where it takes no memory.
+
+    `path` is the safetensors file that its tensors will be read from: a model has no more layers than that has tensors.
+    Raises CheckpointError for that and for other sizes that no model can have.
+    """
+    where, count = path.parent / "config.json", len(tensor_shapes(path))
+    for layers in _values_of("layers", record):
+        if not isinstance(layers, int) or not 0 <= layers <= count:
+            raise CheckpointError(f"{where} asks for {layers} layers, but {path.name} has {count} tensors")
+    for heads in _values_of("heads", record):  # no tensor has this size, so nothing else would tell
+        if not isinstance(heads, int) or heads < 1:
+            raise CheckpointError(f"{where} asks for {heads} attention heads; expected one or more")
+    try:
+        with torch.device("meta"):
+            yield
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"{where} has sizes that no model can have: {reason}") from None
+
+
+def _values_of(key: str, record: Any) -> Iterator[Any]:
+    """Every value under a key of a JSON object, at any depth."""
+    if isinstance(record, dict):
+        for name, value in record.items():
+            if name == key:
+                yield value
+            yield from _values_of(key, value)
+
+
+def check_finite(found: dict[str, Tensor], where: str) -> None:
+    """Raises CheckpointError naming the first tensor that holds a NaN or an infinity."""
+    for name, tensor in found.items():
+        if tensor.is_floating_point() and tensor.numel():
+            least, most = torch.aminmax(tensor.detach())  # one pass and no copy; a NaN is both
+            if not (torch.isfinite(least) and torch.isfinite(most)):
+                raise CheckpointError(f"{where}: tensor {name!r} holds NaN or infinity")
+
+
 def check_tensors(own: dict[str, Tensor], found: dict[str, Tensor], where: str) -> None:
     """Raises CheckpointError naming the first tensor that is missing, extra or of another shape."""
     for problem, names in (
@@ -51,9 +104,13 @@ def check_tensors(own: dict[str, Tensor], found: dict[str, Tensor], where: str) 
 
 
 def load_strictly(module: nn.Module, found: dict[str, Tensor], where: str) -> None:
-    """Copies every tensor into a module, in the module's dtype; raises CheckpointError as `check_tensors` does."""
+    """Copies every tensor into a module, in the module's dtype.
+
+    Raises CheckpointError as `check_tensors` and `check_finite` do.
+    """
     own = module.state_dict()
     check_tensors(own, found, where)
+    check_finite(found, where)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(found[name])
@@ -63,9 +120,10 @@ def assign_strictly(module: nn.Module, found: dict[str, Tensor], where: str, dty
     """Makes tensors a module's own, such as one on the meta device: what is in the right dtype is not copied.
 
     `dtypes` are of floating-point tensors by the start of their names, the longest that fits, "" for the others. Raises
-    CheckpointError as `check_tensors` does.
+    CheckpointError as `check_tensors` and `check_finite` do.
     """
     check_tensors(module.state_dict(), found, where)
+    check_finite(found, where)
     kinds = sorted(dtypes.items(), key=lambda kind: -len(kind[0]))
     for name, tensor in found.items():
         if tensor.is_floating_point():

@@ -108,8 +108,8 @@ def test_what_is_wrong_is_told_in_a_line(cli, picture, tmp_path, monkeypatch, ar
     assert not list(tmp_path.glob("x*"))
 
 
-@pytest.mark.parametrize(("change", "words"), [({"base": "nowhere/at-all"}, "cannot load a language model"),
-                                               ({"base_sample": [0.0] * 64}, "another base"),
+@pytest.mark.parametrize(("change", "words"), [({"base": "nowhere/at-all"}, "nowhere/at-all: no such folder"),
+                                               ({"base_fingerprint": {"config": "0"}}, "another base"),
                                                ({"tokenizer": "mini"}, "another codebook")])  # fmt: skip
 def test_a_model_whose_parts_do_not_fit_is_refused(cli, lm, picture, tmp_path, change, words):
     import shutil

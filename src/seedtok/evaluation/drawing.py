@@ -15,14 +15,17 @@ SAMPLED = 10  # more spans of codes a caption, at temperature 1, that are checke
 
 
 @torch.no_grad()
-def evaluate_drawing(model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32) -> dict[str, Any]:
+def evaluate_drawing(
+    model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32, base: str | None = None,
+    tokenizer: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Things and backgrounds the scene judge finds in drawings from test captions, CLIP similarity to the true picture.
 
     `invalid_spans` counts those of `spans` pictures, the drawn ones and ten times as many sampled at temperature 1,
     whose codes are not 32 of the codebook.
     """
     began = time.perf_counter()
-    lm = SeedLM.from_pretrained(model)
+    lm = SeedLM.from_pretrained(model, base=base, seed=tokenizer)
     drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"))
     spans = invalid = 0
     by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(seed))

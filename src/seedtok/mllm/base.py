@@ -3,29 +3,71 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
-from seedtok.hub import shipped
+from seedtok.files import read_json, tensor_shapes
+from seedtok.hub import cache_only, local_folder
 
-SAMPLE = 64  # values of the word embeddings that tell one base from another
+OFFSETS = 4096  # values of the word embeddings that a fingerprint is made of
+SAMPLE = 64  # of those, the ones that are kept as numbers
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
-def load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen causal LM and its tokenizer: "mini", a folder or hub id; raises CheckpointError where there is none."""
-    source = str(shipped("opt") if str(base) == "mini" else base)
+def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A frozen causal LM and its tokenizer, by the source that `hub.locate` gives; "mini" is the shipped OPT.
+
+    No code that comes with the weights is run. Raises CheckpointError where there is none, and for one whose tensors
+    are not all there.
+    """
+    folder = local_folder(source, "opt")
+    name, cached = (str(folder), True) if folder else (source, cache_only(source, "config.json"))
     try:
-        lm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        return lm.eval().requires_grad_(False), AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+        if folder is not None:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
+            _check_depth(folder, config.get_text_config().num_hidden_layers)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, trust_remote_code=False, local_files_only=cached, output_loading_info=True
+        )
+        lm, report = loaded
+        text_tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+    except CheckpointError:
+        raise
+    except LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot load a language model from {base}: {reason}") from None
+        if "trust_remote_code" in str(error):
+            reason = "it needs Python code of its own (auto_map), which is not run"
+        elif "ignore_mismatched_sizes" in str(error):
+            reason = "its tensors are not of the sizes in its config.json"
+        raise CheckpointError(f"cannot load a language model from {name}: {reason}") from None
+    if report["missing_keys"]:
+        raise CheckpointError(
+            f"cannot load a language model from {name}: it lacks tensor {min(report['missing_keys'])}"
+        )
+    return lm.eval().requires_grad_(False), text_tokenizer
+
+
+def _check_depth(folder: Path, layers: Any) -> None:
+    """Raises CheckpointError for more layers than a folder has tensors, before a model of them is built."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        count = len(read_json(index).get("weight_map", ()))
+    elif single.is_file():
+        count = len(tensor_shapes(single))
+    else:
+        return
+    if not isinstance(layers, int) or not 1 <= layers <= count:
+        raise CheckpointError(f"{folder / 'config.json'} asks for {layers} layers, but there are {count} tensors")
 
 
 def words(lm: PreTrainedModel) -> nn.Embedding:
@@ -42,16 +84,50 @@ def cache_argument(model: type[nn.Module]) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def sample(lm: PreTrainedModel) -> list[float]:
-    """Some values of the word embeddings, evenly spread."""
-    flat = words(lm).weight.detach().flatten()
-    at = torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long()
-    return [round(x, 7) for x in flat[at].float().tolist()]
+# ------------------------------------------------------------ which base it is
 
 
-def alike(one: Any, other: list[float]) -> bool:
-    """Whether two samples are equal, to the precision of bfloat16."""
-    if not isinstance(one, list) or len(one) != len(other):
+def fingerprint(lm: PreTrainedModel) -> dict[str, Any]:
+    """Tells one base from another: hashes of its sizes and of some word embeddings, evenly spread.
+
+    The embeddings are rounded to bfloat16 first, so that a base in float32 has the fingerprint of the same in bfloat16.
+    From float16 that rounding may differ in the last bit; for that, some values are kept as numbers.
+    """
+    weight, config = words(lm).weight.detach(), lm.config.get_text_config()
+    names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    sizes = [*weight.shape, *(getattr(config, name, None) for name in names)]
+    flat = weight.flatten()
+    offsets = torch.arange(OFFSETS, device=flat.device) * (len(flat) - 1) // (OFFSETS - 1)
+    values = flat[offsets].to(torch.bfloat16).float().cpu() + 0.0  # -0.0 becomes 0.0
+    return {
+        "config": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
+        "embedding": hashlib.sha256(values.numpy().astype("<f4").tobytes()).hexdigest()[:16],
+        "values": values[:: OFFSETS // SAMPLE].tolist(),
+    }
+
+
+def is_base_of(record: dict[str, Any], lm: PreTrainedModel) -> bool:
+    """Whether an LM is the base that the config.json of a SEED LM was made for."""
+    given = record.get("base_fingerprint")
+    if not isinstance(given, dict):
+        return _is_close(record.get("base_sample"), _spread(words(lm).weight))
+    own = fingerprint(lm)
+    if given.get("config") != own["config"]:
+        return False
+    rounded = lm.dtype == torch.float16 and _is_close(given.get("values"), own["values"])
+    return rounded or given.get("embedding") == own["embedding"]
+
+
+def _spread(weight: Tensor) -> list[float]:
+    """The values that checkpoints of before the fingerprint keep."""
+    flat = weight.detach().flatten()
+    offsets = torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long().clamp(max=len(flat) - 1)
+    return flat[offsets].float().tolist()
+
+
+def _is_close(one: Any, other: list[float]) -> bool:
+    """Whether two lists of values are equal, to the precision of bfloat16."""
+    if not isinstance(one, list) or len(one) != len(other) or not all(isinstance(x, int | float) for x in one):
         return False
     a, b = torch.tensor(one), torch.tensor(other)
     return bool(torch.allclose(a, b, rtol=0.01, atol=1e-3 * float(b.abs().max())))

@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors
-from seedtok.hub import shipped
+from seedtok.files import assign_strictly, built_for, read_json, read_tensors
+from seedtok.hub import locate, named_part, recorded, shipped
 from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
@@ -104,8 +104,9 @@ class Blip2LM(nn.Module):
         where it is of another LM.
         """
         embedder = ImageTextEmbedder.from_pretrained(qformer)
-        lm, text_tokenizer = load_base(base, torch.float32)
-        model = cls(embedder, lm, text_tokenizer, str(base))
+        source = locate(base, "opt")
+        lm, text_tokenizer = load_base(source, torch.float32)
+        model = cls(embedder, lm, text_tokenizer, source)
         scale = float(model._words.weight.square().mean().sqrt())
         nn.init.normal_(model.read.weight, std=scale * embedder.config.qformer.width**-0.5)
         nn.init.zeros_(model.read.bias)
@@ -115,10 +116,10 @@ class Blip2LM(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes ViT, Q-Former and FC layer; the base stays where it is."""
+        """Writes ViT, Q-Former and FC layer; a base in a folder stays there, and is named relative to `folder`."""
         with files_into(Path(folder)) as new:
             record = {
-                "format": "seedtok.blip2", "version": VERSION, "base": self.base,
+                "format": "seedtok.blip2", "version": VERSION, "base": recorded(self.base, "opt", Path(folder), new),
                 "embedder": asdict(self.embedder.config),
             }  # fmt: skip
             (new / "config.json").write_text(json.dumps(record, indent=1))
@@ -132,11 +133,12 @@ class Blip2LM(nn.Module):
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.blip2" or record.get("version") != VERSION:
             raise CheckpointError(f"{folder} is not a BLIP-2 baseline of version {VERSION}")
-        beside = folder / str(record["base"])
-        lm, text_tokenizer = load_base(beside if beside.is_dir() else record["base"], torch.float32)
-        embedder = ImageTextEmbedder(EmbedderConfig.from_dict(record["embedder"]))
-        model = cls(embedder, lm, text_tokenizer, str(record["base"]))
+        source = locate(named_part(record, "base", folder), "opt", folder)
+        lm, text_tokenizer = load_base(source, torch.float32)
         shared = shared_vision(folder, record, "embedder.vision.")
+        with built_for(record.get("embedder"), folder / "model.safetensors"):
+            model = cls(ImageTextEmbedder(EmbedderConfig.from_dict(record["embedder"])), lm, text_tokenizer, source)
         kept = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
-        load_strictly(model, read_tensors(folder / "model.safetensors") | shared | kept, str(folder))
+        tensors = read_tensors(folder / "model.safetensors") | shared | kept
+        assign_strictly(model, tensors, str(folder), {"": torch.float32})
         return model.eval()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,23 +12,21 @@ import torch
 from jaxtyping import Float, Int
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from seedtok.cards import lm_card
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors
-from seedtok.hub import shipped
+from seedtok.hub import locate, named_part, push, resolve
 from seedtok.kinds import LM, check_kind
 from seedtok.mllm import generation
-from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, words
+from seedtok.mllm.base import cache_argument, fingerprint, head, is_base_of, load_base, words
+from seedtok.mllm.checkpoint import VERSION, Parts, load_adapter, load_vocabulary, vocabulary_config, write_files
 from seedtok.mllm.sequences import Packed, packed
-from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.mllm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.writing import files_into
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ class SeedLM(nn.Module):
         self.text_tokenizer = text_tokenizer
         self.vocabulary = vocabulary
         self._seed = [seed]  # in a list, so that it is no part of this module's state
-        self.base = base
+        self.base = base  # its source: "mini", the path of a folder, or a hub id
+        self.fingerprint: dict[str, Any] | None = None  # of the base as it was loaded
 
     # ------------------------------------------------------------ parts
 
@@ -171,40 +170,48 @@ class SeedLM(nn.Module):
     def build(
         cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None, dtype: torch.dtype = torch.float32
     ) -> SeedLM:
-        """A new SEED LM over a base, a folder or hub id of any causal LM: LoRA without effect yet, new visual layers.
+        """A new SEED LM over any causal LM: LoRA without effect yet, new visual layers.
+
+        `base` is "mini" (the shipped OPT), a folder, or a hub id.
 
         Raises CheckpointError when the base cannot be loaded.
         """
-        lm, text_tokenizer = load_base(base, dtype)
-        vocabulary = Vocabulary(_vocabulary_config(lm, seed))
+        source = locate(base, "opt")
+        lm, text_tokenizer = load_base(source, dtype)
+        vocabulary = Vocabulary(vocabulary_config(lm, seed))
         embeddings = words(lm)
         count, device = embeddings.num_embeddings, embeddings.weight.device
         with torch.no_grad():
             some = embeddings(torch.arange(0, count, max(1, count // 1024), device=device))
             vocabulary.initialise(seed.codebook.weight.detach(), some)
-        adapted = lora_on(lm, lora or LoraSettings())
-        return cls(adapted, text_tokenizer, vocabulary, seed, str(base)).eval()
+        identity = fingerprint(lm)
+        model = cls(lora_on(lm, lora or LoraSettings()), text_tokenizer, vocabulary, seed, source)
+        model.fingerprint = identity
+        return model.eval()
 
-    def save_pretrained(self, folder: str | Path, merged: bool = False) -> None:
-        """Writes the adapter and the visual layers; the base stays where it is, unless `merged` writes it too.
+    def save_pretrained(self, folder: str | Path, merged: bool = False, *, standalone: bool = False) -> None:
+        """Writes the adapter and the visual layers.
 
-        A merged folder has the LM with LoRA in its weights as a folder of transformers' own, `base`.
+        Base and image tokenizer stay where they are: those in folders are named relative to `folder`, and `standalone`
+        copies them into it. `merged` writes the LM with LoRA in its weights, as a folder of transformers' own, `base`.
         """
         with files_into(Path(folder)) as new:
-            base = self.base
-            if merged:
-                lm = self.adapter.merge_and_unload() if isinstance(self.adapter, PeftModel) else self.adapter
-                lm.save_pretrained(new / "base")
-                self.text_tokenizer.save_pretrained(str(new / "base"))
-                base = "base"
-            elif isinstance(self.adapter, PeftModel):
-                self.adapter.save_pretrained(str(new / "adapter"))
-            record = {
-                "format": "seedtok.lm", "version": VERSION, "base": base, "base_sample": sample(self.lm),
-                "tokenizer": self.seed.name, "vocabulary": asdict(self.vocabulary.config),
-            }  # fmt: skip
-            (new / "config.json").write_text(json.dumps(record, indent=1))
-            save_file(self.vocabulary.saved(), new / "visual.safetensors")
+            write_files(self, new, Path(folder), Parts(merged, standalone))
+
+    def push_to_hub(
+        self, repo_id: str, private: bool = False, token: str | None = None, *, base: str | None = None,
+        tokenizer: str | None = None, license: str | None = None,
+    ) -> str:  # fmt: skip
+        """Uploads what `save_pretrained` writes to a model hub, with a model card; returns the commit's address.
+
+        A base or an image tokenizer in a folder of this machine is uploaded too, unless `base` or `tokenizer` is the
+        hub id of the same. `license` is an identifier of the hub's. A README.md that the repository has is kept.
+        Raises CheckpointError where the hub is out of reach or refuses.
+        """
+        card = lm_card(repo_id, base or self.base, tokenizer or self.seed.source, license)
+        with tempfile.TemporaryDirectory() as scratch:
+            write_files(self, Path(scratch), Path(scratch), Parts(False, True, base, tokenizer))
+            return push(Path(scratch), repo_id, card, private, token)
 
     @classmethod
     def from_pretrained(
@@ -217,40 +224,33 @@ class SeedLM(nn.Module):
         device: str | torch.device = "cpu",
         trainable: bool = False,
     ) -> SeedLM:
-        """Loads "mini" (shipped with the package) or a folder; `base` and `seed` in place of those it names.
+        """Loads "mini" (shipped with the package), a folder or a hub id; `base` and `seed` in place of those it names.
 
         With `trainable`, LoRA and the visual layers can be trained further.
 
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
-        folder = shipped("lm") if str(name) == "mini" else Path(name)
+        folder = resolve(name, "lm")
         check_kind(folder, LM)
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
             raise CheckpointError(f"{folder} is not a SEED language model of version {VERSION}")
-        named = base or record["base"]
-        beside = folder / str(named)
-        lm, text_tokenizer = load_base(beside if beside.is_dir() else named, dtype)
+        named = locate(base, "opt") if base else locate(named_part(record, "base", folder), "opt", folder)
         if not isinstance(seed, SeedTokenizer):
-            seed = SeedTokenizer.from_pretrained(seed or record.get("tokenizer", "mini"), dtype=dtype)
-        try:
-            vocabulary = Vocabulary(VocabularyConfig(**record["vocabulary"]))
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder / 'config.json'} has no sizes of a vocabulary: {error}") from None
-        if not alike(record.get("base_sample"), sample(lm)):
+            own = seed or locate(named_part({"tokenizer": "mini"} | record, "tokenizer", folder), "tokenizer", folder)
+            seed = SeedTokenizer.from_pretrained(own, dtype=dtype)
+        lm, text_tokenizer = load_base(named, dtype)
+        if not is_base_of(record, lm):
             raise CheckpointError(f"{folder} was made for another base than {named}: pass the one it was trained on")
-        load_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder))
-        if not _same_codebook(vocabulary.codebook, seed.codebook.weight):
-            raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+        identity = record.get("base_fingerprint") or fingerprint(lm)
+        vocabulary = load_vocabulary(folder, record, lm, seed)
         adapted: PreTrainedModel | PeftModel = lm
-        if (folder / "adapter" / "adapter_config.json").is_file():
-            try:
-                adapted = PeftModel.from_pretrained(lm, str(folder / "adapter"), is_trainable=trainable)
-            except (RuntimeError, ValueError, OSError) as error:
-                raise CheckpointError(f"{folder / 'adapter'}: {str(error).splitlines()[0]}") from None
-        if isinstance(adapted, PeftModel) and not trainable:
-            adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
-        model = cls(adapted, text_tokenizer, vocabulary, seed, str(named))
+        if record.get("adapter", record["base"] != "base"):
+            adapted = load_adapter(lm, folder / "adapter", trainable)
+            if not trainable:
+                adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
+        model = cls(adapted, text_tokenizer, vocabulary, seed, named)
+        model.fingerprint = identity
         model.vocabulary.to(dtype).requires_grad_(trainable)
         return model.eval().to(device)
 
@@ -259,14 +259,3 @@ def lora_on(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """A frozen LM with LoRA that has no effect yet."""
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
     return cast(PeftModel, get_peft_model(lm, settings))
-
-
-def _vocabulary_config(lm: PreTrainedModel, seed: SeedTokenizer) -> VocabularyConfig:
-    read, write = words(lm).weight, head(lm).weight
-    size, dim = seed.codebook.weight.shape
-    span = seed.config.embedder.qformer.queries
-    return VocabularyConfig(read.shape[0], read.shape[1], write.shape[1], size, dim, span)
-
-
-def _same_codebook(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one.float(), other.float().to(one.device), rtol=0.01, atol=1e-4)

@@ -7,7 +7,6 @@ stage3b, instructed; blip2 for the evaluation.
 
 from pathlib import Path
 
-from seedtok.hub import shipped
 from seedtok.training.autoencoder import AutoencoderSettings
 from seedtok.training.autoregression import AutoregressionSettings
 from seedtok.training.blip2 import Blip2Settings
@@ -55,7 +54,7 @@ def diffusion() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.diffusion",
-        stage=DiffusionSettings(clip=shipped("clip"), autoencoder=shipped("diffusion") / "vae", timestep_shift=5.0),
+        stage=DiffusionSettings(clip="mini", autoencoder="mini", timestep_shift=5.0),
         data=Data(),
         optimization=Optimization(
             steps=20_000,
@@ -81,7 +80,7 @@ def bidirectional() -> RunConfig:
     return RunConfig(
         recipe="mini.bidirectional",
         stage=ContrastiveSettings(
-            clip=shipped("clip"), causal=False, caption_weight=1.0, positions=True, temperature_bounds=(0.01, 0.5)
+            clip="mini", causal=False, caption_weight=1.0, positions=True, temperature_bounds=(0.01, 0.5)
         ),
         data=Data(group=4),
         optimization=Optimization(steps=800, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
@@ -99,7 +98,7 @@ def stage1() -> RunConfig:
     return RunConfig(
         recipe="mini.stage1",
         stage=ContrastiveSettings(
-            start=shipped("bidirectional"),
+            start="mini",
             causal=True,
             caption_weight=1.0,
             naming_weight=0.3,
@@ -125,7 +124,7 @@ def stage2(stage1: Path | None = None) -> RunConfig:
         recipe="mini.stage2",
         stage=QuantizationSettings(
             embedder=stage1 or Path("runs/stage1/final"),
-            image_decoder=shipped("diffusion"),
+            image_decoder="mini",
             decoder_layers=2,
             reverse_layers=3,
             kmeans_per_code=12.5,
@@ -195,8 +194,7 @@ def stage3a() -> RunConfig:
     return RunConfig(
         recipe="mini.stage3a",
         stage=AutoregressionSettings(
-            base=Path("mini"), tokenizer=shipped("tokenizer"), row=128, rank=96, alpha=192, dropout=0.0,
-            neighbour_head=True,
+            base="mini", tokenizer="mini", row=128, rank=96, alpha=192, dropout=0.0, neighbour_head=True,
         ),
         data=Data(),
         optimization=Optimization(steps=1200, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
@@ -237,7 +235,7 @@ def blip2() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.blip2",
-        stage=Blip2Settings(base=Path("mini"), qformer=shipped("bidirectional")),
+        stage=Blip2Settings(base="mini", qformer="mini"),
         data=Data(),
         optimization=Optimization(steps=3400, batch_size=32, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,

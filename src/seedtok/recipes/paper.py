@@ -117,7 +117,7 @@ def stage3a() -> RunConfig:
     return RunConfig(
         recipe="paper.stage3a",
         stage=AutoregressionSettings(
-            base=Path("facebook/opt-2.7b"),  # paper
+            base="facebook/opt-2.7b",  # paper
             tokenizer=Path("runs/paper/stage2/final"),
             rank=16,  # successor, as the next two
             alpha=32,

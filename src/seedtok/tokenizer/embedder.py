@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
-from seedtok.files import load_strictly, read_json, read_tensors
+from seedtok.files import assign_strictly, built_for, read_json, read_tensors
 from seedtok.kinds import EMBEDDER, check_kind
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
@@ -140,8 +140,10 @@ class ImageTextEmbedder(nn.Module):
         text = (
             BertTokenizer.from_pretrained(str(tokenizer)) if (tokenizer / "tokenizer_config.json").is_file() else None
         )
-        model = cls(EmbedderConfig.from_dict(record), text)
-        load_strictly(model, read_tensors(folder / "model.safetensors") | shared, str(folder))
+        with built_for(record, folder / "model.safetensors"):
+            model = cls(EmbedderConfig.from_dict(record), text)
+        tensors = read_tensors(folder / "model.safetensors") | shared
+        assign_strictly(model, tensors, str(folder), {"": torch.float32})
         return model.eval()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.errors import CheckpointError
+from seedtok.hub import cache_only, local_folder, locate
 
 MOVED = {  # models that were deleted from where published checkpoints name them, and where mirrors are
     "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
@@ -25,18 +26,21 @@ def plain_attention(unet: UNet2DConditionModel) -> None:
         unet.set_attn_processor(AttnProcessor())
 
 
-def _pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
+def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
     """The pipeline of a folder or hub id, of the class that its index names; raises CheckpointError for none."""
+    folder = local_folder(source, "diffusion")
+    name, cached = (str(folder), True) if folder else (source, cache_only(source, "model_index.json"))
+    given: dict[str, Any] = {"dtype": dtype, "local_files_only": cached, "trust_remote_code": False}
     try:
-        index: Any = DiffusionPipeline.load_config(name)
+        index: Any = DiffusionPipeline.load_config(name, local_files_only=cached)
         if "UnCLIP" in str(index.get("_class_name")):
-            return StableUnCLIPImg2ImgPipeline.from_pretrained(name, dtype=dtype)
+            return StableUnCLIPImg2ImgPipeline.from_pretrained(name, **given)
         return StableDiffusionPipeline.from_pretrained(
-            name, dtype=dtype, safety_checker=None, requires_safety_checker=False
+            name, safety_checker=None, requires_safety_checker=False, **given
         )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot load an image decoder from {name}: {reason}") from None
+        raise CheckpointError(f"cannot load an image decoder from {source}: {reason}") from None
 
 
 class ImageDecoder:
@@ -57,18 +61,19 @@ class ImageDecoder:
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> ImageDecoder:
-        """Loads a folder or hub id of Stable Diffusion v1.x, without its safety checker, or of its unCLIP variant.
+        """Loads "mini", a folder, or a hub id of Stable Diffusion v1.x, or of its unCLIP variant.
 
-        Raises CheckpointError when there is none.
+        A safety checker is not loaded, and no code that comes with the weights is run. Raises CheckpointError when
+        there is none.
         """
-        name = str(folder_or_hub_id)
+        source = locate(folder_or_hub_id, "diffusion")
         try:
-            return cls(_pipeline(name, dtype))
+            return cls(_pipeline(source, dtype))
         except CheckpointError as error:
             tried = str(error)
-        if name in MOVED:
+        if source in MOVED:
             try:
-                return cls(_pipeline(MOVED[name], dtype))
+                return cls(_pipeline(MOVED[source], dtype))
             except CheckpointError as error:
                 tried += f"; it moved, so this was tried next: {error}"
         raise CheckpointError(

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
 from jaxtyping import Float, Int
 from PIL import Image
 from safetensors.torch import save_file
@@ -25,9 +24,10 @@ from transformers import BertTokenizer
 
 import seedtok.tokenizer.patch_autoencoder
 import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
+from seedtok.cards import tokenizer_card
 from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, read_json, read_tensors
-from seedtok.hub import resolve, shipped
+from seedtok.files import assign_strictly, built_for, read_json, read_tensors
+from seedtok.hub import locate, push, recorded, resolve, source_of
 from seedtok.images import Pictures, as_pil
 from seedtok.kinds import TOKENIZER, check_kind
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
@@ -45,7 +45,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class SeedConfig:
-    """Sizes; the defaults are the paper's. `image_decoder` is a folder beside the checkpoint, a path or a hub id.
+    """Sizes; the defaults are the paper's. `image_decoder` is "mini", a hub id, or a folder relative to the checkpoint.
 
     Without `code_decoder`, codes cannot be retrieved with, as in the published checkpoints. `text_decoder` None is of
     the code decoder's sizes. Generation embeddings come from a Reverse Q-Former or else from an `image_head`.
@@ -94,7 +94,8 @@ class SeedTokenizer(nn.Module):
         if (self.reverse_qformer is None) == (self.image_head is None):
             raise CheckpointError("a tokenizer has a Reverse Q-Former or an image head, one of the two")
         self._image_decoder: ImageDecoder | None = None
-        self._folder: Path | None = None
+        self._folder: Path | None = None  # where it was loaded from
+        self.source: str | None = None  # what names it for `from_pretrained`; None for a new one
 
     # ------------------------------------------------------------ Figure 2, in tensors
 
@@ -129,11 +130,6 @@ class SeedTokenizer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.encode_head[0].weight.dtype  # type: ignore[return-value]
-
-    @property
-    def name(self) -> str:
-        """What `from_pretrained` loads this again by: "mini", or the folder it came from."""
-        return "mini" if self._folder in (None, shipped("tokenizer")) else str(self._folder.resolve())
 
     @property
     def codebook_id(self) -> str:
@@ -222,31 +218,51 @@ class SeedTokenizer(nn.Module):
     def image_decoder(self) -> ImageDecoder:
         """The frozen diffusion model, loaded when first asked for."""
         if self._image_decoder is None:
-            name = self.config.image_decoder
-            beside = self._folder / name if self._folder else Path(name)
-            self._image_decoder = ImageDecoder.from_pretrained(beside if beside.is_dir() else name, self.dtype)
+            source = locate(self.config.image_decoder, "diffusion", self._folder)
+            self._image_decoder = ImageDecoder.from_pretrained(source, self.dtype)
             self._image_decoder.pipeline.to(self.device)
         return self._image_decoder
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json, model.safetensors and the text tokenizer; the image decoder stays where it is."""
-        record = asdict(self.config)
-        if self._folder is not None and (self._folder / self.config.image_decoder).is_dir():
-            record["image_decoder"] = str((self._folder / self.config.image_decoder).resolve())
-        with files_into(Path(folder)) as new:
-            header = {"format": "seedtok.tokenizer", "version": VERSION}
-            (new / "config.json").write_text(json.dumps(header | record, indent=1))
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
-            if self.embedder.text_tokenizer is not None:
-                self.embedder.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
+    @property
+    def image_decoder_source(self) -> str:
+        """Where the image decoder is: "mini", the path of a folder, or a hub id."""
+        return source_of(self.config.image_decoder, "diffusion", self._folder)
 
-    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
-        """Uploads what `save_pretrained` writes to a model hub; returns the commit's address."""
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
+    def save_pretrained(self, folder: str | Path, *, standalone: bool = False) -> None:
+        """Writes config.json, model.safetensors and the text tokenizer.
+
+        An image decoder in a folder stays there, and is named relative to `folder`; `standalone` copies it as well.
+        """
+        with files_into(Path(folder)) as new:
+            self.write_files(new, Path(folder), standalone)
+
+    def write_files(self, new: Path, folder: Path, standalone: bool, image_decoder: str | None = None) -> None:
+        """Writes the files of `save_pretrained` into the existing folder `new`, which will be moved to `folder`.
+
+        `image_decoder`, a hub id, is named in place of this tokenizer's own.
+        """
+        record = {"format": "seedtok.tokenizer", "version": VERSION} | asdict(self.config)
+        decoder = image_decoder or self.image_decoder_source
+        record["image_decoder"] = recorded(decoder, "diffusion", folder, new, standalone)
+        (new / "config.json").write_text(json.dumps(record, indent=1))
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
+        if self.embedder.text_tokenizer is not None:
+            self.embedder.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
+
+    def push_to_hub(
+        self, repo_id: str, private: bool = False, token: str | None = None, *, image_decoder: str | None = None,
+        license: str | None = None,
+    ) -> str:  # fmt: skip
+        """Uploads what `save_pretrained` writes to a model hub, with a model card; returns the commit's address.
+
+        An image decoder in a folder of this machine is uploaded too, unless `image_decoder` is the hub id of the same.
+        `license` is an identifier of the hub's, such as "apache-2.0". A README.md that the repository has is kept.
+        Raises CheckpointError where the hub is out of reach or refuses.
+        """
+        card = tokenizer_card(repo_id, image_decoder or self.image_decoder_source, license)
         with tempfile.TemporaryDirectory() as scratch:
-            self.save_pretrained(Path(scratch) / "model")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=str(Path(scratch) / "model")))
+            self.write_files(Path(scratch), Path(scratch), True, image_decoder)
+            return push(Path(scratch), repo_id, card, private, token)
 
     @classmethod
     def from_pretrained(
@@ -256,11 +272,12 @@ class SeedTokenizer(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> SeedTokenizer:
-        """Loads "mini" (shipped with the package), a folder, or a hub id.
+        """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
         Raises CheckpointError for a missing or extra tensor, another version, or a broken file.
         """
-        folder = resolve(name)
+        source = locate(name, "tokenizer")
+        folder = resolve(source)
         check_kind(folder, TOKENIZER)
         record = read_json(folder / "config.json")
         if record.pop("format", None) != "seedtok.tokenizer":
@@ -272,12 +289,12 @@ class SeedTokenizer(nn.Module):
         text_tokenizer = (
             BertTokenizer.from_pretrained(str(texts)) if (texts / "tokenizer_config.json").is_file() else None
         )
-        with torch.device("meta"):
+        with built_for(record, folder / "model.safetensors"):
             model = cls(SeedConfig.from_dict(record), text_tokenizer)
         tensors = read_tensors(folder / "model.safetensors") | shared
         # nearest neighbours are always found in float32
         assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
-        model._folder = folder
+        model._folder, model.source = folder, source
         return model.eval().to(device)
 
 

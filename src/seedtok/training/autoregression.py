@@ -24,8 +24,8 @@ Learnt = tuple[list[int], list[bool]]  # ids, and which of them count
 
 
 class AutoregressionSettings(StageSettings):
-    base: Path  # a folder of a causal LM; "mini" is the shipped OPT
-    tokenizer: Path  # a folder of a SeedTokenizer
+    base: str | Path  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
+    tokenizer: str | Path  # a SeedTokenizer: "mini", a folder, or a hub id
     start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
     asking: float = 0.0  # share of samples that are a question and its answer; paper: 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from seedtok.data.batches import Batch, right_captions
+from seedtok.hub import resolve
 from seedtok.mllm.blip2 import Blip2LM
 from seedtok.mllm.prompts import CAPTION, CAPTION_LENGTH
 from seedtok.training.config import StageSettings
@@ -15,8 +16,8 @@ from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 
 
 class Blip2Settings(StageSettings):
-    base: Path  # a folder of a causal LM; "mini" is the shipped OPT
-    qformer: Path  # a folder of a bidirectional ImageTextEmbedder
+    base: str | Path  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
+    qformer: str | Path  # a bidirectional ImageTextEmbedder: "mini" or a folder
 
     def build(self) -> "Blip2Stage":
         return Blip2Stage(self)
@@ -27,7 +28,7 @@ class Blip2Stage(Stage):
 
     def __init__(self, settings: Blip2Settings) -> None:
         super().__init__()
-        self.model = Blip2LM.build(settings.base, settings.qformer)
+        self.model = Blip2LM.build(settings.base, resolve(settings.qformer, "bidirectional"))
         freeze(self.model.lm)
         freeze(self.model.embedder.vision)
         for name, parameter in self.model.embedder.named_parameters():  # what only stage 1 needs

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 from pydantic import model_validator
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel
 
 from seedtok.data.batches import Batch
 from seedtok.data.text import clean_caption
-from seedtok.errors import ConfigError
+from seedtok.errors import CheckpointError, ConfigError
 from seedtok.evaluation.judge import labels
 from seedtok.evaluation.metrics import retrieval_recalls
 from seedtok.files import load_strictly
+from seedtok.hub import resolve
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.vision import VisionTransformer
@@ -34,8 +36,10 @@ from seedtok.training.text import bert_tokenizer
 
 
 class ContrastiveSettings(StageSettings):
-    clip: Path | None = None  # a folder of CLIPModel, whose ViT is the frozen image encoder; None: that of `start`
-    start: Path | None = None  # the bidirectional Q-Former to start from, whose sizes it keeps; None: from nothing
+    # the CLIP, "mini" or a folder, whose ViT is the frozen image encoder; None: that of `start`
+    clip: str | Path | None = None
+    # the bidirectional Q-Former, "mini" or a folder, to start from, whose sizes it keeps; None: from nothing
+    start: str | Path | None = None
     causal: bool = True
     width: int = 256
     layers: int = 4
@@ -63,7 +67,7 @@ class ContrastiveSettings(StageSettings):
 def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
     if settings.clip is None:
         raise ConfigError("a Q-Former from nothing needs an image encoder: set stage.clip, or stage.start")
-    vision = VisionTransformer.from_clip(CLIPModel.from_pretrained(settings.clip, dtype=torch.float32).vision_model)
+    vision = _vision_of(settings.clip)
     text_tokenizer = bert_tokenizer()
     qformer = QFormerConfig(
         queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,
@@ -77,9 +81,9 @@ def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
     return embedder
 
 
-def _from_start(settings: ContrastiveSettings, start: Path) -> ImageTextEmbedder:
+def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEmbedder:
     """The start's weights under this run's mask, dropout and positions, of which one that had none gets new ones."""
-    before = ImageTextEmbedder.from_pretrained(start)
+    before = ImageTextEmbedder.from_pretrained(resolve(start, "bidirectional"))
     if before.config.qformer.vocab_size is None or before.config.projection is None:
         raise ConfigError(f"{start} has no text branch, which contrast with captions needs")
     if before.text_tokenizer is None:
@@ -92,9 +96,16 @@ def _from_start(settings: ContrastiveSettings, start: Path) -> ImageTextEmbedder
         state.setdefault("patch_positions", embedder.patch_positions.detach())
     load_strictly(embedder, state, str(start))
     if settings.clip is not None:
-        clip = CLIPModel.from_pretrained(settings.clip, dtype=torch.float32)
-        embedder.vision = VisionTransformer.from_clip(clip.vision_model)
+        embedder.vision = _vision_of(settings.clip)
     return embedder
+
+
+def _vision_of(clip: str | Path) -> VisionTransformer:
+    folder = resolve(clip, "clip")
+    try:
+        return VisionTransformer.from_clip(CLIPModel.from_pretrained(folder, dtype=torch.float32).vision_model)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} is not a CLIP: {str(error).splitlines()[0]}") from None
 
 
 class ContrastiveStage(Stage):

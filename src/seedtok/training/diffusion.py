@@ -12,6 +12,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from seedtok.data.batches import Batch
 from seedtok.files import load_strictly
+from seedtok.hub import resolve, without_paths
 from seedtok.tokenizer.image_decoder import plain_attention
 from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.tokenizer.positioned_unet import PositionedUNet
@@ -23,8 +24,8 @@ from seedtok.writing import files_into
 
 
 class DiffusionSettings(StageSettings):
-    clip: Path  # a folder of CLIPModel with its tokenizer
-    autoencoder: Path  # a folder of PatchAutoencoder
+    clip: str | Path  # a CLIPModel with its tokenizer: "mini" or a folder
+    autoencoder: str | Path  # a PatchAutoencoder: "mini" or a folder
     start: Path | None = None  # a PositionedUNet to go on from; None: from nothing
     widths: tuple[int, ...] = (256,)
     transformer_layers: int = 1
@@ -44,9 +45,10 @@ class DiffusionStage(Stage):
     def __init__(self, settings: DiffusionSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.tokenizer = CLIPTokenizer.from_pretrained(settings.clip)
-        self.text_encoder = freeze(CLIPModel.from_pretrained(settings.clip, dtype=torch.float32).text_model)
-        self.autoencoder = freeze(PatchAutoencoder.from_pretrained(settings.autoencoder))
+        clip, autoencoder = resolve(settings.clip, "clip"), resolve(settings.autoencoder, "diffusion/vae")
+        self.tokenizer = CLIPTokenizer.from_pretrained(clip)
+        self.text_encoder = freeze(CLIPModel.from_pretrained(clip, dtype=torch.float32).text_model)
+        self.autoencoder = freeze(PatchAutoencoder.from_pretrained(autoencoder))
         config: Any = self.autoencoder.config
         depth = len(settings.widths)
         self.unet = PositionedUNet(
@@ -125,3 +127,4 @@ class DiffusionStage(Stage):
     def export(self, folder: Path) -> None:
         with files_into(folder) as new:
             self.pipeline().save_pretrained(new)
+            without_paths(new)

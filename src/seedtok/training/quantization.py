@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seedtok.data.batches import Batch
 from seedtok.evaluation.metrics import retrieval_recalls
+from seedtok.hub import source_of
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig, Quantized, codebook_usage
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -31,7 +32,7 @@ USAGE_SAMPLES = 20  # vectors a code, on average, that are counted before the us
 
 class QuantizationSettings(StageSettings):
     embedder: Path  # stage I's result
-    image_decoder: Path  # a StableDiffusionPipeline folder
+    image_decoder: str | Path  # a StableDiffusionPipeline: "mini", a folder, or a hub id
     codebook_size: int = Field(default=8192, ge=1)  # paper
     codebook_dim: int = Field(default=32, ge=1)  # paper
     beta: float = 0.25  # paper's code
@@ -81,7 +82,7 @@ class QuantizationStage(Stage):
                 heads=heads, mlp_width=4 * width, encoder_width=width, dropout=settings.dropout,
                 output_width=decoder.pipeline.text_encoder.config.hidden_size,
             ),
-            image_decoder=str(settings.image_decoder),
+            image_decoder=source_of(settings.image_decoder, "diffusion"),
             num_inference_steps=settings.sample_steps,
             guidance_scale=settings.guidance_scale,
         )  # fmt: skip
