@@ -3,9 +3,6 @@
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from seedtok.errors import CheckpointError
 
 
@@ -23,6 +20,9 @@ def resolve(name: str | Path) -> Path:
         return folder
     if folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise CheckpointError(f"no such checkpoint: {name} (expected 'mini', a folder, or a hub id)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(str(name)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPModel
 
 from seedtok.data.scenes import Scene
 from seedtok.evaluation.common import evaluated_batches
@@ -30,6 +29,8 @@ class Drawings:
     """
 
     def __init__(self, tokenizer: SeedTokenizer, ways: Sequence[str]) -> None:
+        from transformers import CLIPModel
+
         self.tokenizer = tokenizer
         self.judge = SceneJudge.from_pretrained(shipped("judge"))
         self.clip = CLIPModel.from_pretrained(shipped("eval_clip"), dtype=torch.float32).eval()

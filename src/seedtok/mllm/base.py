@@ -5,20 +5,24 @@ from __future__ import annotations
 import functools
 import inspect
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.hub import shipped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAMPLE = 64  # values of the word embeddings that tell one base from another
 
 
 def load_base(base: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A frozen causal LM and its tokenizer: "mini", a folder or hub id; raises CheckpointError where there is none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     source = str(shipped("opt") if str(base) == "mini" else base)
     try:
         lm = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
@@ -23,6 +22,9 @@ from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VERSION = 1
 

@@ -6,16 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
@@ -25,6 +23,10 @@ from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, wo
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VERSION = 1
 
@@ -64,9 +66,10 @@ class SeedLM(nn.Module):
     @property
     def lm(self) -> PreTrainedModel:
         """The LM itself, with LoRA in its layers where there is any."""
-        return cast(
-            PreTrainedModel, self.adapter.get_base_model() if isinstance(self.adapter, PeftModel) else self.adapter
-        )
+        from peft import PeftModel
+
+        adapter: Any = self.adapter
+        return adapter.get_base_model() if isinstance(adapter, PeftModel) else adapter
 
     @property
     def seed(self) -> SeedTokenizer:
@@ -188,6 +191,8 @@ class SeedLM(nn.Module):
 
         A merged folder has the LM with LoRA in its weights as a folder of transformers' own, `base`.
         """
+        from peft import PeftModel
+
         with whole_folder(Path(folder)) as new:
             base = self.base
             if merged:
@@ -221,6 +226,8 @@ class SeedLM(nn.Module):
 
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
+        from peft import PeftModel
+
         folder = shipped("lm") if str(name) == "mini" else Path(name)
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
@@ -256,8 +263,10 @@ class SeedLM(nn.Module):
 
 def lora_on(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """A frozen LM with LoRA that has no effect yet."""
+    from peft import LoraConfig, get_peft_model
+
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
-    return cast(PeftModel, get_peft_model(lm, settings))
+    return cast("PeftModel", get_peft_model(lm, settings))
 
 
 def _vocabulary_config(lm: PreTrainedModel, seed: SeedTokenizer) -> VocabularyConfig:

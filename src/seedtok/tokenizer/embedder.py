@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
-from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
+from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
 
 VERSION = 1
 
@@ -57,12 +58,16 @@ class EmbedderConfig:
 
 
 class ImageTextEmbedder(nn.Module):
-    """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss."""
+    """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss.
 
-    def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | None = None):
+    `text_tokenizer` may be the folder of one: it is then loaded when the first text comes, since that takes as long as
+    all else.
+    """
+
+    def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | Path | None = None):
         super().__init__()
         self.config = config
-        self.text_tokenizer = text_tokenizer
+        self._text_tokenizer = text_tokenizer
         self.vision = VisionTransformer(config.vision)
         self.ln_vision = nn.LayerNorm(config.vision.width, eps=1e-5)
         self.patch_positions: nn.Parameter | None = None
@@ -73,6 +78,19 @@ class ImageTextEmbedder(nn.Module):
             self.vision_projection = nn.Linear(config.qformer.width, config.projection)
             self.text_projection = nn.Linear(config.qformer.width, config.projection)
             self.temperature = nn.Parameter(torch.tensor(0.07))
+
+    @property
+    def text_tokenizer(self) -> BertTokenizer | None:
+        """What texts are cut into tokens by; None without a text branch. Raises CheckpointError when it is broken."""
+        if isinstance(self._text_tokenizer, Path):
+            from transformers import BertTokenizer
+
+            try:
+                self._text_tokenizer = BertTokenizer.from_pretrained(str(self._text_tokenizer))
+            except (OSError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None
+        return self._text_tokenizer
 
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
         """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""
@@ -128,9 +146,8 @@ class ImageTextEmbedder(nn.Module):
         shared = shared_vision(folder, record, "vision.")
         if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:
             raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
-        tokenizer = folder / "text_tokenizer"
-        text = BertTokenizer.from_pretrained(str(tokenizer)) if tokenizer.is_dir() else None
-        model = cls(EmbedderConfig.from_dict(record), text)
+        texts = folder / "text_tokenizer"
+        model = cls(EmbedderConfig.from_dict(record), texts if texts.is_dir() else None)
         load_strictly(model, read_tensors(folder / "model.safetensors") | shared, str(folder))
         return model.eval()
 
@@ -146,8 +163,9 @@ def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str
         return {}
     if not (folder / source).is_dir():
         raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
+    found = read_tensors(folder / source / "model.safetensors")
     try:
-        clip = CLIPModel.from_pretrained(folder / source, dtype=torch.float32)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / source} is not a CLIP: {str(error).splitlines()[0]}") from None
-    return {prefix + k: v for k, v in VisionTransformer.from_clip(clip.vision_model).state_dict().items()}
+        ours = clip_tensors({name: tensor for name, tensor in found.items() if name.startswith("vision_model.")})
+    except ValueError as error:
+        raise CheckpointError(f"{folder / source}: {error}") from None
+    return {prefix + name: tensor.float() for name, tensor in ours.items()}

@@ -43,6 +43,10 @@ class ImageDecoder:
 
         Raises CheckpointError when there is none.
         """
+        # diffusers finds classes of ours, which the mini model is made of, in modules that are imported already
+        import seedtok.tokenizer.patch_autoencoder
+        import seedtok.tokenizer.positioned_unet  # noqa: F401
+
         name = str(folder_or_hub_id)
         try:
             index: Any = DiffusionPipeline.load_config(name)

@@ -46,6 +46,12 @@ def _short_attention(
         return F.dropout(scores.softmax(-1), dropout) @ v
 
 
+def init_normal(tensor: Tensor, std: float) -> None:
+    """Fills a tensor with normal noise; one on the meta device has no values, and torch would load its compiler."""
+    if not tensor.is_meta:
+        nn.init.normal_(tensor, std=std)
+
+
 def init_weights(module: nn.Module, width: int = 768) -> None:
     """Initialise one module normally and with zero biases; for `nn.Module.apply`.
 
@@ -54,7 +60,7 @@ def init_weights(module: nn.Module, width: int = 768) -> None:
     """
     std = 0.02 * 768 / width
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=std)
+        init_normal(module.weight, std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
 

@@ -12,19 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
 from jaxtyping import Float, Int
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import BertTokenizer
 
-import seedtok.tokenizer.patch_autoencoder
-import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
 from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import resolve, shipped
@@ -32,9 +28,13 @@ from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
-from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+    from seedtok.tokenizer.image_decoder import ImageDecoder
 
 VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -77,7 +77,7 @@ class SeedConfig:
 class SeedTokenizer(nn.Module):
     """Encodes pictures as 32 codes and decodes codes to pictures; loads with `from_pretrained`, in eval mode."""
 
-    def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | None = None):
+    def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | Path | None = None):
         super().__init__()
         self.config = config
         width, dim = config.embedder.qformer.width, config.codebook.dim
@@ -220,6 +220,8 @@ class SeedTokenizer(nn.Module):
     def image_decoder(self) -> ImageDecoder:
         """The frozen diffusion model, loaded when first asked for."""
         if self._image_decoder is None:
+            from seedtok.tokenizer.image_decoder import ImageDecoder
+
             name = self.config.image_decoder
             beside = self._folder / name if self._folder else Path(name)
             self._image_decoder = ImageDecoder.from_pretrained(beside if beside.is_dir() else name, self.dtype)
@@ -240,6 +242,8 @@ class SeedTokenizer(nn.Module):
 
     def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
         """Uploads what `save_pretrained` writes to a model hub; returns the commit's address."""
+        from huggingface_hub import HfApi
+
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
@@ -266,9 +270,8 @@ class SeedTokenizer(nn.Module):
             raise CheckpointError(f"{folder} is of version {version}; this release reads version {VERSION}")
         shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
-        text_tokenizer = BertTokenizer.from_pretrained(str(texts)) if texts.is_dir() else None
         with torch.device("meta"):
-            model = cls(SeedConfig.from_dict(record), text_tokenizer)
+            model = cls(SeedConfig.from_dict(record), texts if texts.is_dir() else None)
         tensors = read_tensors(folder / "model.safetensors") | shared
         # nearest neighbours are always found in float32
         assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
