@@ -10,7 +10,7 @@ import seedtok
 
 ROOT = Path(seedtok.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-GROUND = ("errors", "files", "hub", "images", "machine", "progress")  # what every floor stands on
+GROUND = ("device", "errors", "files", "hub", "images", "machine", "notices", "progress")  # what every floor stands on
 FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside itself and the ground
     "recipes": ("training", "evaluation", "tokenizer", "mllm", "data"),
     "training": (
@@ -25,7 +25,11 @@ FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside its
     "tokenizer": (),
     "data": (),
 }
-COMPOSERS = ("seed", "embedder", "image_decoder")  # the tokenizer's only modules that import siblings, apart from layers
+COMPOSERS = (
+    "seed",
+    "embedder",
+    "image_decoder",
+)  # the tokenizer's modules that import more siblings than layers
 LONG: dict[str, str] = {}  # files of over 300 lines, and why
 
 

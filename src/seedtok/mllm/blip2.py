@@ -21,6 +21,7 @@ from seedtok.hub import shipped
 from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
+from seedtok.notices import quietly
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Blip2LM(nn.Module):
     # ------------------------------------------------------------ files
 
     @classmethod
+    @quietly("transformers")
     def build(cls, base: str | Path, qformer: str | Path) -> Blip2LM:
         """A new one over a base LM and a folder of a bidirectional `ImageTextEmbedder`."""
         embedder = ImageTextEmbedder.from_pretrained(qformer)
@@ -118,6 +120,7 @@ class Blip2LM(nn.Module):
             save_file(tensors, new / "model.safetensors")
 
     @classmethod
+    @quietly("transformers")
     def from_pretrained(cls, folder: str | Path | None = None) -> Blip2LM:
         """Reads what `save_pretrained` wrote, the shipped one by default; raises CheckpointError for anything else."""
         folder = shipped("blip2") if folder is None else Path(folder)

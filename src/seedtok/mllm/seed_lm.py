@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedtok.device import MovesAsAWhole, device_named
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import shipped
@@ -22,6 +23,7 @@ from seedtok.mllm import generation
 from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, words
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.notices import quietly
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class LoraSettings:
     dropout: float = 0.05
 
 
-class SeedLM(nn.Module):
-    """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary.
+class SeedLM(MovesAsAWhole):
+    """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary; both move and cast together.
 
     Only LoRA and the visual layers train; the LM's own weights, tied or not, stay as they were.
     """
@@ -73,7 +75,12 @@ class SeedLM(nn.Module):
 
     @property
     def seed(self) -> SeedTokenizer:
-        return self._seed[0]
+        """The image tokenizer; it is where the LM is."""
+        seed = self._seed[0]
+        return seed if seed.device == self.device else seed.to(self.device)
+
+    def unseen(self) -> list[Any]:
+        return self._seed
 
     @property
     def device(self) -> torch.device:
@@ -169,6 +176,7 @@ class SeedLM(nn.Module):
     # ------------------------------------------------------------ files
 
     @classmethod
+    @quietly("transformers")
     def build(
         cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None, dtype: torch.dtype = torch.float32
     ) -> SeedLM:
@@ -210,6 +218,7 @@ class SeedLM(nn.Module):
             save_file(self.vocabulary.saved(), new / "visual.safetensors")
 
     @classmethod
+    @quietly("transformers")
     def from_pretrained(
         cls,
         name: str | Path = "mini",
@@ -222,12 +231,14 @@ class SeedLM(nn.Module):
     ) -> SeedLM:
         """Loads "mini" (shipped with the package) or a folder; `base` and `seed` in place of those it names.
 
-        With `trainable`, LoRA and the visual layers are as they were in training.
+        `device`, as in `device_named`, is the image tokenizer's as well. With `trainable`, LoRA and the visual layers
+        are as they were in training.
 
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
         from peft import PeftModel
 
+        device = device_named(device)
         folder = shipped("lm") if str(name) == "mini" else Path(name)
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
@@ -258,7 +269,7 @@ class SeedLM(nn.Module):
         if trainable:
             model.vocabulary.train_near()
         model.vocabulary.to(dtype).requires_grad_(trainable)
-        return model.eval().to(device)
+        return model.eval().to(device)  # the image tokenizer too
 
 
 def lora_on(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:

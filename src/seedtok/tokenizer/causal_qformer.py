@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seedtok.tokenizer.layers import QFormerLayer, init_normal, init_weights
+from seedtok.tokenizer.layers import QFormerLayer, init_weights
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class QFormer(nn.Module):
             for i in range(config.layers)
         )
         self.apply(partial(init_weights, width=config.width))
-        init_normal(self.query_tokens, std=0.02)
+        nn.init.normal_(self.query_tokens, std=0.02)
 
     def forward(self, features: Float[Tensor, "b p e"]) -> Float[Tensor, "b q d"]:
         """Patch features (B, P, encoder_width) -> one embedding a query (B, queries, width)."""

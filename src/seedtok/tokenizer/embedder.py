@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.notices import quietly
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors
 
@@ -72,7 +73,8 @@ class ImageTextEmbedder(nn.Module):
         self.ln_vision = nn.LayerNorm(config.vision.width, eps=1e-5)
         self.patch_positions: nn.Parameter | None = None
         if config.positions:
-            self.patch_positions = nn.Parameter(torch.randn(1 + config.vision.patches, config.vision.width))
+            self.patch_positions = nn.Parameter(torch.empty(1 + config.vision.patches, config.vision.width))
+            nn.init.normal_(self.patch_positions)
         self.qformer = QFormer(config.qformer)
         if config.projection is not None:
             self.vision_projection = nn.Linear(config.qformer.width, config.projection)
@@ -86,7 +88,8 @@ class ImageTextEmbedder(nn.Module):
             from transformers import BertTokenizer
 
             try:
-                self._text_tokenizer = BertTokenizer.from_pretrained(str(self._text_tokenizer))
+                with quietly("transformers"):
+                    self._text_tokenizer = BertTokenizer.from_pretrained(str(self._text_tokenizer))
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None

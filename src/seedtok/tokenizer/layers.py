@@ -1,11 +1,12 @@
 """What the transformers of the tokenizer share: attention, pre-LN ViT block, post-LN Q-Former layer."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 Activation = Literal["gelu", "quick_gelu"]
 SHORT = 128 * 128  # queries x keys
@@ -46,10 +47,16 @@ def _short_attention(
         return F.dropout(scores.softmax(-1), dropout) @ v
 
 
-def init_normal(tensor: Tensor, std: float) -> None:
-    """Fills a tensor with normal noise; one on the meta device has no values, and torch would load its compiler."""
-    if not tensor.is_meta:
-        nn.init.normal_(tensor, std=std)
+class Uninitialised(TorchFunctionMode):
+    """Within, the functions of `torch.nn.init` do nothing: for modules whose weights are about to be loaded.
+
+    On the meta device there is nothing to fill either, and for trying torch would import its compiler, in a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def init_weights(module: nn.Module, width: int = 768) -> None:
@@ -60,7 +67,7 @@ def init_weights(module: nn.Module, width: int = 768) -> None:
     """
     std = 0.02 * 768 / width
     if isinstance(module, nn.Linear | nn.Embedding):
-        init_normal(module.weight, std)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
 

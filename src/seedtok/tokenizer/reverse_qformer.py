@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seedtok.tokenizer.layers import QFormerLayer, init_normal, init_weights
+from seedtok.tokenizer.layers import QFormerLayer, init_weights
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ReverseQFormer(nn.Module):
         )
         self.output = nn.Linear(config.width, config.output_width)
         self.apply(partial(init_weights, width=config.width))
-        init_normal(self.query_tokens, std=0.02)
+        nn.init.normal_(self.query_tokens, std=0.02)
 
     def forward(self, codes: Float[Tensor, "b n e"]) -> Float[Tensor, "b q o"]:
         """Decoded codes (B, N, encoder_width) -> generation embeddings (B, queries, output_width)."""

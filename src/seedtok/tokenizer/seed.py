@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from seedtok.device import MovesAsAWhole, device_named
 from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import resolve, shipped
-from seedtok.images import Pictures, as_pil
+from seedtok.images import Pictures, as_pil, batches_of
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
+from seedtok.tokenizer.layers import Uninitialised
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class SeedConfig:
             raise CheckpointError(f"not a configuration of a SEED tokenizer: {error}") from None
 
 
-class SeedTokenizer(nn.Module):
+class SeedTokenizer(MovesAsAWhole):
     """Encodes pictures as 32 codes and decodes codes to pictures; loads with `from_pretrained`, in eval mode."""
 
     def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | Path | None = None):
@@ -128,6 +130,12 @@ class SeedTokenizer(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.encode_head[0].weight.dtype  # type: ignore[return-value]
 
+    def unseen(self) -> list[Any]:
+        return [] if self._image_decoder is None else [self._image_decoder]
+
+    def uncast(self) -> list[nn.Module]:
+        return [self.codebook]  # nearest neighbours are always found in float32
+
     @property
     def name(self) -> str:
         """What `from_pretrained` loads this again by: "mini", or the folder it came from."""
@@ -155,9 +163,12 @@ class SeedTokenizer(nn.Module):
         return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype)
 
     @torch.no_grad()
-    def encode(self, images: Pictures) -> Int[Tensor, "b n"]:
-        """Pictures -> codes (B, 32) int64. `images` as for `pixels`."""
-        return self.encode_pixels(self.pixels(images))
+    def encode(self, images: Pictures | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
+        """Pictures -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures.
+
+        They are read and encoded `batch_size` at a time, so that memory does not grow with their number.
+        """
+        return torch.cat([self.encode_pixels(self.pixels(batch)) for batch in batches_of(images, batch_size)])
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
@@ -171,8 +182,9 @@ class SeedTokenizer(nn.Module):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> pictures.
+        """Codes (B, 32) or (32,) -> pictures; generator and dtype as for `ImageDecoder.draw`.
 
         Raises ValueError when there are not 32 codes a picture, or one is out of range.
         """
@@ -182,6 +194,7 @@ class SeedTokenizer(nn.Module):
             num_inference_steps=num_inference_steps or self.config.num_inference_steps,
             guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
             generator=generator,
+            dtype=dtype,
         )
 
     def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
@@ -218,14 +231,15 @@ class SeedTokenizer(nn.Module):
 
     @property
     def image_decoder(self) -> ImageDecoder:
-        """The frozen diffusion model, loaded when first asked for."""
+        """The frozen diffusion model, loaded when first asked for; it is where the rest of the model is."""
         if self._image_decoder is None:
             from seedtok.tokenizer.image_decoder import ImageDecoder
 
             name = self.config.image_decoder
             beside = self._folder / name if self._folder else Path(name)
             self._image_decoder = ImageDecoder.from_pretrained(beside if beside.is_dir() else name, self.dtype)
-            self._image_decoder.pipeline.to(self.device)
+        if self._image_decoder.device != self.device:  # this module was moved as a part of another
+            self._image_decoder.to(self.device)
         return self._image_decoder
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -258,11 +272,11 @@ class SeedTokenizer(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ) -> SeedTokenizer:
-        """Loads "mini" (shipped with the package), a folder, or a hub id.
+        """Loads "mini" (shipped with the package), a folder, or a hub id; `device` as in `device_named`.
 
         Raises CheckpointError for a missing or extra tensor, another version, or a broken file.
         """
-        folder = resolve(name)
+        device, folder = device_named(device), resolve(name)
         record = read_json(folder / "config.json")
         if record.pop("format", None) != "seedtok.tokenizer":
             raise CheckpointError(f"{folder} is not a SEED tokenizer")
@@ -270,10 +284,9 @@ class SeedTokenizer(nn.Module):
             raise CheckpointError(f"{folder} is of version {version}; this release reads version {VERSION}")
         shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
-        with torch.device("meta"):
+        with torch.device("meta"), Uninitialised():
             model = cls(SeedConfig.from_dict(record), texts if texts.is_dir() else None)
         tensors = read_tensors(folder / "model.safetensors") | shared
-        # nearest neighbours are always found in float32
         assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
         model._folder = folder
         return model.eval().to(device)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seedtok.tokenizer.layers import Activation, Block, init_normal, init_weights
+from seedtok.tokenizer.layers import Activation, Block, init_weights
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, CLIPVisionModel, PretrainedConfig
@@ -63,8 +63,8 @@ class VisionTransformer(nn.Module):
             for _ in range(config.layers)
         )
         self.apply(init_weights)
-        init_normal(self.class_token, std=0.02)
-        init_normal(self.positions, std=0.02)
+        nn.init.normal_(self.class_token, std=0.02)
+        nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
         """Features of normalised pixels; [class] first, then patches row by row.
