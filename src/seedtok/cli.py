@@ -87,11 +87,14 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.lr=1e-4.")
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; with `accelerate launch`, each process has its own.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
     """Train one part of the tokenizer, or of SEED-OPT, by a recipe."""
-    quiet()
+    quiet(loading=True)
     if show:
         for name, function in recipes().items():
             what, *_ = (function.__doc__ or "").strip().split("\n")
@@ -100,8 +103,11 @@ def train(
     if recipe is None or folder is None:
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
     config = recipe_named(recipe, overrides or [])
+    from seedtok.device import device_named
     from seedtok.training.loop import train as run
 
+    if device != "auto":
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device_named(device))  # accelerate reads it
     final = run(config, folder, resume)
     say(f"trained: {final}")
 

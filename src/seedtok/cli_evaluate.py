@@ -1,14 +1,13 @@
 """`seedtok evaluate`: Tables 1 to 3, and the codebook's health."""
 
 import json
-from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from seedtok.cli_support import out, quiet, say
+from seedtok.cli_support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, out, quiet, say
 
 app = typer.Typer(help="Measure a model on test scenes that no training saw.", no_args_is_help=True)
 
@@ -16,7 +15,9 @@ TOKENIZER = "'mini', a checkpoint folder, or a hub id."
 LANGUAGE_MODEL = "'mini' or a folder of a SEED language model."
 
 
-def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32) -> None:
+def _add(
+    name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32, draws: bool = False
+) -> None:
     """The command NAME, which runs and prints `evaluate_NAME` of a module of `seedtok.evaluation`."""
 
     @app.command(name, help=what)
@@ -26,10 +27,33 @@ def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000,
         seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
         batch_size: Annotated[int, typer.Option(min=1)] = batch,
+        dtype: Dtype = Precision.float32,
+        device: Device = "auto",
+        drawing: Annotated[
+            DrawingPrecision | None,
+            typer.Option(
+                "--drawing-dtype", hidden=not draws, help="What the image decoder alone computes in, as in `demo`."
+            ),
+        ] = None,
     ) -> None:
-        quiet()
+        quiet(loading=True)
+        compute = _compute(device, dtype, drawing)
         evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
-        _print(evaluate, model, count, seed, batch_size, as_json)
+        result = evaluate(model, count, seed, batch_size, compute=compute)
+        if as_json:
+            print(json.dumps(result))
+        else:
+            _print(result)
+
+
+def _compute(device: str, dtype: Precision, drawing: DrawingPrecision | None) -> Any:
+    import torch
+
+    from seedtok.device import device_named
+    from seedtok.evaluation.common import Compute
+
+    chosen = device_named(device)
+    return Compute(chosen, getattr(torch, dtype.value), drawing_dtype(drawing, chosen))
 
 
 _add(
@@ -38,7 +62,7 @@ _add(
 )  # fmt: skip
 _add(
     "generation", "generation", TOKENIZER,
-    "Table 2: drawings from captions and from codes, beside the real picture.", batch=16,
+    "Table 2: drawings from captions and from codes, beside the real picture.", batch=16, draws=True,
 )  # fmt: skip
 _add("codebook", "codebook", TOKENIZER, "How many of its codes a tokenizer uses, and how evenly.", scenes=20_000)
 _add(
@@ -51,22 +75,11 @@ _add(
 )  # fmt: skip
 _add(
     "drawing", "drawing", LANGUAGE_MODEL,
-    "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16,
+    "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16, draws=True,
 )  # fmt: skip
 
 
-def _print(
-    evaluate: Callable[[str, int, int, int], dict[str, Any]],
-    model: str,
-    count: int,
-    seed: int,
-    batch_size: int,
-    as_json: bool,
-) -> None:
-    result = evaluate(model, count, seed, batch_size)
-    if as_json:
-        print(json.dumps(result))
-        return
+def _print(result: dict[str, Any]) -> None:
     groups: dict[tuple[str, ...], list[str]] = {}  # the parts of a result with the same columns share a table
     for name, value in result.items():
         if isinstance(value, dict):

@@ -11,6 +11,7 @@ import typer
 
 from seedtok.cli_inputs import codes_of_lines, encoded, list_pictures, report, typed_codes
 from seedtok.cli_support import (
+    Device,
     Dtype,
     Precision,
     check_picture_name,
@@ -24,6 +25,7 @@ from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
     from seedtok.tokenizer.seed import SeedTokenizer
@@ -45,11 +47,12 @@ def encode(
     as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "codes": [...]} a line.')] = False,
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """See pictures as codes, one line each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
-    tokenizer = load_tokenizer(model, dtype.value)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
@@ -65,13 +68,14 @@ def tokenize(
     model: Model = "mini",
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.shards import ShardSamples
 
     total = ShardSamples(shards, shuffle=False).epoch_size
-    tokenizer = load_tokenizer(model, dtype.value)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     with progress("tokenize", total) as done:
         report = tokenize_shards(
             shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done
@@ -91,12 +95,14 @@ def decode(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw pictures from codes."""
     if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
         raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     for where, _, row in rows:
         try:
             tokenizer.lookup(row)
@@ -121,12 +127,14 @@ def reconstruct(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw pictures from their own codes: original | reconstruction, one PNG each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
     places = dict(zip(paths, targets([str(path) for path in paths], out), strict=True))
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     from PIL import Image
 
     from seedtok.images import load_image
@@ -151,16 +159,23 @@ def imagine(
     steps: Steps = None,
     guidance_scale: Guidance = None,
     seed: Seed = 0,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw a picture from a caption, with the image decoder alone."""
     check_picture_name(out)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     write_picture(imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")
 
 
 def imagined(
-    tokenizer: SeedTokenizer, captions: list[str], steps: int | None, guidance_scale: float | None, seed: int
+    tokenizer: SeedTokenizer,
+    captions: list[str],
+    steps: int | None,
+    guidance_scale: float | None,
+    seed: int,
+    dtype: torch.dtype | None = None,
 ) -> list[Image.Image]:
     if not all(caption.strip() for caption in captions):
         raise DataError("an empty caption: say what to draw")
@@ -169,5 +184,6 @@ def imagined(
         decoder.text_features(captions),
         num_inference_steps=steps or config.num_inference_steps,
         guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
-        generator=generators(len(captions), seed),  # type: ignore[arg-type]
+        generator=generators(len(captions), seed),
+        dtype=dtype,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seedtok.cli_inputs import encoded, list_pictures, report
-from seedtok.cli_support import Dtype, Precision, check_picture_name, generators, quiet, say, write_picture
+from seedtok.cli_support import Device, Dtype, Precision, check_picture_name, generators, quiet, say, write_picture
 from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
 
@@ -27,14 +27,14 @@ TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of t
 PICTURE = "@"  # marks a path in a chat line
 
 
-def load_lm(model: str, dtype: str) -> SeedLM:
+def load_lm(model: str, dtype: str, device: str) -> SeedLM:
     """A SEED language model by name or folder."""
     quiet()
     import torch
 
     from seedtok.mllm.seed_lm import SeedLM
 
-    return SeedLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    return SeedLM.from_pretrained(model, dtype=getattr(torch, dtype), device=device)
 
 
 def caption(
@@ -44,11 +44,12 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "caption": ...} a line.')] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Say what is in pictures, one line each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, device)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
@@ -64,13 +65,14 @@ def ask(
     model: Model = "mini",
     beams: Beams = 5,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Answer questions about a picture, one line each."""
     if not questions:
         raise DataError("a picture and a question are needed: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, device)
     codes = lm.seed.encode(image).expand(len(questions), -1)
     for text in lm.answer(codes, questions, num_beams=beams):
         say(text)
@@ -87,6 +89,7 @@ def draw(
     ] = None,
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw pictures of a prompt: the language model writes codes, the image decoder draws them."""
     check_picture_name(out)
@@ -94,7 +97,7 @@ def draw(
         raise DataError("an empty prompt: say what to draw")
     warmth = (0.0 if count == 1 else 1.0) if temperature is None else temperature
     sampling = _sampling(warmth, top_p, seed)
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, device)
     paths = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, count + 1))]
     with progress("draw", count) as done:
         for start in range(0, count, 8):
@@ -114,6 +117,7 @@ def chat(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Talk in words and pictures, a line at a time: @PATH shows a picture; what is drawn is saved and named.
 
@@ -121,7 +125,7 @@ def chat(
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value)
+    lm = load_lm(model, dtype.value, device)
     from PIL import Image
 
     if sys.stdin.isatty():

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from seedtok.evaluation.common import evaluated_batches
+from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
 from seedtok.evaluation.generation import Drawings
 from seedtok.mllm import generation
 from seedtok.mllm.seed_lm import SeedLM
@@ -15,15 +15,17 @@ SAMPLED = 10  # more spans of codes a caption, at temperature 1, that are checke
 
 
 @torch.no_grad()
-def evaluate_drawing(model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32) -> dict[str, Any]:
+def evaluate_drawing(
+    model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32, compute: Compute = DEFAULT
+) -> dict[str, Any]:
     """Things and backgrounds the scene judge finds in drawings from test captions, CLIP similarity to the true picture.
 
     `invalid_spans` counts those of `spans` pictures, the drawn ones and ten times as many sampled at temperature 1,
     whose codes are not 32 of the codebook.
     """
     began = time.perf_counter()
-    lm = SeedLM.from_pretrained(model)
-    drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"))
+    lm = SeedLM.from_pretrained(model, dtype=compute.dtype, device=compute.device)
+    drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"), compute.drawing_dtype)
     spans = invalid = 0
     by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(seed))
     for number, batch in enumerate(evaluated_batches("drawing", count, seed, batch_size)):
