@@ -1,6 +1,7 @@
 """Devices by name; models that move as a whole; everything that runs on one device runs on another alike."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from mock_device import DEVICE, mock_device
 from seedtok.data.scenes import render, unique_scenes
-from seedtok.device import device_and_dtype, device_named
+from seedtok.device import device_and_dtype, device_named, tell_accelerate
 from seedtok.errors import ConfigError
 from seedtok.evaluation.generation import Drawings, unit_pixels
 from seedtok.mllm import generation
@@ -240,3 +241,25 @@ def test_evaluations_on_a_gpu(cli, name: str, dtype: str):
     )
     assert (code, error) == (0, "")
     assert out.startswith("{")
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cpu", {"ACCELERATE_USE_CPU": "true"})])
+def test_accelerate_is_told_of_a_device(monkeypatch: pytest.MonkeyPatch, name: str, expected: dict[str, str]):
+    monkeypatch.setattr("os.environ", {"WORLD_SIZE": "1"})
+    tell_accelerate(name)
+    chosen = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"}
+    assert chosen == expected
+
+
+def test_several_processes_take_no_single_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("os.environ", {"WORLD_SIZE": "2"})
+    with pytest.raises(ConfigError, match="its own GPU"):
+        tell_accelerate("cuda:1")
+    monkeypatch.setattr("os.environ", {})
+    tell_accelerate("cuda:1")
+    assert os.environ == {"ACCELERATE_TORCH_DEVICE": "cuda:1"}

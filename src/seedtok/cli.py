@@ -103,11 +103,11 @@ def train(
     if recipe is None or folder is None:
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
     config = recipe_named(recipe, overrides or [])
-    from seedtok.device import device_named
+    from seedtok.device import tell_accelerate
     from seedtok.training.loop import train as run
 
     if device != "auto":
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device_named(device))  # accelerate reads it
+        tell_accelerate(device)
     final = run(config, folder, resume)
     say(f"trained: {final}")
 

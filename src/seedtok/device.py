@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Self
 
@@ -34,6 +35,21 @@ def device_named(name: str | torch.device) -> torch.device:
         if int(number or 0) >= count:
             raise ConfigError(f"device {name}: there are {count} CUDA GPUs here, cuda:0 to cuda:{count - 1}")
     return torch.device(name)
+
+
+def tell_accelerate(name: str) -> None:
+    """Chooses the device that accelerate trains on in this process, by the environment that it reads at its start.
+
+    Raises ConfigError as `device_named` does, and for one GPU where `accelerate launch` or torchrun has started several
+    processes, each with a GPU of its own.
+    """
+    device = device_named(name)
+    if device.type == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"device {name}: each of several processes has its own GPU; leave the device at auto")
+    else:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
 
 
 def computes_bfloat16_fast(device: torch.device) -> bool:

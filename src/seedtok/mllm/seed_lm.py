@@ -71,7 +71,7 @@ class SeedLM(MovesAsAWhole):
         from peft import PeftModel
 
         adapter: Any = self.adapter
-        return adapter.get_base_model() if isinstance(adapter, PeftModel) else adapter
+        return cast("PreTrainedModel", adapter.get_base_model() if isinstance(adapter, PeftModel) else adapter)
 
     @property
     def seed(self) -> SeedTokenizer:
