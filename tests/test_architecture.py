@@ -11,7 +11,8 @@ import seedtok
 ROOT = Path(seedtok.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 GROUND = (  # what every floor stands on
-    "cards", "errors", "files", "hub", "images", "kinds", "locks", "machine", "processes", "progress", "writing",
+    "cards", "device", "errors", "files", "hub", "images", "kinds", "locks", "machine", "notices", "processes",
+    "progress", "writing",
 )  # fmt: skip
 FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside itself and the ground
     "recipes": ("training", "evaluation", "tokenizer", "mllm", "data"),
@@ -27,7 +28,11 @@ FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside its
     "tokenizer": (),
     "data": (),
 }
-COMPOSERS = ("seed", "embedder")  # the tokenizer's only modules that import siblings, apart from layers
+COMPOSERS = (
+    "seed",
+    "embedder",
+    "image_decoder",
+)  # the tokenizer's modules that import more siblings than layers
 LONG: dict[str, str] = {}  # files of over 300 lines, and why
 
 

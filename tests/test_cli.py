@@ -369,7 +369,7 @@ def test_evaluate_codebook(cli, tiny_tokenizer: Path):
 
 @pytest.mark.parametrize("name", ["retrieval", "generation"])
 def test_evaluate_prints_tables_or_json(cli, monkeypatch: pytest.MonkeyPatch, name: str):
-    def evaluate(*arguments: object) -> dict[str, Any]:
+    def evaluate(*arguments: object, compute: Any = None) -> dict[str, Any]:
         assert arguments == ("m", 5, 2, 3)
         return {"one": {"left": 91.256, "right": 4}, "two": {"left": 1.0, "right": 2.0}, "seconds": 1.5}
 

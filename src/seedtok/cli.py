@@ -93,6 +93,9 @@ def train(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.lr=1e-4.")
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; with `accelerate launch`, each process has its own.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR, as it began.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
@@ -103,7 +106,7 @@ def train(
     threads as cores are free when it starts, or on OMP_NUM_THREADS. Ctrl-C or SIGTERM finishes the step, saves a
     checkpoint and exits with 130 or 143; a second one stops at once.
     """
-    quiet()
+    quiet(loading=True)
     if show:
         for name, function in recipes().items():
             what, *_ = (function.__doc__ or "").strip().split("\n")
@@ -115,6 +118,7 @@ def train(
     config = resumed_run(folder, recipe, given) if resume else recipe_named(recipe or "", given)
     import torch
 
+    from seedtok.device import tell_accelerate
     from seedtok.training.checkpoints import holds_run
     from seedtok.training.loop import train as run
 
@@ -122,6 +126,8 @@ def train(
         check_folder(folder, holds_run, "run")
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(spare_cores())
+    if device != "auto":
+        tell_accelerate(device)
     final = run(config, folder, resume)
     say(f"trained: {final}")
 

@@ -40,7 +40,7 @@ def convert(
     a tokenizer; a folder of blip2-itm-vit-g or blip2-opt-2.7b becomes stage I's start. With --out FILE.pth, a tokenizer
     of ours is written in the published layout.
     """
-    quiet()
+    quiet(loading=True)
     from seedtok.locks import locked
     from seedtok.weights.convert import convert as read
     from seedtok.weights.convert import export

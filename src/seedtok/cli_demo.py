@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtok.cli_pictures import Model, Seed, imagined
-from seedtok.cli_support import Overwrite, check_free, generators, load_tokenizer, say, write_picture
+from seedtok.cli_support import (
+    Device,
+    DrawingDtype,
+    DrawingPrecision,
+    Dtype,
+    Overwrite,
+    Precision,
+    check_free,
+    drawing_dtype,
+    generators,
+    load_tokenizer,
+    say,
+    write_picture,
+)
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
     from seedtok.data.scenes import Scene
@@ -31,18 +45,26 @@ def demo(
         str | None, typer.Option(help="A SEED language model on this tokenizer; the mini one's own by default.")
     ] = None,
     overwrite: Overwrite = False,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+    drawing: DrawingDtype = DrawingPrecision.auto,
 ) -> None:
     """See test scenes as codes, draw them back, draw captions; then caption, answer and draw by SEED-OPT."""
     lm = "mini" if lm is None and model == "mini" else lm
     check_free([out / name for name in FILES[: 2 if lm is None else 3]], overwrite)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
+    drawn_in = drawing_dtype(drawing, tokenizer.device) if dtype == Precision.float32 else None
     from PIL import Image
 
     from seedtok.data.scenes import caption, render, unique_scenes
     from seedtok.mllm.seed_lm import SeedLM
     from seedtok.training.pictures import grid, side_by_side
 
-    language = None if lm is None else SeedLM.from_pretrained(lm, seed=tokenizer)
+    language = (
+        None
+        if lm is None
+        else SeedLM.from_pretrained(lm, seed=tokenizer, dtype=tokenizer.dtype, device=tokenizer.device)
+    )
     scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed)
     seen, drawn, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]
     originals = [Image.fromarray(render(scene)) for scene in seen]
@@ -54,7 +76,7 @@ def demo(
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = codes[start : start + 8]
-            back += tokenizer.decode(batch, generator=generators(len(batch), seed))
+            back += tokenizer.decode(batch, generator=generators(len(batch), seed), dtype=drawn_in)
             done(len(back))
     back = [picture.resize(originals[0].size) for picture in back]
     captions = [caption(scene) for scene in drawn]
@@ -63,10 +85,13 @@ def demo(
         say(text)
     files = {
         "original | reconstruction": (FILES[0], side_by_side(originals, back, pairs=3)),
-        "from captions, in order": (FILES[1], grid(imagined(tokenizer, captions, None, None, seed), columns=4)),
+        "from captions, in order": (
+            FILES[1],
+            grid(imagined(tokenizer, captions, None, None, seed, drawn_in), columns=4),
+        ),
     }
     if lm is not None and language is not None:
-        files |= _language(language, lm, seen[0], originals[0], [caption(scene) for scene in asked], seed)
+        files |= _language(language, lm, seen[0], originals[0], [caption(scene) for scene in asked], seed, drawn_in)
     for name, picture in files.values():
         write_picture(picture, out / name)
     say("")
@@ -75,7 +100,13 @@ def demo(
 
 
 def _language(
-    model: SeedLM, name: str, scene: Scene, picture: Image.Image, prompts: list[str], seed: int
+    model: SeedLM,
+    name: str,
+    scene: Scene,
+    picture: Image.Image,
+    prompts: list[str],
+    seed: int,
+    dtype: torch.dtype | None,
 ) -> dict[str, tuple[str, Image.Image]]:
     """Says what is in a picture, answers two questions about it, draws the prompts; returns the pictures to write."""
     import numpy as np
@@ -92,5 +123,5 @@ def _language(
     say("\nPrompts, drawn by the language model:\n")
     for prompt in prompts:
         say(prompt)
-    drawn = model.draw(prompts, generator=generators(len(prompts), seed))
+    drawn = model.draw(prompts, generator=generators(len(prompts), seed), dtype=dtype)
     return {"from prompts, in order": (FILES[2], grid(drawn, columns=len(drawn)))}

@@ -1,15 +1,13 @@
 """`seedtok evaluate`: Tables 1 to 3, and the codebook's health."""
 
 import json
-from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from seedtok.cli_support import out, quiet, say
+from seedtok.cli_support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, out, quiet, say
 from seedtok.cli_words import Base, Tokenizer
 
 app = typer.Typer(help="Measure a model on test scenes that no training saw.", no_args_is_help=True)
@@ -18,7 +16,9 @@ TOKENIZER = "'mini', a checkpoint folder, or a hub id."
 LANGUAGE_MODEL = "'mini', a folder of a SEED language model, or a hub id."
 
 
-def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32) -> None:
+def _add(
+    name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32, draws: bool = False
+) -> None:
     """The command NAME, which runs and prints `evaluate_NAME` of a module of `seedtok.evaluation`."""
 
     @app.command(name, help=what)
@@ -28,13 +28,41 @@ def _add(name: str, module: str, model_help: str, what: str, scenes: int = 1000,
         seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
         batch_size: Annotated[int, typer.Option(min=1)] = batch,
+        dtype: Dtype = Precision.float32,
+        device: Device = "auto",
+        drawing: Annotated[DrawingPrecision | None, _drawing_option(draws)] = None,
     ) -> None:
-        quiet()
+        quiet(loading=True)
+        compute = _compute(device, dtype, drawing)
         evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
-        _print(evaluate, model, count, seed, batch_size, as_json)
+        _show(evaluate(model, count, seed, batch_size, compute=compute), as_json)
 
 
-def _add_lm(name: str, module: str, what: str, batch: int = 32) -> None:
+def _drawing_option(draws: bool) -> Any:
+    """`--drawing-dtype`, which only evaluations that draw show."""
+    return typer.Option(
+        "--drawing-dtype", hidden=not draws, help="What the image decoder alone computes in, as in `demo`."
+    )
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print(result)
+
+
+def _compute(device: str, dtype: Precision, drawing: DrawingPrecision | None) -> Any:
+    import torch
+
+    from seedtok.device import device_named
+    from seedtok.evaluation.common import Compute
+
+    chosen = device_named(device)
+    return Compute(chosen, getattr(torch, dtype.value), drawing_dtype(drawing, chosen))
+
+
+def _add_lm(name: str, module: str, what: str, batch: int = 32, draws: bool = False) -> None:
     """As `_add`, of a language model, whose base and image tokenizer can be named anew."""
 
     @app.command(name, help=what)
@@ -46,10 +74,14 @@ def _add_lm(name: str, module: str, what: str, batch: int = 32) -> None:
         seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
         batch_size: Annotated[int, typer.Option(min=1)] = batch,
+        dtype: Dtype = Precision.float32,
+        device: Device = "auto",
+        drawing: Annotated[DrawingPrecision | None, _drawing_option(draws)] = None,
     ) -> None:
-        quiet()
+        quiet(loading=True)
+        compute = _compute(device, dtype, drawing)
         evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
-        _print(partial(evaluate, base=base, tokenizer=tokenizer), model, count, seed, batch_size, as_json)
+        _show(evaluate(model, count, seed, batch_size, base, tokenizer, compute), as_json)
 
 
 _add(
@@ -58,7 +90,7 @@ _add(
 )  # fmt: skip
 _add(
     "generation", "generation", TOKENIZER,
-    "Table 2: drawings from captions and from codes, beside the real picture.", batch=16,
+    "Table 2: drawings from captions and from codes, beside the real picture.", batch=16, draws=True,
 )  # fmt: skip
 _add("codebook", "codebook", TOKENIZER, "How many of its codes a tokenizer uses, and how evenly.", scenes=20_000)
 _add_lm(
@@ -71,22 +103,11 @@ _add_lm(
 )  # fmt: skip
 _add_lm(
     "drawing", "drawing",
-    "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16,
+    "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16, draws=True,
 )  # fmt: skip
 
 
-def _print(
-    evaluate: Callable[[str, int, int, int], dict[str, Any]],
-    model: str,
-    count: int,
-    seed: int,
-    batch_size: int,
-    as_json: bool,
-) -> None:
-    result = evaluate(model, count, seed, batch_size)
-    if as_json:
-        print(json.dumps(result))
-        return
+def _print(result: dict[str, Any]) -> None:
     groups: dict[tuple[str, ...], list[str]] = {}  # the parts of a result with the same columns share a table
     for name, value in result.items():
         if isinstance(value, dict):

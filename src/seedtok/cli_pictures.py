@@ -11,6 +11,7 @@ import typer
 
 from seedtok.cli_inputs import check_codebook, codes_of_lines, encoded, list_pictures, report, typed_codes
 from seedtok.cli_support import (
+    Device,
     Dtype,
     Overwrite,
     Precision,
@@ -26,6 +27,7 @@ from seedtok.errors import DataError, ImageError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
     from seedtok.tokenizer.seed import SeedTokenizer
@@ -47,11 +49,12 @@ def encode(
     as_json: Annotated[bool, typer.Option("--json", help='One {"image", "codes", "codebook"} a line.')] = False,
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """See pictures as codes, one line each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
-    tokenizer = load_tokenizer(model, dtype.value)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
@@ -73,6 +76,7 @@ def tokenize(
     bad_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pictures that may be unreadable; they are left out.")
     ] = 0.01,
+    device: Device = "auto",
 ) -> None:
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards
@@ -83,7 +87,7 @@ def tokenize(
     from seedtok.locks import locked
 
     with locked(out), progress("tokenize", total) as done:
-        tokenizer = load_tokenizer(model, dtype.value)
+        tokenizer = load_tokenizer(model, dtype.value, device)
         report = tokenize_shards(
             shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done,
             overwrite, SkipLimits(bad_share),
@@ -106,6 +110,8 @@ def decode(
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     overwrite: Overwrite = False,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw pictures from codes."""
     if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
@@ -113,7 +119,7 @@ def decode(
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
     paths = targets([name for _, name, *_ in rows], out)
     check_free(paths, overwrite)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     check_codebook(rows, tokenizer.codebook_id, model)
     for where, _, row, _ in rows:
         try:
@@ -139,13 +145,15 @@ def reconstruct(
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     overwrite: Overwrite = False,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw pictures from their own codes: original | reconstruction, one PNG each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
     places = dict(zip(paths, targets([str(path) for path in paths], out), strict=True))
     check_free(list(places.values()), overwrite)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     from PIL import Image
 
     from seedtok.images import load_image
@@ -171,17 +179,24 @@ def imagine(
     guidance_scale: Guidance = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Draw a picture from a caption, with the image decoder alone."""
     check_picture_name(out)
     check_free([out], overwrite)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, dtype.value, device)
     write_picture(imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")
 
 
 def imagined(
-    tokenizer: SeedTokenizer, captions: list[str], steps: int | None, guidance_scale: float | None, seed: int
+    tokenizer: SeedTokenizer,
+    captions: list[str],
+    steps: int | None,
+    guidance_scale: float | None,
+    seed: int,
+    dtype: torch.dtype | None = None,
 ) -> list[Image.Image]:
     if not all(caption.strip() for caption in captions):
         raise DataError("an empty caption: say what to draw")
@@ -190,5 +205,6 @@ def imagined(
         decoder.text_features(captions),
         num_inference_steps=steps or config.num_inference_steps,
         guidance_scale=config.guidance_scale if guidance_scale is None else guidance_scale,
-        generator=generators(len(captions), seed),  # type: ignore[arg-type]
+        generator=generators(len(captions), seed),
+        dtype=dtype,
     )

@@ -37,7 +37,7 @@ def plan(
     A recipe of the paper's is built without weights, and so is what another run has yet to make. The counts are exact
     for its batch; the time is what they take at the utilisation given, data loading and communication not counted.
     """
-    quiet()
+    quiet(loading=True)
     from seedtok.training.plan import check_gpus, made_up_batch
     from seedtok.training.plan import plan as planned
 

@@ -30,9 +30,24 @@ err = Console(stderr=True, highlight=False)
 class Precision(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
-Dtype = Annotated[Precision, typer.Option(help="What the networks compute in.")]
+class DrawingPrecision(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Dtype = Annotated[Precision, typer.Option(help="What the networks compute in, those that draw included.")]
+Device = Annotated[str, typer.Option(help="auto (the GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps.")]
+DrawingDtype = Annotated[
+    DrawingPrecision | None,
+    typer.Option(
+        help="What the image decoder alone computes in: auto is bfloat16 where that is fast; else as --dtype."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
 
 
@@ -49,13 +64,18 @@ def say(line: str) -> None:
     out.print(Text(line), soft_wrap=True)
 
 
-def quiet() -> None:
-    """Keeps the chatter of transformers and diffusers off the terminal; call it before importing them."""
+def quiet(loading: bool = False) -> None:
+    """Keeps the chatter of transformers and diffusers off the terminal; call it before importing them.
+
+    With `loading` their bars are off too, which takes importing them: for commands that load models by themselves.
+    """
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", SeedTokWarning)  # each once
     warnings.showwarning = _show_warning
+    if not loading:
+        return
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -71,14 +91,29 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     err.print(Text(f"warning: {' '.join(str(message).split())}", style="yellow"), soft_wrap=True)
 
 
-def load_tokenizer(model: str, dtype: str = "float32") -> SeedTokenizer:
+def load_tokenizer(model: str, dtype: str = "float32", device: str = "cpu") -> SeedTokenizer:
     """A tokenizer by name, folder or hub id."""
     quiet()
     import torch
 
     from seedtok.tokenizer.seed import SeedTokenizer
 
-    return SeedTokenizer.from_pretrained(model, dtype=getattr(torch, dtype))
+    return SeedTokenizer.from_pretrained(model, dtype=getattr(torch, dtype), device=device)
+
+
+def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torch.dtype | None:
+    """What the image decoder computes in on a device, where not in the model's own dtype; says so on stderr."""
+    import torch
+
+    from seedtok.device import computes_bfloat16_fast
+
+    if chosen is None:
+        return None
+    if chosen == DrawingPrecision.auto:
+        chosen = DrawingPrecision.bfloat16 if computes_bfloat16_fast(device) else DrawingPrecision.float32
+    if chosen != DrawingPrecision.float32:
+        err.print(f"drawing in {chosen.value} (--drawing-dtype float32 for the exact pictures)", soft_wrap=True)
+    return getattr(torch, chosen.value)
 
 
 def generators(count: int, seed: int) -> list[torch.Generator]:

@@ -12,6 +12,7 @@ import typer
 
 from seedtok.cli_inputs import encoded, list_pictures, report
 from seedtok.cli_support import (
+    Device,
     Dtype,
     Overwrite,
     Precision,
@@ -41,14 +42,14 @@ TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of t
 PICTURE = "@"  # marks a path in a chat line
 
 
-def load_lm(model: str, dtype: str, base: str | None = None, tokenizer: str | None = None) -> SeedLM:
+def load_lm(model: str, dtype: str, device: str, base: str | None = None, tokenizer: str | None = None) -> SeedLM:
     """A SEED language model by name, folder or hub id; `base` and `tokenizer` in place of those that it names."""
     quiet()
     import torch
 
     from seedtok.mllm.seed_lm import SeedLM
 
-    return SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=getattr(torch, dtype))
+    return SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=getattr(torch, dtype), device=device)
 
 
 def caption(
@@ -60,11 +61,12 @@ def caption(
     as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "caption": ...} a line.')] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Say what is in pictures, one line each."""
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
-    lm = load_lm(model, dtype.value, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
@@ -82,13 +84,14 @@ def ask(
     tokenizer: Tokenizer = None,
     beams: Beams = 5,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Answer questions about a picture, one line each."""
     if not questions:
         raise DataError("a picture and a question are needed: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
-    lm = load_lm(model, dtype.value, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer)
     codes = lm.seed.encode(image).expand(len(questions), -1)
     for text in lm.answer(codes, questions, num_beams=beams):
         say(text)
@@ -108,6 +111,7 @@ def draw(
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
     overwrite: Overwrite = False,
+    device: Device = "auto",
 ) -> None:
     """Draw pictures of a prompt: the language model writes codes, the image decoder draws them."""
     check_picture_name(out)
@@ -117,7 +121,7 @@ def draw(
     check_free(paths, overwrite)
     warmth = (0.0 if count == 1 else 1.0) if temperature is None else temperature
     sampling = _sampling(warmth, top_p, seed)
-    lm = load_lm(model, dtype.value, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer)
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]
@@ -138,6 +142,7 @@ def chat(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
     """Talk in words and pictures, a line at a time: @PATH shows a picture; what is drawn is saved and named.
 
@@ -145,7 +150,7 @@ def chat(
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer)
     from PIL import Image
 
     if sys.stdin.isatty():

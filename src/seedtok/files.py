@@ -1,6 +1,8 @@
 """The files of a checkpoint, read strictly."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from seedtok.errors import CheckpointError
 
@@ -46,6 +49,18 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
+class Uninitialised(TorchFunctionMode):
+    """Within, the functions of `torch.nn.init` do nothing: for modules whose weights are about to be loaded.
+
+    On the meta device there is nothing to fill either, and for trying torch would import its compiler, in a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def built_for(record: Any, path: Path) -> Iterator[None]:
     """Within, a model is built by the sizes in `record` on the meta device, where it takes no memory.
@@ -61,7 +76,7 @@ def built_for(record: Any, path: Path) -> Iterator[None]:
         if not isinstance(heads, int) or heads < 1:
             raise CheckpointError(f"{where} asks for {heads} attention heads; expected one or more")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Uninitialised():
             yield
     except CheckpointError:
         raise

@@ -1,17 +1,21 @@
 """Whatever people call a picture, as an upright RGB `PIL.Image`."""
 
+from __future__ import annotations
+
 import os
 import stat
+import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from seedtok.errors import ImageError, SeedTokWarning
 
@@ -38,7 +42,12 @@ MAX_PIXELS = 178_956_970  # width x height
 MAX_SIDE = 100_000  # of the longer side: resizing takes memory in proportion to it
 
 ImageSource = Image.Image | np.ndarray | str | Path | bytes
-Pictures = ImageSource | Tensor | Sequence[ImageSource | Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Pictures = ImageSource | Tensor | Sequence[ImageSource | Tensor]
+else:
+    Pictures = Any  # so that listing pictures does not take the import of torch
 
 
 def load_image(source: ImageSource) -> Image.Image:
@@ -101,11 +110,41 @@ def as_pil(images: Pictures) -> list[Image.Image]:
 
     A tensor is (3, H, W). Raises ImageError for none at all, or as `load_image` does.
     """
-    batch = isinstance(images, list | tuple) or (isinstance(images, Tensor | np.ndarray) and images.ndim == 4)
-    every: list[ImageSource | Tensor] = list(images) if batch else [images]  # type: ignore[arg-type]
+    every: list[Any] = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
     if not every:
         raise ImageError("no images given")
-    return [load_image(_channels_last(image) if isinstance(image, Tensor) else image) for image in every]
+    return [load_image(_channels_last(image) if _is_tensor(image) else image) for image in every]
+
+
+def batches_of(images: Pictures | Iterable[ImageSource | Tensor], size: int) -> Iterator[Any]:
+    """`images` as for `as_pil`, or any iterable of pictures, `size` at a time; what is read is not kept.
+
+    Raises ImageError for none at all, and for a size below 1.
+    """
+    if size < 1:
+        raise ImageError(f"a batch size of {size}: give 1 or more")
+    if _is_one(images):
+        yield images
+        return
+    every = iter(images)  # type: ignore[arg-type]
+    batch = list(islice(every, size))
+    if not batch:
+        raise ImageError("no images given")
+    while batch:
+        yield batch
+        batch = list(islice(every, size))
+
+
+def _is_one(images: Any) -> bool:
+    """Whether this is one picture, or what `load_image` refuses as one, and not several."""
+    if isinstance(images, np.ndarray) or _is_tensor(images):
+        return images.ndim != 4
+    return isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable)
+
+
+def _is_tensor(image: Any) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")  # no tensor is made without it
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def _channels_last(image: Tensor) -> np.ndarray:

@@ -1,10 +1,29 @@
-"""What the evaluations share: test scenes in batches, under a progress bar."""
+"""What the evaluations share: where they compute, and test scenes in batches, under a progress bar."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
 
 from seedtok.data.batches import Batch, to_batch
 from seedtok.data.scenes import Scene, unique_scenes
 from seedtok.progress import progress
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where an evaluation runs, and in which precision what is evaluated computes.
+
+    `drawing_dtype` is the image decoder's, where not the same, as for `ImageDecoder.draw`. The scene judge and the
+    CLIP that measures compute in float32 always.
+    """
+
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
+    drawing_dtype: torch.dtype | None = None
+
+
+DEFAULT = Compute()
 
 
 def scene_batches(scenes: list[Scene], batch_size: int) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from seedtok.evaluation.common import evaluated_batches
+from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
 from seedtok.evaluation.generation import Drawings
 from seedtok.mllm import generation
 from seedtok.mllm.seed_lm import SeedLM
@@ -17,7 +17,7 @@ SAMPLED = 10  # more spans of codes a caption, at temperature 1, that are checke
 @torch.no_grad()
 def evaluate_drawing(
     model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32, base: str | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | None = None, compute: Compute = DEFAULT,
 ) -> dict[str, Any]:  # fmt: skip
     """Things and backgrounds the scene judge finds in drawings from test captions, CLIP similarity to the true picture.
 
@@ -25,8 +25,8 @@ def evaluate_drawing(
     whose codes are not 32 of the codebook.
     """
     began = time.perf_counter()
-    lm = SeedLM.from_pretrained(model, base=base, seed=tokenizer)
-    drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"))
+    lm = SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=compute.dtype, device=compute.device)
+    drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"), compute.drawing_dtype)
     spans = invalid = 0
     by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(seed))
     for number, batch in enumerate(evaluated_batches("drawing", count, seed, batch_size)):

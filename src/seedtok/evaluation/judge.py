@@ -52,7 +52,7 @@ class SceneJudge(nn.Module):
     @torch.no_grad()
     def verdict(self, images: Float[Tensor, "b 3 h w"], scenes: list[Scene]) -> Verdict:
         """Compares pictures with the scenes they should show."""
-        things, backgrounds = (logits.argmax(-1) for logits in self(images))
+        things, backgrounds = (logits.argmax(-1).cpu() for logits in self(images))
         found = [
             [int(seen[places.index(t.place)]) == 1 + self.config.concepts.index(t.concept) for t in scene.things]
             for places in [list(PLACES)]

@@ -11,7 +11,7 @@ from seedtok.data.questions import questions
 from seedtok.data.scenes import PHRASINGS, caption
 from seedtok.evaluation.answers import exact_match, vqa_accuracy
 from seedtok.evaluation.captions import caption_scores
-from seedtok.evaluation.common import evaluated_batches
+from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
 from seedtok.hub import shipped
 from seedtok.mllm.blip2 import Blip2LM
 from seedtok.mllm.seed_lm import SeedLM
@@ -22,14 +22,15 @@ PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right on
 @torch.no_grad()
 def evaluate_captioning(
     model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32, base: str | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | None = None, compute: Compute = DEFAULT,
 ) -> dict[str, Any]:  # fmt: skip
     """Scores (x100) of captions against every wording of the truth, and the share that names all of a scene right.
 
     Beam search of width 5. A score that could not run is None, and `missing` says why.
     """
     began = time.perf_counter()
-    lm, baseline = SeedLM.from_pretrained(model, base=base, seed=tokenizer), Blip2LM.from_pretrained()
+    lm = SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=compute.dtype, device=compute.device)
+    baseline = Blip2LM.from_pretrained().to(lm.device, compute.dtype)
     said: dict[str, list[str]] = {"seed_opt": [], "blip2": []}
     scenes = []
     for batch in evaluated_batches("captioning", count, seed, batch_size):
@@ -51,7 +52,7 @@ def evaluate_captioning(
 @torch.no_grad()
 def evaluate_vqa(
     model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32, base: str | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | None = None, compute: Compute = DEFAULT,
 ) -> dict[str, Any]:  # fmt: skip
     """VQAv2's accuracy and GQA's exact match in percent, on one question a scene, all kinds of question in turn.
 
@@ -59,9 +60,11 @@ def evaluate_vqa(
     is the instructed one; the other is the one shipped beside it.
     """
     began = time.perf_counter()
-    instructed = SeedLM.from_pretrained(model, base=base, seed=tokenizer)
-    zero_shot = SeedLM.from_pretrained(shipped("lm_captions"), seed=instructed.seed)
-    baseline = Blip2LM.from_pretrained()
+    instructed = SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=compute.dtype, device=compute.device)
+    zero_shot = SeedLM.from_pretrained(
+        shipped("lm_captions"), seed=instructed.seed, dtype=compute.dtype, device=instructed.device
+    )
+    baseline = Blip2LM.from_pretrained().to(instructed.device, compute.dtype)
     scores: dict[str, list[tuple[float, float]]] = {"zero_shot": [], "instructed": [], "blip2": []}
     rng = np.random.default_rng([seed, 3])
     for batch in evaluated_batches("vqa", count, seed, batch_size):

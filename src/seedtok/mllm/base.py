@@ -7,21 +7,28 @@ import hashlib
 import inspect
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import read_json, tensor_shapes
 from seedtok.hub import cache_only, local_folder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 OFFSETS = 4096  # values of the word embeddings that a fingerprint is made of
 SAMPLE = 64  # of those, the ones that are kept as numbers
-LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
+
+
+def loading_errors() -> tuple[type[Exception], ...]:
+    """What transformers and peft raise for checkpoints that are missing or broken."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError
 
 
 def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -30,6 +37,8 @@ def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
     No code that comes with the weights is run. Raises CheckpointError where there is none, and for one whose tensors
     are not all there.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
     folder = local_folder(source, "opt")
     name, cached = (str(folder), True) if folder else (source, cache_only(source, "config.json"))
     try:
@@ -43,7 +52,7 @@ def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
         text_tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
     except CheckpointError:
         raise
-    except LOADING_ERRORS as error:
+    except loading_errors() as error:
         reason = str(error).strip().splitlines()[0]
         if "trust_remote_code" in str(error):
             reason = "it needs Python code of its own (auto_map), which is not run"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, built_for, read_json, read_tensors
@@ -22,8 +21,12 @@ from seedtok.hub import locate, named_part, recorded, shipped
 from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
+from seedtok.notices import quietly
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
 from seedtok.writing import files_into
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VERSION = 1
 PROJECTION_FILE = "language_projection.safetensors"  # of a converted BLIP-2: the FC layer to its language model
@@ -97,6 +100,7 @@ class Blip2LM(nn.Module):
     # ------------------------------------------------------------ files
 
     @classmethod
+    @quietly("transformers")
     def build(cls, base: str | Path, qformer: str | Path) -> Blip2LM:
         """A new one over a base LM and a folder of a bidirectional `ImageTextEmbedder`.
 
@@ -127,6 +131,7 @@ class Blip2LM(nn.Module):
             save_file(tensors, new / "model.safetensors")
 
     @classmethod
+    @quietly("transformers")
     def from_pretrained(cls, folder: str | Path | None = None) -> Blip2LM:
         """Reads what `save_pretrained` wrote, the shipped one by default; raises CheckpointError for anything else."""
         folder = shipped("blip2") if folder is None else Path(folder)

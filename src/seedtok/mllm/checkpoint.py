@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, built_for, check_finite, check_tensors, read_json, read_tensors
 from seedtok.hub import recorded
-from seedtok.mllm.base import LOADING_ERRORS, fingerprint, head, words
+from seedtok.mllm.base import fingerprint, head, loading_errors, words
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from seedtok.mllm.seed_lm import SeedLM
 
 VERSION = 1
@@ -45,6 +46,8 @@ class Parts:
 
 def write_files(model: SeedLM, new: Path, folder: Path, parts: Parts) -> None:
     """Writes a SEED LM into the existing folder `new`, which will be moved to `folder`."""
+    from peft import PeftModel
+
     identity = model.fingerprint or fingerprint(model.lm)
     adapter = model.adapter if isinstance(model.adapter, PeftModel) and not parts.merged else None
     if parts.merged:
@@ -108,6 +111,8 @@ def _same_codebook(one: Tensor, other: Tensor) -> bool:
 
 def save_adapter(adapter: PeftModel, folder: Path) -> None:
     """Writes LoRA's weights and configuration, without the place of its base: that is the SEED LM's to say."""
+    from peft import get_peft_model_state_dict
+
     folder.mkdir()
     config = copy.copy(adapter.peft_config["default"])
     config.base_model_name_or_path, config.inference_mode = None, True
@@ -118,13 +123,15 @@ def save_adapter(adapter: PeftModel, folder: Path) -> None:
 
 def load_adapter(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
     """A base with the LoRA of a folder; raises CheckpointError for one that is missing, broken or of another LM."""
+    from peft import PeftModel, get_peft_model_state_dict
+
     tensors = read_tensors(folder / ADAPTER)
     check_finite(tensors, str(folder))
     if (kind := read_json(folder / "adapter_config.json").get("peft_type")) != "LORA":
         raise CheckpointError(f"{folder} is an adapter of type {kind!r}; expected LORA")
     try:
         adapter = PeftModel.from_pretrained(lm, str(folder), is_trainable=trainable, low_cpu_mem_usage=True)
-    except LOADING_ERRORS as error:
+    except loading_errors() as error:
         raise CheckpointError(f"{folder}: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
     check_tensors(get_peft_model_state_dict(adapter, save_embedding_layers=False), tensors, str(folder))
     return adapter

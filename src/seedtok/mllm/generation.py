@@ -115,7 +115,7 @@ def _codes(model: SeedLM, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
     """Of pictures, as `SeedTokenizer.encode` takes them; an int64 tensor (B, 32) is codes already."""
     if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
         return images
-    return torch.cat([model.seed.encode_pixels(part) for part in model.seed.pixels(images).split(max(1, batch_size))])
+    return model.seed.encode(images, batch_size)
 
 
 def caption(model: SeedLM, images: Any, num_beams: int = 5, batch_size: int = 32, **options: Any) -> list[str]:
@@ -176,9 +176,10 @@ def draw(
     sampling: Sampling = GREEDY,
     num_beams: int = 1,
     generator: torch.Generator | list[torch.Generator] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[Image.Image]:
-    """Pictures of prompts; `generator` is the image decoder's, `sampling` has the LM's own."""
-    return model.seed.decode(draw_codes(model, prompts, sampling, num_beams), generator=generator)
+    """Pictures of prompts; `generator` and `dtype` are the image decoder's, `sampling` has the LM's own."""
+    return model.seed.decode(draw_codes(model, prompts, sampling, num_beams), generator=generator, dtype=dtype)
 
 
 # ---------------------------------------------------------------- mixtures

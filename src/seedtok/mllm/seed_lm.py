@@ -6,17 +6,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from seedtok.cards import lm_card
+from seedtok.device import MovesAsAWhole, device_named
 from seedtok.errors import CheckpointError
 from seedtok.hub import locate, named_part, push, resolve
 from seedtok.kinds import LM, check_kind
@@ -25,8 +24,13 @@ from seedtok.mllm.base import cache_argument, fingerprint, head, is_base_of, loa
 from seedtok.mllm.checkpoint import VERSION, Parts, load_adapter, load_vocabulary, vocabulary_config, write_files
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary
+from seedtok.notices import quietly
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.writing import files_into
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class LoraSettings:
     dropout: float = 0.05
 
 
-class SeedLM(nn.Module):
-    """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary.
+class SeedLM(MovesAsAWhole):
+    """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary; both move and cast together.
 
     Only LoRA and the visual layers train; the LM's own weights, tied or not, stay as they were.
     """
@@ -65,13 +69,19 @@ class SeedLM(nn.Module):
     @property
     def lm(self) -> PreTrainedModel:
         """The LM itself, with LoRA in its layers where there is any."""
-        return cast(
-            PreTrainedModel, self.adapter.get_base_model() if isinstance(self.adapter, PeftModel) else self.adapter
-        )
+        from peft import PeftModel
+
+        adapter: Any = self.adapter
+        return cast("PreTrainedModel", adapter.get_base_model() if isinstance(adapter, PeftModel) else adapter)
 
     @property
     def seed(self) -> SeedTokenizer:
-        return self._seed[0]
+        """The image tokenizer; it is where the LM is."""
+        seed = self._seed[0]
+        return seed if seed.device == self.device else seed.to(self.device)
+
+    def unseen(self) -> list[Any]:
+        return self._seed
 
     @property
     def device(self) -> torch.device:
@@ -167,6 +177,7 @@ class SeedLM(nn.Module):
     # ------------------------------------------------------------ files
 
     @classmethod
+    @quietly("transformers")
     def build(
         cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None, dtype: torch.dtype = torch.float32
     ) -> SeedLM:
@@ -214,6 +225,7 @@ class SeedLM(nn.Module):
             return push(Path(scratch), repo_id, card, private, token)
 
     @classmethod
+    @quietly("transformers")
     def from_pretrained(
         cls,
         name: str | Path = "mini",
@@ -226,11 +238,12 @@ class SeedLM(nn.Module):
     ) -> SeedLM:
         """Loads "mini" (shipped with the package), a folder or a hub id; `base` and `seed` in place of those it names.
 
-        With `trainable`, LoRA and the visual layers can be trained further.
+        `device`, as in `device_named`, is the image tokenizer's as well. With `trainable`, LoRA and the visual layers
+        can be trained further.
 
         Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
         """
-        folder = resolve(name, "lm")
+        device, folder = device_named(device), resolve(name, "lm")
         check_kind(folder, LM)
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
@@ -252,10 +265,12 @@ class SeedLM(nn.Module):
         model = cls(adapted, text_tokenizer, vocabulary, seed, named)
         model.fingerprint = identity
         model.vocabulary.to(dtype).requires_grad_(trainable)
-        return model.eval().to(device)
+        return model.eval().to(device)  # the image tokenizer too
 
 
 def lora_on(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """A frozen LM with LoRA that has no effect yet."""
+    from peft import LoraConfig, get_peft_model
+
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
-    return cast(PeftModel, get_peft_model(lm, settings))
+    return cast("PeftModel", get_peft_model(lm, settings))

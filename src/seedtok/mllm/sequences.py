@@ -165,7 +165,9 @@ class Sampling:
             ordered, order = probabilities.sort(descending=True)
             ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
             probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]
+        if self.generator is not None:  # where it is, the probabilities must be
+            probabilities = probabilities.to(self.generator.device)
+        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0].to(logits.device)
 
 
 GREEDY = Sampling()

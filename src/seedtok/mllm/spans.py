@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from seedtok.mllm.cache import RoomyCache
 from seedtok.mllm.sequences import Sampling, left_padded
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ class Rows:
     """Sequences that grow by one token at a time, on a KV cache with `room` positions ahead."""
 
     def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]], room: int = 64):
+        from seedtok.mllm.cache import RoomyCache
+
         self.model = model
         ids, self.mask = left_padded(rows, model.device)
         self.padded = not bool(self.mask.all())

@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, built_for, read_json, read_tensors
 from seedtok.kinds import EMBEDDER, check_kind
+from seedtok.notices import quietly
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
-from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
+from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors
 from seedtok.writing import files_into
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
 
 VERSION = 1
 
@@ -62,24 +64,45 @@ class ImageTextEmbedder(nn.Module):
     """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss.
 
     `temperature` is what cosines were divided by in that loss; stage I learns its logarithm and leaves the value here.
+    `text_tokenizer` may be the folder of one: it is then loaded when the first text comes, since that takes as long as
+    all else.
     """
 
     temperature: Tensor  # ()
 
-    def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | None = None):
+    `text_tokenizer` may be the folder of one: it is then loaded when the first text comes, since that takes as long as
+    all else.
+    """
+
+    def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | Path | None = None):
         super().__init__()
         self.config = config
-        self.text_tokenizer = text_tokenizer
+        self._text_tokenizer = text_tokenizer
         self.vision = VisionTransformer(config.vision)
         self.ln_vision = nn.LayerNorm(config.vision.width, eps=1e-5)
         self.patch_positions: nn.Parameter | None = None
         if config.positions:
-            self.patch_positions = nn.Parameter(torch.randn(1 + config.vision.patches, config.vision.width))
+            self.patch_positions = nn.Parameter(torch.empty(1 + config.vision.patches, config.vision.width))
+            nn.init.normal_(self.patch_positions)
         self.qformer = QFormer(config.qformer)
         if config.projection is not None:
             self.vision_projection = nn.Linear(config.qformer.width, config.projection)
             self.text_projection = nn.Linear(config.qformer.width, config.projection)
             self.register_buffer("temperature", torch.tensor(0.07))
+
+    @property
+    def text_tokenizer(self) -> BertTokenizer | None:
+        """What texts are cut into tokens by; None without a text branch. Raises CheckpointError when it is broken."""
+        if isinstance(self._text_tokenizer, Path):
+            from transformers import BertTokenizer
+
+            try:
+                with quietly("transformers"):
+                    self._text_tokenizer = BertTokenizer.from_pretrained(str(self._text_tokenizer))
+            except (OSError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None
+        return self._text_tokenizer
 
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
         """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""
@@ -136,12 +159,9 @@ class ImageTextEmbedder(nn.Module):
         shared = shared_vision(folder, record, "vision.")
         if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:
             raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
-        tokenizer = folder / "text_tokenizer"
-        text = (
-            BertTokenizer.from_pretrained(str(tokenizer)) if (tokenizer / "tokenizer_config.json").is_file() else None
-        )
+        texts = folder / "text_tokenizer"
         with built_for(record, folder / "model.safetensors"):
-            model = cls(EmbedderConfig.from_dict(record), text)
+            model = cls(EmbedderConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None)
         tensors = read_tensors(folder / "model.safetensors") | shared
         assign_strictly(model, tensors, str(folder), {"": torch.float32})
         return model.eval()
@@ -158,8 +178,9 @@ def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str
         return {}
     if not (folder / source).is_dir():
         raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
+    found = read_tensors(folder / source / "model.safetensors")
     try:
-        clip = CLIPModel.from_pretrained(folder / source, dtype=torch.float32)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / source} is not a CLIP: {str(error).splitlines()[0]}") from None
-    return {prefix + k: v for k, v in VisionTransformer.from_clip(clip.vision_model).state_dict().items()}
+        ours = clip_tensors({name: tensor for name, tensor in found.items() if name.startswith("vision_model.")})
+    except ValueError as error:
+        raise CheckpointError(f"{folder / source}: {error}") from None
+    return {prefix + name: tensor.float() for name, tensor in ours.items()}

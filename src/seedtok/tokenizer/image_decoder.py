@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
+from seedtok.errors import CheckpointError, ConfigError
 from seedtok.hub import cache_only, local_folder, locate
+from seedtok.notices import quietly
+
+with quietly("transformers", "diffusers"):
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 MOVED = {  # models that were deleted from where published checkpoints name them, and where mirrors are
     "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
@@ -22,8 +25,8 @@ MOVED = {  # models that were deleted from where published checkpoints name them
 
 def plain_attention(unet: UNet2DConditionModel) -> None:
     """Has a UNet of few positions on a CPU attend by matrix products: a fifth faster there than the fused kernel."""
-    if unet.device.type == "cpu" and unet.config["sample_size"] <= 16:
-        unet.set_attn_processor(AttnProcessor())
+    few = unet.device.type == "cpu" and unet.config["sample_size"] <= 16
+    unet.set_attn_processor(AttnProcessor() if few else AttnProcessor2_0())
 
 
 def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
@@ -52,20 +55,41 @@ class ImageDecoder:
 
     def __init__(self, pipeline: StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline):
         self.pipeline = pipeline
-        # a CPU with bfloat16 instructions draws twice as fast in it, from float32 latents
-        self.fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         plain_attention(pipeline.unet)
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.requires_grad_(False).eval()
 
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipeline.unet.dtype
+
+    @quietly("transformers", "diffusers")
+    def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> ImageDecoder:
+        """Moves and casts all of the pipeline."""
+        if device is not None:
+            self.pipeline.to(device)
+            plain_attention(self.pipeline.unet)
+        if dtype is not None:
+            self.pipeline.to(dtype)
+        return self
+
     @classmethod
+    @quietly("transformers", "diffusers")
     def from_pretrained(cls, folder_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> ImageDecoder:
         """Loads "mini", a folder, or a hub id of Stable Diffusion v1.x, or of its unCLIP variant.
 
         A safety checker is not loaded, and no code that comes with the weights is run. Raises CheckpointError when
         there is none.
         """
+        # diffusers finds classes of ours, which the mini model is made of, in modules that are imported already
+        import seedtok.tokenizer.patch_autoencoder
+        import seedtok.tokenizer.positioned_unet  # noqa: F401
+
         source = locate(folder_or_hub_id, "diffusion")
         try:
             return cls(_pipeline(source, dtype))
@@ -101,21 +125,27 @@ class ImageDecoder:
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> list[Image.Image]:
         """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2).
 
-        unCLIP takes one embedding a picture, (B, D) or (B, 1, D), with no noise added and no prompt.
+        `generator` gives the noise: one of the CPU gives the same on every device. `dtype` is what a pipeline loaded in
+        float32 computes its products in, by autocast: torch.bfloat16 takes half the time where the processor has
+        instructions for it, and changes pictures a little. unCLIP takes one embedding a picture, (B, D) or (B, 1, D),
+        with no noise added and no prompt. Raises ConfigError for another dtype where the pipeline is in a lower one.
         """
-        device, dtype = self.pipeline.unet.device, self.pipeline.unet.dtype
-        embeddings = embeddings.to(dtype)
+        lower = dtype not in (None, self.dtype)
+        if lower and self.dtype != torch.float32:
+            raise ConfigError(f"the image decoder is in {self.dtype}; load it in float32 to draw in {dtype}")
+        embeddings = embeddings.to(self.device, self.dtype)
         pipeline: Any = self.pipeline
         given: dict[str, Any]
         if isinstance(self.pipeline, StableUnCLIPImg2ImgPipeline):
             given = {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}
         else:
-            nothing = self.text_features([""]).to(dtype).expand(len(embeddings), -1, -1)
+            nothing = self.text_features([""]).to(self.dtype).expand(len(embeddings), -1, -1)
             given = {"prompt_embeds": embeddings, "negative_prompt_embeds": nothing}
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.fast and device.type == "cpu"):
+        with torch.autocast(self.device.type, dtype, enabled=lower):
             return pipeline(
                 **given, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, generator=generator
             ).images

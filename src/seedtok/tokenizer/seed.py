@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,23 +20,25 @@ from jaxtyping import Float, Int
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import BertTokenizer
 
-import seedtok.tokenizer.patch_autoencoder
-import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
 from seedtok.cards import tokenizer_card
+from seedtok.device import MovesAsAWhole, device_named
 from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, built_for, read_json, read_tensors
 from seedtok.hub import locate, push, recorded, resolve, source_of
-from seedtok.images import Pictures, as_pil
+from seedtok.images import Pictures, as_pil, batches_of
 from seedtok.kinds import TOKENIZER, check_kind
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
-from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
 from seedtok.writing import files_into
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+    from seedtok.tokenizer.image_decoder import ImageDecoder
 
 VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -76,10 +78,10 @@ class SeedConfig:
             raise CheckpointError(f"not a configuration of a SEED tokenizer: {error}") from None
 
 
-class SeedTokenizer(nn.Module):
+class SeedTokenizer(MovesAsAWhole):
     """Encodes pictures as 32 codes and decodes codes to pictures; loads with `from_pretrained`, in eval mode."""
 
-    def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | None = None):
+    def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | Path | None = None):
         super().__init__()
         self.config = config
         width, dim = config.embedder.qformer.width, config.codebook.dim
@@ -131,6 +133,12 @@ class SeedTokenizer(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.encode_head[0].weight.dtype  # type: ignore[return-value]
 
+    def unseen(self) -> list[Any]:
+        return [] if self._image_decoder is None else [self._image_decoder]
+
+    def uncast(self) -> list[nn.Module]:
+        return [self.codebook]  # nearest neighbours are always found in float32
+
     @property
     def codebook_id(self) -> str:
         """Tells one codebook from another: a hash of its vectors."""
@@ -153,9 +161,12 @@ class SeedTokenizer(nn.Module):
         return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype)
 
     @torch.no_grad()
-    def encode(self, images: Pictures) -> Int[Tensor, "b n"]:
-        """Pictures -> codes (B, 32) int64. `images` as for `pixels`."""
-        return self.encode_pixels(self.pixels(images))
+    def encode(self, images: Pictures | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
+        """Pictures -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures.
+
+        They are read and encoded `batch_size` at a time, so that memory does not grow with their number.
+        """
+        return torch.cat([self.encode_pixels(self.pixels(batch)) for batch in batches_of(images, batch_size)])
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
@@ -169,8 +180,9 @@ class SeedTokenizer(nn.Module):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> pictures.
+        """Codes (B, 32) or (32,) -> pictures; generator and dtype as for `ImageDecoder.draw`.
 
         Raises ValueError when there are not 32 codes a picture, or one is out of range.
         """
@@ -180,6 +192,7 @@ class SeedTokenizer(nn.Module):
             num_inference_steps=num_inference_steps or self.config.num_inference_steps,
             guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
             generator=generator,
+            dtype=dtype,
         )
 
     def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
@@ -216,11 +229,14 @@ class SeedTokenizer(nn.Module):
 
     @property
     def image_decoder(self) -> ImageDecoder:
-        """The frozen diffusion model, loaded when first asked for."""
+        """The frozen diffusion model, loaded when first asked for; it is where the rest of the model is."""
         if self._image_decoder is None:
+            from seedtok.tokenizer.image_decoder import ImageDecoder
+
             source = locate(self.config.image_decoder, "diffusion", self._folder)
             self._image_decoder = ImageDecoder.from_pretrained(source, self.dtype)
-            self._image_decoder.pipeline.to(self.device)
+        if self._image_decoder.device != self.device:  # this module was moved as a part of another
+            self._image_decoder.to(self.device)
         return self._image_decoder
 
     @property
@@ -274,9 +290,10 @@ class SeedTokenizer(nn.Module):
     ) -> SeedTokenizer:
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
-        Raises CheckpointError for a missing or extra tensor, another version, or a broken file.
+        `device` is as in `device_named`. Raises CheckpointError for a missing or extra tensor, another version, or a
+        broken file.
         """
-        source = locate(name, "tokenizer")
+        device, source = device_named(device), locate(name, "tokenizer")
         folder = resolve(source)
         check_kind(folder, TOKENIZER)
         record = read_json(folder / "config.json")
@@ -286,13 +303,9 @@ class SeedTokenizer(nn.Module):
             raise CheckpointError(f"{folder} is of version {version}; this release reads version {VERSION}")
         shared = shared_vision(folder, record, "embedder.vision.")
         texts = folder / "text_tokenizer"
-        text_tokenizer = (
-            BertTokenizer.from_pretrained(str(texts)) if (texts / "tokenizer_config.json").is_file() else None
-        )
         with built_for(record, folder / "model.safetensors"):
-            model = cls(SeedConfig.from_dict(record), text_tokenizer)
+            model = cls(SeedConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None)
         tensors = read_tensors(folder / "model.safetensors") | shared
-        # nearest neighbours are always found in float32
         assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
         model._folder, model.source = folder, source
         return model.eval().to(device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,14 +92,7 @@ class VisionTransformer(nn.Module):
             ValueError: a tensor is missing or not understood.
         """
         vit = cls(_config(clip.config, pre_norm=True, patch_bias=False))
-        theirs = {key.removeprefix("vision_model."): value for key, value in clip.state_dict().items()}
-        theirs["embeddings.class_embedding"] = theirs["embeddings.class_embedding"][None, None]
-        theirs["positions"] = theirs.pop("embeddings.position_embedding.weight")[None]
-        for i in range(vit.config.layers):
-            for kind in ("weight", "bias"):
-                parts = [theirs.pop(f"encoder.layers.{i}.self_attn.{p}_proj.{kind}") for p in "qkv"]
-                theirs[f"encoder.layers.{i}.self_attn.qkv.{kind}"] = torch.cat(parts)
-        return _load(vit, theirs)
+        return _filled(vit, clip_tensors(clip.state_dict()))
 
     @classmethod
     def from_blip2(cls, blip2: Blip2VisionModel) -> VisionTransformer:
@@ -112,7 +107,7 @@ class VisionTransformer(nn.Module):
         for i, block in enumerate(vit.blocks):
             assert isinstance(block, Block)
             theirs.setdefault(f"encoder.layers.{i}.self_attn.qkv.bias", torch.zeros_like(block.attention.qkv.bias))
-        return _load(vit, theirs)
+        return _filled(vit, _renamed(theirs))
 
 
 _RENAMED = {
@@ -145,8 +140,28 @@ def _config(theirs: PretrainedConfig, pre_norm: bool, patch_bias: bool) -> Visio
     )
 
 
-def _load(vit: VisionTransformer, theirs: dict[str, Tensor]) -> VisionTransformer:
-    """Fill `vit` from tensors under transformers' names; only `post_layernorm` is knowingly left out."""
+def clip_tensors(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a transformers `CLIPVisionModel`, or of the vision half of a `CLIPModel`, under our names.
+
+    Raises:
+        ValueError: one of the tensors that are looked for by name is missing.
+    """
+    theirs = {key.removeprefix("vision_model."): value for key, value in clip.items()}
+    theirs.pop("embeddings.position_ids", None)  # a buffer that transformers once saved
+    try:
+        theirs["embeddings.class_embedding"] = theirs["embeddings.class_embedding"][None, None]
+        theirs["positions"] = theirs.pop("embeddings.position_embedding.weight")[None]
+        layers = {key.split(".")[2] for key in theirs if key.startswith("encoder.layers.")}
+        for i, kind in product(layers, ("weight", "bias")):
+            parts = [theirs.pop(f"encoder.layers.{i}.self_attn.{p}_proj.{kind}") for p in "qkv"]
+            theirs[f"encoder.layers.{i}.self_attn.qkv.{kind}"] = torch.cat(parts)
+    except KeyError as error:
+        raise ValueError(f"not a CLIP: tensor {error} is missing") from None
+    return _renamed(theirs)
+
+
+def _renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under our names; only `post_layernorm` is knowingly left out."""
     ours = {}
     for key, value in theirs.items():
         if key in ("post_layernorm.weight", "post_layernorm.bias"):
@@ -154,6 +169,11 @@ def _load(vit: VisionTransformer, theirs: dict[str, Tensor]) -> VisionTransforme
         for old, new in _RENAMED.items():
             key = key.replace(old, new)
         ours[key] = value.flatten(1) if key == "patch_embedding.weight" else value
+    return ours
+
+
+def _filled(vit: VisionTransformer, ours: dict[str, Tensor]) -> VisionTransformer:
+    """`vit` with these tensors, in their dtype and on their device; raises ValueError where they are not its own."""
     wrong = ours.keys() ^ vit.state_dict().keys()
     if wrong:
         raise ValueError(f"tensors missing or not understood: {', '.join(sorted(wrong))}")

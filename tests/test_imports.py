@@ -1,0 +1,110 @@
+"""What an import and a first use load, in fresh processes: nothing that is not needed, and nothing said of it."""
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seedtok.errors import ImageError
+from seedtok.images import batches_of
+from seedtok.tokenizer.seed import SeedTokenizer
+
+HEAVY = ("transformers", "diffusers", "peft", "accelerate", "huggingface_hub", "sympy", "torch._dynamo", "scipy")
+PRINT_HEAVY = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
+
+
+def fresh(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=250)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from seedtok import SeedTokenizer, SeedLM",
+        "from seedtok import SeedTokenizer; import numpy\n"
+        "SeedTokenizer.from_pretrained().encode([numpy.zeros((9, 9, 3), 'uint8')])",
+    ],
+    ids=["import", "encode"],
+)
+def test_importing_and_encoding_load_nothing_heavy(code: str):
+    done = fresh(f"{code}\n{PRINT_HEAVY}")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_command_line_imports_no_torch_for_its_help():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = fresh(
+        "import sys; sys.argv = ['seedtok', '--help']\nfrom seedtok.cli import main\ntry: main()\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr == "False\n"
+    assert "encode" in done.stdout
+    assert after.ru_utime - before.ru_utime < 2  # it takes 0.2; importing torch takes 1.2
+
+
+def test_the_librarys_own_loading_is_quiet_and_leaves_the_users_settings(tmp_path: Path):
+    Image.new("RGB", (128, 128), "white").save(tmp_path / "white.png")
+    done = fresh(
+        "import transformers.utils.logging as t, diffusers.utils.logging as d, warnings\n"
+        "from huggingface_hub.utils import are_progress_bars_disabled\n"
+        "settings = lambda: (t.get_verbosity(), d.get_verbosity(), t.is_progress_bar_enabled(),\n"
+        "    d.is_progress_bar_enabled(), are_progress_bars_disabled(), len(warnings.filters))\n"
+        "before = settings()\n"
+        "from seedtok import SeedLM\n"
+        "m = SeedLM.from_pretrained()\n"
+        f"m.caption({str(tmp_path / 'white.png')!r}, num_beams=2, max_new_tokens=4)\n"
+        "m.seed.embed_texts('a fox')\n"
+        "m.seed.decode(m.seed.encode([numpy.zeros((9, 9, 3), 'uint8')]), 1)\n".replace("numpy", "__import__('numpy')")
+        + "after = settings()\n"
+        "assert after[:5] == before[:5], (before, after)\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_encoding_keeps_no_more_pictures_than_a_batch(tiny_tokenizer: Path):
+    model, alive, most = SeedTokenizer.from_pretrained(tiny_tokenizer), [], 0
+
+    class Picture(np.ndarray):
+        pass
+
+    def pictures():
+        nonlocal most
+        for shade in range(40):
+            picture = np.full((9, 9, 3), shade * 6, "uint8").view(Picture)
+            alive.append(weakref.ref(picture))
+            gc.collect()
+            most = max(most, sum(ref() is not None for ref in alive))
+            yield picture
+
+    codes = model.encode(pictures(), batch_size=4)
+    assert codes.shape == (40, 32)
+    assert most <= 9
+
+
+def test_batches_change_no_codes(tiny_tokenizer: Path):
+    model = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    pictures = np.random.default_rng(0).integers(0, 256, (7, 40, 40, 3), "uint8")
+    assert (model.encode(pictures, batch_size=2) == model.encode(pictures)).float().mean() > 0.99
+    assert model.encode(list(pictures)).shape == model.encode(iter(pictures)).shape == (7, 32)
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter(()), np.zeros((0, 8, 8, 3), "uint8")])
+def test_no_pictures_are_refused(nothing):
+    with pytest.raises(ImageError, match="no images given"):
+        list(batches_of(nothing, 4))
+
+
+def test_a_batch_size_below_1_is_refused():
+    with pytest.raises(ImageError, match="batch size of 0"):
+        list(batches_of([], 0))
