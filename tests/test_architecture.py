@@ -122,7 +122,7 @@ def test_the_rule_itself(importer, imported, right):
 
 def test_the_walk_finds_what_is_there():
     found = set(imports(ROOT / "training" / "loop.py"))
-    assert {"data.batches", "errors", "training.ema", "training.checkpoints", "training.config"} <= found
+    assert {"errors", "training.ema", "training.checkpoints", "training.config", "training.samples"} <= found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
