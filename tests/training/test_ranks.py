@@ -47,7 +47,8 @@ def together(world: int, jobs: list[tuple[str, str, bool]], runs: Path, out: Pat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    shared |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    shared |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    shared |= {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     processes = []
     for rank in range(world):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -70,10 +70,6 @@ class ImageTextEmbedder(nn.Module):
 
     temperature: Tensor  # ()
 
-    `text_tokenizer` may be the folder of one: it is then loaded when the first text comes, since that takes as long as
-    all else.
-    """
-
     def __init__(self, config: EmbedderConfig, text_tokenizer: BertTokenizer | Path | None = None):
         super().__init__()
         self.config = config
@@ -161,7 +157,9 @@ class ImageTextEmbedder(nn.Module):
             raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
         texts = folder / "text_tokenizer"
         with built_for(record, folder / "model.safetensors"):
-            model = cls(EmbedderConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None)
+            model = cls(
+                EmbedderConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None
+            )
         tensors = read_tensors(folder / "model.safetensors") | shared
         assign_strictly(model, tensors, str(folder), {"": torch.float32})
         return model.eval()
