@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -63,7 +63,10 @@ def _cost(config: RunConfig, batch: Batch) -> tuple[Cost, str | None]:
     from seedtok.training.quantization import QuantizationSettings
 
     # what depends on values and costs nothing: which codes restart, which captions are dropped
-    chance = {QuantizationSettings: {"restart_after": None}, DiffusionSettings: {"caption_dropout": 0.0}}
+    chance: dict[type, dict[str, Any]] = {
+        QuantizationSettings: {"restart_after": None},
+        DiffusionSettings: {"caption_dropout": 0.0},
+    }
     stage_settings = config.stage.model_copy(update=chance.get(type(config.stage), {}))
     config = config.model_copy(update={"stage": stage_settings})
     missing = None
