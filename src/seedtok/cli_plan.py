@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -58,13 +58,17 @@ def _cost(config: RunConfig, batch: Batch) -> tuple[Cost, str | None]:
     import torch
 
     from seedtok.recipes import mini_size, paper_size
+    from seedtok.training.diffusion import DiffusionSettings
     from seedtok.training.plan import cost
     from seedtok.training.quantization import QuantizationSettings
 
-    if isinstance(
-        config.stage, QuantizationSettings
-    ):  # which codes restart depends on values; it costs next to nothing
-        config = config.model_copy(update={"stage": config.stage.model_copy(update={"restart_after": None})})
+    # what depends on values and costs nothing: which codes restart, which captions are dropped
+    chance: dict[type, dict[str, Any]] = {
+        QuantizationSettings: {"restart_after": None},
+        DiffusionSettings: {"caption_dropout": 0.0},
+    }
+    stage_settings = config.stage.model_copy(update=chance.get(type(config.stage), {}))
+    config = config.model_copy(update={"stage": stage_settings})
     missing = None
     if config.recipe.startswith("paper."):
         with torch.device("meta"):

@@ -84,10 +84,16 @@ class DiffusionStage(Stage):
         u, shift = torch.rand(count), self.settings.timestep_shift
         return (1000 * shift * u / (1 + (shift - 1) * u)).long().clamp(max=999)
 
+    def _some_dropped(self, captions: list[str]) -> list[str]:
+        """Captions, of which a share, drawn by chance, is empty."""
+        if not self.settings.caption_dropout:
+            return captions
+        drop = torch.rand(len(captions)) < self.settings.caption_dropout
+        return ["" if dropped else caption for caption, dropped in zip(captions, drop, strict=True)]
+
     def forward(self, batch: Batch) -> Losses:
         with torch.no_grad():
-            drop = torch.rand(len(batch.captions)) < self.settings.caption_dropout
-            features = self.text_features(["" if d else c for c, d in zip(batch.captions, drop, strict=True)])
+            features = self.text_features(self._some_dropped(batch.captions))
             latents = self.autoencoder.encode(unit_range(batch.pixels)).latents.float()
         noise = torch.randn_like(latents)
         steps = self.random_steps(len(latents)).to(latents.device)
