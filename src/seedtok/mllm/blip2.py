@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, built_for, read_json, read_tensors
+from seedtok.files import assign_strictly, built_for, load_strictly, read_json, read_tensors
 from seedtok.hub import locate, named_part, recorded, shipped
 from seedtok.mllm.base import load_base
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from seedtok.cards import lm_card
 from seedtok.device import MovesAsAWhole, device_named
 from seedtok.errors import CheckpointError
+from seedtok.files import read_json
 from seedtok.hub import locate, named_part, push, resolve
 from seedtok.kinds import LM, check_kind
 from seedtok.mllm import generation
