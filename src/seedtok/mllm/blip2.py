@@ -20,6 +20,7 @@ from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import shipped
 from seedtok.mllm.base import load_base
+from seedtok.mllm.head import logit_map
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
@@ -36,6 +37,7 @@ class Blip2LM(nn.Module):
         super().__init__()
         self.embedder, self.lm, self.text_tokenizer, self.base = embedder, lm, text_tokenizer, base
         self.read = nn.Linear(embedder.config.qformer.width, self._words.embedding_dim)
+        self.logit_map = logit_map(lm)
 
     @property
     def _words(self) -> nn.Embedding:
@@ -54,8 +56,8 @@ class Blip2LM(nn.Module):
         seen = self.prefix(pixels)
         embeddings = torch.cat([seen, self._words(ids).to(seen.dtype)], dim=1)
         states = self.lm.base_model(inputs_embeds=embeddings).last_hidden_state[:, seen.shape[1] - 1 : -1]
-        head = cast(nn.Linear, self.lm.get_output_embeddings())
-        return F.cross_entropy(head(states[learnt]).float(), ids[learnt])
+        logits = self.logit_map.logits(states[learnt], cast(nn.Module, self.lm.get_output_embeddings()))
+        return F.cross_entropy(logits.float(), ids[learnt])
 
     # ------------------------------------------------------------ texts
 

@@ -65,12 +65,20 @@ def write(
         options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "streamer": streamer} | options
         batches = (rows[i : i + size] for i in range(0, len(rows), size))
         texts = [text for batch in batches for text in _by_generate(model, batch, **options)]
-    return [text.strip() for text in model.text_tokenizer.batch_decode(texts, skip_special_tokens=True)]
+    whole = [_until(ids, _ends(model)) for ids in texts]
+    return [text.strip() for text in model.text_tokenizer.batch_decode(whole, skip_special_tokens=True)]
+
+
+def _until(ids: Sequence[int] | Tensor, ends: Sequence[int]) -> list[int]:
+    """What is before the first of the ids that end a text, and all where there is none."""
+    given = list(map(int, ids))
+    return given[: next((at for at, token in enumerate(given) if token in ends), len(given))]
 
 
 def _by_generate(model: SeedLM, rows: Sequence[Sequence[int]], **options: Any) -> Int[Tensor, "b n"]:
     ids, mask = left_padded(rows, model.device)
-    options = {"do_sample": False, "pad_token_id": pad_of(model.text_tokenizer)} | options
+    defaults = {"do_sample": False, "pad_token_id": pad_of(model.text_tokenizer), "eos_token_id": _ends(model) or None}
+    options = defaults | options
     return model.lm.generate(inputs_embeds=model.embed(ids), attention_mask=mask, **options)  # type: ignore[operator]
 
 
@@ -84,8 +92,11 @@ def _plain(model: SeedLM, rows: Sequence[Sequence[int]], max_new_tokens: int, op
 
 
 def _ends(model: SeedLM) -> list[int]:
+    """The ids that end a text: those that the LM's generation settings name, and the text tokenizer's own."""
     ends = model.lm.generation_config.eos_token_id
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    named = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    own = model.text_tokenizer.eos_token_id
+    return list(dict.fromkeys([*named, *([] if own is None else [own])]))
 
 
 class _Streamer:
@@ -196,14 +207,14 @@ def generate(
     """Goes on with any interleaving of texts and pictures; returns texts and codes (32,) in their order.
 
     A str is text; pictures are anything that `SeedTokenizer.encode` takes, or an int64 tensor of 32 codes. Ends with
-    the LM's end token, or after `max_new_tokens` of text.
+    any of the LM's end tokens, or after `max_new_tokens` of text.
     """
     vocabulary = model.vocabulary
     ids = sequence(model, [_as_segment(model, s) for s in segments])
     if len(ids) == len(start(model)):
         raise ValueError("an empty prompt: give a text or a picture")
     room = model.context - len(ids)
-    grown, end = Rows(model, [ids]), model.text_tokenizer.eos_token_id
+    grown, ends = Rows(model, [ids]), _ends(model)
     out: list[str | Tensor] = []
     words: list[int] = []
     images = used = written = 0
@@ -231,7 +242,7 @@ def generate(
             grown.append(torch.tensor([vocabulary.end], device=model.device))
             images, used = images + 1, used + vocabulary.config.span + 2
             continue
-        if token == end:
+        if token in ends:
             break
         words.append(token)
         if stream is not None:

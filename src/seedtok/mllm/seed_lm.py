@@ -22,6 +22,7 @@ from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import shipped
 from seedtok.mllm import generation
 from seedtok.mllm.base import alike, cache_argument, head, load_base, sample, words
+from seedtok.mllm.head import logit_map
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -58,6 +59,7 @@ class SeedLM(nn.Module):
         self.vocabulary = vocabulary
         self._seed = [seed]  # in a list, so that it is no part of this module's state
         self.base = base
+        self.logit_map = logit_map(self.lm)
 
     # ------------------------------------------------------------ parts
 
@@ -117,10 +119,8 @@ class SeedLM(nn.Module):
         return out.last_hidden_state
 
     def text_logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b text"]:
-        """The LM's own logits, as it gives them itself."""
-        logits = head(self.lm)(states)
-        cap = getattr(self.lm.config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        """The LM's own logits, scaled or capped as it does itself."""
+        return self.logit_map.logits(states, head(self.lm))
 
     def logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b all"]:
         """Over texts and codes together."""
