@@ -6,13 +6,13 @@ import os
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from seedtok.errors import ConfigError, DataError
+from seedtok.errors import ConfigError, DataError, SeedTokWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +53,8 @@ def quiet() -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", SeedTokWarning)  # ours are for the user: a line each
+    warnings.showwarning = _show_warning
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -61,6 +63,11 @@ def quiet() -> None:
         library.set_verbosity_error()
         library.disable_progress_bar()
     enable_progress_bars()  # those of downloads, which the two lines above took along
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """In place of `warnings.showwarning`: one yellow line on stderr."""
+    err.print(Text(f"warning: {' '.join(str(message).split())}", style="yellow"), soft_wrap=True)
 
 
 def load_tokenizer(model: str, dtype: str = "float32") -> SeedTokenizer:

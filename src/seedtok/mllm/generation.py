@@ -6,7 +6,9 @@ alone, and its end is not asked for at all.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +16,14 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from seedtok.images import ImageSource
+from seedtok.errors import SeedTokWarning
+from seedtok.images import SUFFIXES, ImageSource
 from seedtok.mllm.beams import Search, text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 from seedtok.mllm.spans import Rows, span, span_by_beams
+from seedtok.tokenizer.familiarity import encode_compared, far_names, warn_of_far_pictures
+from seedtok.tokenizer.words import warn_of_unknown_words
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
@@ -126,7 +131,9 @@ def _codes(model: SeedLM, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
     """Of pictures, as `SeedTokenizer.encode` takes them; an int64 tensor (B, 32) is codes already."""
     if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
         return images
-    return torch.cat([model.seed.encode_pixels(part) for part in model.seed.pixels(images).split(max(1, batch_size))])
+    parts = [encode_compared(model.seed, part) for part in model.seed.pixels(images).split(max(1, batch_size))]
+    warn_of_far_pictures(far_names(torch.cat([far for _, far in parts]), images))
+    return torch.cat([codes for codes, _ in parts])
 
 
 def caption(model: SeedLM, images: Any, num_beams: int = 5, batch_size: int = 32, **options: Any) -> list[str]:
@@ -154,6 +161,7 @@ def answer(
         raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
     if not all(question.strip() for question in questions):
         raise ValueError("an empty question: ask something")
+    warn_of_unknown_words(model.text_tokenizer, questions)
     rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
     settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | ANSWER_LENGTH | options
     return write(model, rows, **settings)
@@ -174,6 +182,7 @@ def draw_codes(
         raise ValueError("an empty prompt: say what to draw")
     if num_beams > 1 and sampling.temperature:
         raise ValueError("beams and a temperature exclude each other; drop one")
+    warn_of_unknown_words(model.text_tokenizer, prompts)
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
         check_length(model, len(row), model.vocabulary.config.span)
@@ -210,6 +219,11 @@ def generate(
     any of the LM's end tokens, or after `max_new_tokens` of text.
     """
     vocabulary = model.vocabulary
+    texts = [segment for segment in segments if isinstance(segment, str)]
+    for text in filter(_names_a_picture, texts):
+        message = f"{text!r} is read as a text; for the picture of that name give pathlib.Path({text!r})"
+        warnings.warn(message, SeedTokWarning, stacklevel=3)
+    warn_of_unknown_words(model.text_tokenizer, [text for text in texts if not _names_a_picture(text)])
     ids = sequence(model, [_as_segment(model, s) for s in segments])
     if len(ids) == len(start(model)):
         raise ValueError("an empty prompt: give a text or a picture")
@@ -253,6 +267,10 @@ def generate(
         stream.end()
     flush()
     return out
+
+
+def _names_a_picture(text: str) -> bool:
+    return text.lower().endswith(tuple(SUFFIXES)) and Path(text).is_file()
 
 
 def _as_segment(model: SeedLM, segment: Any) -> str | Tensor:

@@ -32,6 +32,7 @@ from seedtok.images import Pictures, as_pil
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+from seedtok.tokenizer.familiarity import Familiarity, encode_compared, far_names, warn_of_far_pictures
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
@@ -91,6 +92,7 @@ class SeedTokenizer(nn.Module):
         self.image_head = _optional(ImageHead, config.image_head)
         if (self.reverse_qformer is None) == (self.image_head is None):
             raise CheckpointError("a tokenizer has a Reverse Q-Former or an image head, one of the two")
+        self.familiarity: Familiarity | None = None  # a file of its own, which most checkpoints lack
         self._image_decoder: ImageDecoder | None = None
         self._folder: Path | None = None
 
@@ -156,12 +158,17 @@ class SeedTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Pictures) -> Int[Tensor, "b n"]:
-        """Pictures -> codes (B, 32) int64. `images` as for `pixels`."""
-        return self.encode_pixels(self.pixels(images))
+        """Pictures -> codes (B, 32) int64. `images` as for `pixels`.
+
+        A SeedTokWarning names pictures far from those of training, where the checkpoint can tell.
+        """
+        codes, far = encode_compared(self, self.pixels(images))
+        warn_of_far_pictures(far_names(far, images))
+        return codes
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
-        """What `pixels` returned -> codes (B, 32) int64: for those who prepare batches elsewhere."""
+        """What `pixels` returned -> codes (B, 32) int64, without a warning: for bulk work."""
         return self.codebook.encode(self.encode_head(self.causal_embeddings(pixels)))
 
     @torch.no_grad()
@@ -235,6 +242,8 @@ class SeedTokenizer(nn.Module):
             header = {"format": "seedtok.tokenizer", "version": VERSION}
             (new / "config.json").write_text(json.dumps(header | record, indent=1))
             save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
+            if self.familiarity is not None:
+                self.familiarity.save(new)
             if self.embedder.text_tokenizer is not None:
                 self.embedder.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
 
@@ -272,6 +281,7 @@ class SeedTokenizer(nn.Module):
         tensors = read_tensors(folder / "model.safetensors") | shared
         # nearest neighbours are always found in float32
         assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
+        model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
         model._folder = folder
         return model.eval().to(device)
 
