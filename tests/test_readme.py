@@ -102,7 +102,7 @@ def test_what_needs_downloads_is_parsed():
         assert name == "seedtok", line
         command = typer.main.get_command(app)
         while hasattr(command, "get_command"):
-            context = command.make_context(name, [])
+            context = command.make_context(name, list(arguments), resilient_parsing=True)
             command, name, arguments = command.get_command(context, arguments[0]), arguments[0], arguments[1:]
         command.make_context(name, arguments)  # raises for an unknown option, or a missing one
 
