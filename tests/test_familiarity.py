@@ -1,4 +1,4 @@
-"""Pictures far from training and words never seen are pointed out, once a call; a checkpoint that cannot tell is silent."""
+"""Pictures far from training and words never seen are pointed out, once a call, where a checkpoint can tell."""
 
 import shutil
 import warnings

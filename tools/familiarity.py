@@ -2,7 +2,7 @@
 
 python tools/familiarity.py [--write] [NAME=FOLDER ...]
 
-Fits it to 10,000 training scenes, sets its threshold on 4,000 validation scenes, and prints the share that counts as far
+Fits it to 10,000 training scenes, sets its threshold on 4,000 validation scenes, and prints the share that is far
 of test scenes (false alarms), of flat, noisy and shaded squares, of rendered text, and of the pictures in each FOLDER.
 With --write, the shipped tokenizer gets it.
 """
@@ -80,8 +80,8 @@ def main() -> None:
     pictures |= {name: [load_image(path) for path in list_images(Path(folder))] for name, folder in folders.items()}
     for name, images in pictures.items():
         distances = found.squared(pooled(tokenizer, images)) / found.threshold
-        far = 100 * (distances > 1).float().mean()
-        print(f"{name}: {far:.1f} % of {len(distances)} far; nearest {distances.min():.2f}, median {distances.median():.2f}")
+        far, nearest, median = 100 * (distances > 1).float().mean(), distances.min(), distances.median()
+        print(f"{name}: {far:.1f} % of {len(distances)} far; nearest {nearest:.2f}, median {median:.2f}")
     if "--write" in sys.argv:
         found.save(shipped("tokenizer"))
         print(f"written to {shipped('tokenizer')}")

@@ -71,7 +71,6 @@ def tokenize(
     """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.shards import ShardSamples
-
     from seedtok.tokenizer.familiarity import encode_compared
 
     total = ShardSamples(shards, shuffle=False).epoch_size
@@ -91,7 +90,7 @@ def tokenize(
         f"{len(report.kept)} were there before"
     )
     if far:
-        warnings.warn(f"{far} of them are far from the pictures this model was trained on", SeedTokWarning, stacklevel=2)
+        warnings.warn(f"{far} of them are far from the pictures of training", SeedTokWarning, stacklevel=2)
 
 
 def decode(
