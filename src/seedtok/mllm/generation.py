@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Int
@@ -100,8 +100,8 @@ def _ends(model: SeedLM) -> list[int]:
     """The ids that end a text: those that the LM's generation settings name, and the text tokenizer's own."""
     ends = model.lm.generation_config.eos_token_id
     named = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    own = model.text_tokenizer.eos_token_id
-    return list(dict.fromkeys([*named, *([] if own is None else [own])]))
+    own = cast(int | None, model.text_tokenizer.eos_token_id)
+    return named if own is None or own in named else [*named, own]
 
 
 class _Streamer:
