@@ -2,7 +2,8 @@
 
 python tools/ship.py RUN/final PART
 
-PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip; opt, lm, lm_captions, blip2.
+PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip; opt, lm, lm_captions, blip2. After clip or tokenizer,
+`python tools/familiarity.py --write` measures anew which pictures are far from those of training.
 """
 
 import json

@@ -154,6 +154,8 @@ def info(
     config = tokenizer.config
     parts: dict[str, nn.Module] = {}
     for name, part in tokenizer.named_children():
+        if name == "familiarity":  # statistics, not a part of the network
+            continue
         children = dict(part.named_children()) if name == "embedder" else {}
         parts |= {f"{name}.{child}": module for child, module in children.items()} or {name: part}
     decoder = local_folder(tokenizer.image_decoder_source, "diffusion")

@@ -69,7 +69,7 @@ def demo(
     seen, drawn, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]
     originals = [Image.fromarray(render(scene)) for scene in seen]
     say("Scenes that no training saw, and their codes:\n")
-    codes = [row for image in originals for row in tokenizer.encode(image).tolist()]
+    codes = [row for image in originals for row in tokenizer.encode_pixels(tokenizer.pixels(image)).tolist()]
     for scene, row in zip(seen, codes, strict=True):
         say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
     back: list[Image.Image] = []
@@ -115,7 +115,7 @@ def _language(
     from seedtok.training.pictures import grid
 
     say(f"\nThe first scene, read by the language model {name!r} (its instructed one) from its codes alone:\n")
-    codes = model.seed.encode(picture)
+    codes = model.seed.encode_pixels(model.seed.pixels(picture))
     say(f"caption: {model.caption(codes)[0]}")
     asked = [question.text for question in questions(scene, np.random.default_rng(seed), 2)]
     for question, answer in zip(asked, model.answer(codes.expand(2, -1), asked), strict=True):

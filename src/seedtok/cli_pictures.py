@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +24,11 @@ from seedtok.cli_support import (
     targets,
     write_picture,
 )
-from seedtok.errors import DataError, ImageError
+from seedtok.errors import DataError, ImageError, SeedTokWarning
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from PIL import Image
 
@@ -82,22 +84,31 @@ def tokenize(
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.skipping import SkipLimits
     from seedtok.data.tars import count_samples, shard_paths
+    from seedtok.locks import locked
+    from seedtok.tokenizer.familiarity import encode_compared
 
     total = sum(map(count_samples, shard_paths(shards)))
-    from seedtok.locks import locked
+    far = 0
+
+    def codes_of(images: list[Image.Image]) -> np.ndarray:
+        nonlocal far
+        codes, is_far = encode_compared(tokenizer, tokenizer.pixels(images))
+        far += int(is_far.sum())
+        return codes.cpu().numpy()
 
     with locked(out), progress("tokenize", total) as done:
         tokenizer = load_tokenizer(model, dtype.value, device)
         report = tokenize_shards(
-            shards, out, lambda images: tokenizer.encode(images).cpu().numpy(), tokenizer.codebook_id, batch_size, done,
-            overwrite, SkipLimits(bad_share),
-        )  # fmt: skip
+            shards, out, codes_of, tokenizer.codebook_id, batch_size, done, overwrite, SkipLimits(bad_share)
+        )
     say(
         f"{report.images} pictures in {len(report.written) + len(report.kept)} files in {out}; "
         f"{len(report.kept)} were there before"
     )
     if report.skipped:
         say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
+    if far:
+        warnings.warn(f"{far} of them are far from the pictures of training", SeedTokWarning, stacklevel=2)
 
 
 def decode(
@@ -200,7 +211,10 @@ def imagined(
 ) -> list[Image.Image]:
     if not all(caption.strip() for caption in captions):
         raise DataError("an empty caption: say what to draw")
+    from seedtok.tokenizer.words import warn_of_unknown_words
+
     decoder, config = tokenizer.image_decoder, tokenizer.config
+    warn_of_unknown_words(decoder.pipeline.tokenizer, [caption.lower() for caption in captions])  # as CLIP reads them
     return decoder.draw(
         decoder.text_features(captions),
         num_inference_steps=steps or config.num_inference_steps,

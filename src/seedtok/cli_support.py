@@ -72,7 +72,7 @@ def quiet(loading: bool = False) -> None:
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     warnings.simplefilter("ignore")
-    warnings.simplefilter("default", SeedTokWarning)  # each once
+    warnings.simplefilter("always", SeedTokWarning)  # ours are for the user: a line each
     warnings.showwarning = _show_warning
     if not loading:
         return

@@ -131,3 +131,16 @@ def test_the_demo_captions_answers_and_draws_as_well(lm, tiny_tokenizer, tmp_pat
     assert len(re.findall(r"^(?:What|Where|How|Is) [^?]*\?", result.stdout, re.MULTILINE)) == 2
     with Image.open(tmp_path / "demo" / "prompts.png") as picture:
         assert picture.width > picture.height
+
+
+@pytest.mark.parametrize("table", ["vqa", "captioning"])
+def test_the_evaluation_of_a_model_loads_no_other(cli, lm, monkeypatch, table):
+    """Rows of shipped models would say nothing about this one."""
+    from seedtok import hub
+
+    monkeypatch.setattr(hub, "shipped", lambda part: pytest.fail(f"loads {part}"))
+    for module in ("evaluation.understanding", "mllm.seed_lm", "mllm.blip2", "mllm.base"):
+        monkeypatch.setattr(f"seedtok.{module}.shipped", hub.shipped)
+    code, out, err = cli("evaluate", table, "--count", 2, "--json")
+    assert code == 0, err
+    assert [name for name, value in json.loads(out).items() if isinstance(value, dict)] == ["seed_opt"]

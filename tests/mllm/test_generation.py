@@ -210,6 +210,22 @@ def test_a_mixture_has_whole_pictures(model, temperature):
 
 
 @torch.no_grad()
+def test_any_of_the_end_tokens_ends_a_text(model, monkeypatch):
+    """A chat model names several in its generation settings, and its tokenizer one."""
+    monkeypatch.setattr(model.lm.generation_config, "eos_token_id", None)
+    first = int(joint(model, sequence(model, ["a fox"]))[: model.vocabulary.config.text].argmax())
+    assert generation.generate(model, ["a fox"], max_new_tokens=12, max_images=0) != []
+    for stop in (first, [299, first]):
+        monkeypatch.setattr(model.lm.generation_config, "eos_token_id", stop)
+        assert generation.generate(model, ["a fox"], max_new_tokens=12, max_images=0) == []
+    monkeypatch.setattr(model.lm.generation_config, "eos_token_id", None)
+    own = model.text_tokenizer.convert_ids_to_tokens(first)
+    model.text_tokenizer.eos_token = own  # of this test's model alone
+    assert generation.generate(model, ["a fox"], max_new_tokens=12, max_images=0) == []
+    assert generation.write(model, [sequence(model, ["a fox"])], max_new_tokens=12) == [""]
+
+
+@torch.no_grad()
 def test_pictures_in_and_out(model):
     image = np.full((20, 30, 3), 200, np.uint8)
     assert len(model.caption([image, image], max_new_tokens=4)) == 2

@@ -21,10 +21,10 @@ def evaluate_codebook(
     counts = torch.zeros(tokenizer.config.codebook.size, dtype=torch.int64)
     agree = compared = 0
     for batch in evaluated_batches("codebook", count, seed, batch_size):
-        codes = tokenizer.encode(batch.pixels)
+        codes = tokenizer.encode_pixels(tokenizer.pixels(batch.pixels))
         counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
         if compared < 32_000:
-            agree += int((half.encode(batch.pixels) == codes).sum())
+            agree += int((half.encode_pixels(half.pixels(batch.pixels)) == codes).sum())
             compared += codes.numel()
     usage = codebook_usage(counts)
     return {

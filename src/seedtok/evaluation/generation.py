@@ -75,7 +75,8 @@ def evaluate_generation(
     drawings = Drawings(tokenizer, (*ways, "real"), compute.drawing_dtype)
     for number, batch in enumerate(evaluated_batches("generation", count, seed, batch_size)):
         features = tokenizer.image_decoder.text_features(batch.captions)
-        reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(tokenizer.encode(batch.pixels)))
+        codes = tokenizer.encode_pixels(tokenizer.pixels(batch.pixels))
+        reconstructed = tokenizer.generation_embeddings(tokenizer.lookup(codes))
         drawings.add("real", batch.pixels, batch.scenes or [])
         for name, conditions in zip(ways, (features, reconstructed), strict=True):
             drawings.draw(name, conditions, batch.scenes or [], noise=seed * 100_003 + number)

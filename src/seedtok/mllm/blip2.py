@@ -19,6 +19,7 @@ from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, built_for, load_strictly, read_json, read_tensors
 from seedtok.hub import locate, named_part, recorded, shipped
 from seedtok.mllm.base import load_base
+from seedtok.mllm.head import logit_map
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
 from seedtok.mllm.sequences import end_of, left_padded, pad_of
 from seedtok.notices import quietly
@@ -41,6 +42,7 @@ class Blip2LM(nn.Module):
         super().__init__()
         self.embedder, self.lm, self.text_tokenizer, self.base = embedder, lm, text_tokenizer, base
         self.read = nn.Linear(embedder.config.qformer.width, self._words.embedding_dim)
+        self.logit_map = logit_map(lm)
 
     @property
     def _words(self) -> nn.Embedding:
@@ -59,9 +61,9 @@ class Blip2LM(nn.Module):
         seen = self.prefix(pixels)
         embeddings = torch.cat([seen, self._words(ids).to(seen.dtype)], dim=1)
         states = self.lm.base_model(inputs_embeds=embeddings).last_hidden_state[:, seen.shape[1] - 1 : -1]
-        head = cast(nn.Linear, self.lm.get_output_embeddings())
         # of all positions, so that shapes do not depend on which are learnt
-        return F.cross_entropy(head(states).float().flatten(0, 1), ids.masked_fill(~learnt, -100).flatten())
+        logits = self.logit_map.logits(states, cast(nn.Module, self.lm.get_output_embeddings())).float()
+        return F.cross_entropy(logits.flatten(0, 1), ids.masked_fill(~learnt, -100).flatten())
 
     # ------------------------------------------------------------ texts
 

@@ -6,19 +6,23 @@ alone, and its end is not asked for at all.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from seedtok.images import ImageSource
+from seedtok.errors import SeedTokWarning
+from seedtok.images import SUFFIXES, ImageSource
 from seedtok.mllm.beams import Search, text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 from seedtok.mllm.spans import Rows, span, span_by_beams
+from seedtok.tokenizer.words import warn_of_unknown_words
 
 if TYPE_CHECKING:
     from seedtok.mllm.seed_lm import SeedLM
@@ -65,12 +69,20 @@ def write(
         options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "streamer": streamer} | options
         batches = (rows[i : i + size] for i in range(0, len(rows), size))
         texts = [text for batch in batches for text in _by_generate(model, batch, **options)]
-    return [text.strip() for text in model.text_tokenizer.batch_decode(texts, skip_special_tokens=True)]
+    whole = [_until(ids, _ends(model)) for ids in texts]
+    return [text.strip() for text in model.text_tokenizer.batch_decode(whole, skip_special_tokens=True)]
+
+
+def _until(ids: Sequence[int] | Tensor, ends: Sequence[int]) -> list[int]:
+    """What is before the first of the ids that end a text, and all where there is none."""
+    given = list(map(int, ids))
+    return given[: next((at for at, token in enumerate(given) if token in ends), len(given))]
 
 
 def _by_generate(model: SeedLM, rows: Sequence[Sequence[int]], **options: Any) -> Int[Tensor, "b n"]:
     ids, mask = left_padded(rows, model.device)
-    options = {"do_sample": False, "pad_token_id": pad_of(model.text_tokenizer)} | options
+    defaults = {"do_sample": False, "pad_token_id": pad_of(model.text_tokenizer), "eos_token_id": _ends(model) or None}
+    options = defaults | options
     return model.lm.generate(inputs_embeds=model.embed(ids), attention_mask=mask, **options)  # type: ignore[operator]
 
 
@@ -84,8 +96,11 @@ def _plain(model: SeedLM, rows: Sequence[Sequence[int]], max_new_tokens: int, op
 
 
 def _ends(model: SeedLM) -> list[int]:
+    """The ids that end a text: those that the LM's generation settings name, and the text tokenizer's own."""
     ends = model.lm.generation_config.eos_token_id
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    named = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    own = cast(int | None, model.text_tokenizer.eos_token_id)
+    return named if own is None or own in named else [*named, own]
 
 
 class _Streamer:
@@ -143,6 +158,7 @@ def answer(
         raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
     if not all(question.strip() for question in questions):
         raise ValueError("an empty question: ask something")
+    warn_of_unknown_words(model.text_tokenizer, questions)
     rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
     settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | ANSWER_LENGTH | options
     return write(model, rows, **settings)
@@ -163,6 +179,7 @@ def draw_codes(
         raise ValueError("an empty prompt: say what to draw")
     if num_beams > 1 and sampling.temperature:
         raise ValueError("beams and a temperature exclude each other; drop one")
+    warn_of_unknown_words(model.text_tokenizer, prompts)
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
         check_length(model, len(row), model.vocabulary.config.span)
@@ -197,14 +214,19 @@ def generate(
     """Goes on with any interleaving of texts and pictures; returns texts and codes (32,) in their order.
 
     A str is text; pictures are anything that `SeedTokenizer.encode` takes, or an int64 tensor of 32 codes. Ends with
-    the LM's end token, or after `max_new_tokens` of text.
+    any of the LM's end tokens, or after `max_new_tokens` of text.
     """
     vocabulary = model.vocabulary
+    texts = [segment for segment in segments if isinstance(segment, str)]
+    for text in filter(_names_a_picture, texts):
+        message = f"{text!r} is read as a text; for the picture of that name give pathlib.Path({text!r})"
+        warnings.warn(message, SeedTokWarning, stacklevel=3)
+    warn_of_unknown_words(model.text_tokenizer, [text for text in texts if not _names_a_picture(text)])
     ids = sequence(model, [_as_segment(model, s) for s in segments])
     if len(ids) == len(start(model)):
         raise ValueError("an empty prompt: give a text or a picture")
     room = model.context - len(ids)
-    grown, end = Rows(model, [ids]), model.text_tokenizer.eos_token_id
+    grown, ends = Rows(model, [ids]), _ends(model)
     out: list[str | Tensor] = []
     words: list[int] = []
     images = used = written = 0
@@ -232,7 +254,7 @@ def generate(
             grown.append(torch.tensor([vocabulary.end], device=model.device))
             images, used = images + 1, used + vocabulary.config.span + 2
             continue
-        if token == end:
+        if token in ends:
             break
         words.append(token)
         if stream is not None:
@@ -243,6 +265,10 @@ def generate(
         stream.end()
     flush()
     return out
+
+
+def _names_a_picture(text: str) -> bool:
+    return text.lower().endswith(tuple(SUFFIXES)) and Path(text).is_file()
 
 
 def _as_segment(model: SeedLM, segment: Any) -> str | Tensor:

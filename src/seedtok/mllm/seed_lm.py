@@ -23,6 +23,7 @@ from seedtok.kinds import LM, check_kind
 from seedtok.mllm import generation
 from seedtok.mllm.base import cache_argument, fingerprint, head, is_base_of, load_base, words
 from seedtok.mllm.checkpoint import VERSION, Parts, load_adapter, load_vocabulary, vocabulary_config, write_files
+from seedtok.mllm.head import logit_map
 from seedtok.mllm.sequences import Packed, packed
 from seedtok.mllm.vocabulary import Vocabulary
 from seedtok.notices import quietly
@@ -64,6 +65,7 @@ class SeedLM(MovesAsAWhole):
         self._seed = [seed]  # in a list, so that it is no part of this module's state
         self.base = base  # its source: "mini", the path of a folder, or a hub id
         self.fingerprint: dict[str, Any] | None = None  # of the base as it was loaded
+        self.logit_map = logit_map(self.lm)
 
     # ------------------------------------------------------------ parts
 
@@ -129,10 +131,8 @@ class SeedLM(MovesAsAWhole):
         return out.last_hidden_state
 
     def text_logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b text"]:
-        """The LM's own logits, as it gives them itself."""
-        logits = head(self.lm)(states)
-        cap = getattr(self.lm.config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        """The LM's own logits, scaled or capped as it does itself."""
+        return self.logit_map.logits(states, head(self.lm))
 
     def logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b all"]:
         """Over texts and codes together."""

@@ -31,6 +31,7 @@ from seedtok.kinds import TOKENIZER, check_kind
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+from seedtok.tokenizer.familiarity import Familiarity, encode_compared, far_names, warn_of_far_pictures
 from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
 from seedtok.writing import files_into
@@ -95,6 +96,7 @@ class SeedTokenizer(MovesAsAWhole):
         self.image_head = _optional(ImageHead, config.image_head)
         if (self.reverse_qformer is None) == (self.image_head is None):
             raise CheckpointError("a tokenizer has a Reverse Q-Former or an image head, one of the two")
+        self.familiarity: Familiarity | None = None  # a file of its own, which most checkpoints lack
         self._image_decoder: ImageDecoder | None = None
         self._folder: Path | None = None  # where it was loaded from
         self.source: str | None = None  # what names it for `from_pretrained`; None for a new one
@@ -164,13 +166,21 @@ class SeedTokenizer(MovesAsAWhole):
     def encode(self, images: Pictures | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
         """Pictures -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures.
 
-        They are read and encoded `batch_size` at a time, so that memory does not grow with their number.
+        They are read and encoded `batch_size` at a time, so that memory does not grow with their number. A
+        SeedTokWarning names pictures far from those of training, where the checkpoint can tell.
         """
-        return torch.cat([self.encode_pixels(self.pixels(batch)) for batch in batches_of(images, batch_size)])
+        codes, far, count = [], [], 0
+        for batch in batches_of(images, batch_size):
+            found, is_far = encode_compared(self, self.pixels(batch))
+            far += far_names(is_far, batch, count)
+            codes.append(found)
+            count += len(found)
+        warn_of_far_pictures(far)
+        return torch.cat(codes)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
-        """What `pixels` returned -> codes (B, 32) int64: for those who prepare batches elsewhere."""
+        """What `pixels` returned -> codes (B, 32) int64, without a warning: for bulk work."""
         return self.codebook.encode(self.encode_head(self.causal_embeddings(pixels)))
 
     @torch.no_grad()
@@ -262,6 +272,8 @@ class SeedTokenizer(MovesAsAWhole):
         record["image_decoder"] = recorded(decoder, "diffusion", folder, new, standalone)
         (new / "config.json").write_text(json.dumps(record, indent=1))
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
+        if self.familiarity is not None:
+            self.familiarity.save(new)
         if self.embedder.text_tokenizer is not None:
             self.embedder.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
 
@@ -307,6 +319,7 @@ class SeedTokenizer(MovesAsAWhole):
             model = cls(SeedConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None)
         tensors = read_tensors(folder / "model.safetensors") | shared
         assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
+        model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
         model._folder, model.source = folder, source
         return model.eval().to(device)
 

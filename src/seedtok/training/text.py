@@ -1,6 +1,7 @@
 """The mini world's text tokenizers, in transformers' formats, built from its captions alone."""
 
 import json
+import re
 from itertools import islice
 
 import numpy as np
@@ -31,6 +32,15 @@ def question_words() -> list[str]:
     return sorted({*words, *(f"{n}" for n in range(10))})
 
 
+def _prompts() -> str:
+    return f"{CAPTION} {DRAW} {question_prompt('')}"
+
+
+def prompt_words() -> list[str]:
+    """Every word that a prompt of a language model of the mini world can hold, without punctuation, sorted."""
+    return sorted({*scene_words(), *question_words(), *re.findall(r"\w+", _prompts())})
+
+
 def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
     """A byte-level BPE in CLIP's format that knows the mini world's words whole and spells the others.
 
@@ -55,6 +65,7 @@ def clip_tokenizer(max_length: int = 77) -> CLIPTokenizer:
         vocab={token: i for i, token in enumerate(dict.fromkeys(vocabulary))},
         merges=merges,  # type: ignore[arg-type]
         model_max_length=max_length,
+        known_words=scene_words(),
     )
 
 
@@ -68,7 +79,7 @@ def lm_tokenizer(max_length: int = 512) -> PreTrainedTokenizerFast:
         vocab_size=100_000, min_frequency=1, show_progress=False,
         special_tokens=[*special, *letters],  # else numbered in the order of a hash map, by which ties are broken
     )  # fmt: skip
-    words = {*scene_words(), *question_words(), *f"{CAPTION} {DRAW} {question_prompt('')}".split()}
+    words = {*scene_words(), *question_words(), *_prompts().split()}
     plain.train_from_iterator([text for word in sorted(words) for text in (word, " " + word)], trainer)
     merges = [tuple(m) for m in json.loads(plain.to_str())["model"]["merges"]]
     vocabulary = dict.fromkeys([*special, *letters, *(a + b for a, b in merges)])
@@ -77,7 +88,7 @@ def lm_tokenizer(max_length: int = 512) -> PreTrainedTokenizerFast:
     whole.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     return PreTrainedTokenizerFast(
         tokenizer_object=whole, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        model_max_length=max_length,
+        model_max_length=max_length, known_words=prompt_words(),
     )  # fmt: skip
 
 
