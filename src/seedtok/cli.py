@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +13,15 @@ from typer.core import TyperGroup
 
 from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_plan, cli_words
 from seedtok.cli_support import fail, load_tokenizer, out, quiet, recipe_named, recipes, say
-from seedtok.errors import ConfigError
-from seedtok.machine import keep_freed_memory
+from seedtok.errors import ConfigError, SeedTokError
+from seedtok.machine import flush_output, keep_freed_memory, open_missing_streams
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class _Commands(TyperGroup):
-    """What a user can mend is told in one line, with exit code 2; an interrupted command exits with 130."""
+    """Our own errors, and those of files, are one line and exit code 2; an interrupted command exits with 130."""
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("debug"):
@@ -30,11 +29,10 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (SeedTokError, OSError) as error:  # anything else is a bug, and shows its traceback
             fail(error)
             raise typer.Exit(2) from None
 
@@ -164,4 +162,19 @@ app.command()(cli_demo.demo)
 def main() -> None:
     """The `seedtok` command."""
     keep_freed_memory()
-    app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere
+    open_missing_streams()
+    try:
+        app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere
+    except SystemExit as end:
+        lost = flush_output()
+        if lost is None or end.code:
+            raise
+        if not isinstance(lost, BrokenPipeError):
+            fail(lost)
+        sys.exit(1)
+    except OSError as error:  # of what is printed before a command begins, such as --help to a full disk
+        if "--debug" in sys.argv:
+            raise
+        flush_output()
+        fail(error)
+        sys.exit(2)

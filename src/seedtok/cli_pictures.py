@@ -20,7 +20,7 @@ from seedtok.cli_support import (
     targets,
     write_picture,
 )
-from seedtok.errors import DataError, ImageError
+from seedtok.errors import DataError, ImageError, SeedTokError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def decode(
     for where, _, row in rows:
         try:
             tokenizer.lookup(row)
-        except ValueError as error:
+        except SeedTokError as error:
             raise DataError(f"{where}: {error}") from None
     paths = targets([name for _, name, _ in rows], out)
     with progress("decode", len(rows)) as done:

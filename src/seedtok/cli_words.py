@@ -12,7 +12,7 @@ import typer
 
 from seedtok.cli_inputs import encoded, list_pictures, report
 from seedtok.cli_support import Dtype, Precision, check_picture_name, generators, quiet, say, write_picture
-from seedtok.errors import DataError, ImageError
+from seedtok.errors import DataError, ImageError, SeedTokError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def chat(
     while line := _line():
         try:
             made = lm.generate(_segments(line), sampling=sampling, generator=generators(1, seed)[0])
-        except (ValueError, OSError) as error:  # of this line alone; the chat goes on
+        except (SeedTokError, OSError) as error:  # of this line alone; the chat goes on
             say(f"error: {' '.join(str(error).split())}")
             continue
         for part in made:

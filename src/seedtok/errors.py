@@ -21,5 +21,13 @@ class ConfigError(SeedTokError):
     """A configuration that asks for something unknown or impossible."""
 
 
+class InputError(SeedTokError):
+    """An argument of a call that is out of range or does not fit the others."""
+
+
+class TrainingError(SeedTokError, FloatingPointError):
+    """A training run whose loss is no longer a number."""
+
+
 class SeedTokWarning(UserWarning):
     """Something that works, but not as a user may expect."""

@@ -1,6 +1,7 @@
 """What a program of ours asks of the machine it runs on."""
 
 import ctypes
+import os
 import sys
 
 
@@ -21,3 +22,27 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, (1 << 31) - 1)
     mallopt(top_pad, 1 << 26)
+
+
+def open_missing_streams() -> None:
+    """Opens the null device as each of stdin, stdout and stderr that is closed, as after `>&-` in a shell.
+
+    For programs to call at their start. Python has None for a closed stream, and the next file that is opened would
+    take its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def flush_output() -> OSError | None:
+    """Writes out what stdout still holds; returns why it could not be, such as that its reader has gone.
+
+    Then stdout is the null device, so that Python does not try again at exit.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from seedtok.errors import InputError
 from seedtok.images import ImageSource
 from seedtok.mllm.beams import Search, text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
@@ -50,7 +51,7 @@ def write(
     prompt.
     """
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"a batch size of {batch_size}: give 1 or more")
+        raise InputError(f"a batch size of {batch_size}: give 1 or more")
     if not rows:
         return []
     for row in rows:
@@ -135,14 +136,14 @@ def answer(
 ) -> list[str]:
     """Short answers to a question a picture, or its codes (beams 5, at most 10 tokens, length penalty 0).
 
-    `batch_size` as for `caption`. Raises ValueError for an empty question, or another number of questions than of
+    `batch_size` as for `caption`. Raises InputError for an empty question, or another number of questions than of
     pictures.
     """
     codes = _codes(model, images, batch_size)
     if len(codes) != len(questions):
-        raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
+        raise InputError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
     if not all(question.strip() for question in questions):
-        raise ValueError("an empty question: ask something")
+        raise InputError("an empty question: ask something")
     rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
     settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | ANSWER_LENGTH | options
     return write(model, rows, **settings)
@@ -157,12 +158,12 @@ def draw_codes(
 ) -> Int[Tensor, "b n"]:
     """Codes (B, 32) of what prompts ask for: "Generate an image" and the prompt, then 32 codes.
 
-    Raises ValueError for an empty prompt, one too long for the LM, or beams together with sampling.
+    Raises InputError for an empty prompt, one too long for the LM, or beams together with sampling.
     """
     if not all(prompt.strip() for prompt in prompts):
-        raise ValueError("an empty prompt: say what to draw")
+        raise InputError("an empty prompt: say what to draw")
     if num_beams > 1 and sampling.temperature:
-        raise ValueError("beams and a temperature exclude each other; drop one")
+        raise InputError("beams and a temperature exclude each other; drop one")
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
         check_length(model, len(row), model.vocabulary.config.span)
@@ -201,7 +202,7 @@ def generate(
     vocabulary = model.vocabulary
     ids = sequence(model, [_as_segment(model, s) for s in segments])
     if len(ids) == len(start(model)):
-        raise ValueError("an empty prompt: give a text or a picture")
+        raise InputError("an empty prompt: give a text or a picture")
     room = model.context - len(ids)
     grown, end = Rows(model, [ids]), model.text_tokenizer.eos_token_id
     out: list[str | Tensor] = []

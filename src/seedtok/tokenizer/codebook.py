@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seedtok.errors import ConfigError, InputError
+
 
 @dataclass(frozen=True)
 class CodebookConfig:
@@ -32,9 +34,9 @@ class CodebookConfig:
 
     def __post_init__(self):
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; expected 0 <= ema_decay < 1")
+            raise ConfigError(f"ema_decay is {self.ema_decay}; expected 0 <= ema_decay < 1")
         if self.restart_after is not None and self.restart_after < 1:
-            raise ValueError(f"restart_after is {self.restart_after}; expected at least 1 step")
+            raise ConfigError(f"restart_after is {self.restart_after}; expected at least 1 step")
 
 
 class Quantized(NamedTuple):
@@ -131,12 +133,12 @@ class Codebook(nn.Module):
         """Codes of any shape -> their vectors.
 
         Raises:
-            ValueError: a code is outside 0..size-1.
+            InputError: a code is outside 0..size-1.
         """
         if codes.numel():
             low, high = int(codes.min()), int(codes.max())
             if low < 0 or high >= self.config.size:
-                raise ValueError(f"codes are {low}..{high}; this codebook has 0..{self.config.size - 1}")
+                raise InputError(f"codes are {low}..{high}; this codebook has 0..{self.config.size - 1}")
         return F.embedding(codes, self._table()).to(self.weight.dtype)
 
     @torch.no_grad()
@@ -149,11 +151,11 @@ class Codebook(nn.Module):
         is worst represented. `generator` is a CPU generator.
 
         Raises:
-            ValueError: fewer samples than codes.
+            ConfigError: fewer samples than codes.
         """
         size = self.config.size
         if len(samples) < size:
-            raise ValueError(f"{len(samples)} samples for {size} codes; give at least {size}")
+            raise ConfigError(f"{len(samples)} samples for {size} codes; give at least {size}")
         samples = self._normalized(samples.detach().float().to(self.weight.device))
         start = torch.randperm(len(samples), generator=generator)[:size]
         table = _from_rank_0(samples[start.to(samples.device)])

@@ -25,7 +25,7 @@ from transformers import BertTokenizer
 
 import seedtok.tokenizer.patch_autoencoder
 import seedtok.tokenizer.positioned_unet  # noqa: F401  diffusers loads both by name, from modules already imported
-from seedtok.errors import CheckpointError
+from seedtok.errors import CheckpointError, InputError
 from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import resolve, shipped
 from seedtok.images import Pictures, as_pil
@@ -174,7 +174,7 @@ class SeedTokenizer(nn.Module):
     ) -> list[Image.Image]:
         """Codes (B, 32) or (32,) -> pictures.
 
-        Raises ValueError when there are not 32 codes a picture, or one is out of range.
+        Raises InputError when there are not 32 codes a picture, or one is out of range.
         """
         embeddings = self.generation_embeddings(self.lookup(codes))
         return self.image_decoder.draw(
@@ -185,17 +185,17 @@ class SeedTokenizer(nn.Module):
         )
 
     def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
-        """Codes (B, 32) or (32,) -> codebook vectors; raises ValueError as `decode` does."""
+        """Codes (B, 32) or (32,) -> codebook vectors; raises InputError as `decode` does."""
         try:
             given = torch.as_tensor(codes)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError("codes are rows of integers, all of one length") from None
+            raise InputError("codes are rows of integers, all of one length") from None
         if (given.numel() and given.is_floating_point()) or given.dtype == torch.bool:
-            raise ValueError(f"codes are integers, not {given.dtype}")
+            raise InputError(f"codes are integers, not {given.dtype}")
         given = given[None] if given.ndim == 1 else given
         count = self.config.embedder.qformer.queries
         if given.ndim != 2 or given.shape[1] != count:
-            raise ValueError(f"a picture is {count} codes; got a shape of {tuple(given.shape)}")
+            raise InputError(f"a picture is {count} codes; got a shape of {tuple(given.shape)}")
         return self.codebook.lookup(given.to(self.device)).to(self.dtype)
 
     # ------------------------------------------------------------ retrieval

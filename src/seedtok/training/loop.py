@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
 from seedtok.data.scenes import Split
-from seedtok.errors import CheckpointError, ConfigError
+from seedtok.errors import CheckpointError, ConfigError, TrainingError
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
@@ -103,7 +103,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     """Runs a recipe; returns OUT/final, the folder in the format its users load.
 
     Raises ConfigError when OUT already holds a run and `resume` is false; CheckpointError when there is nothing to
-    resume or the checkpoint cannot be read; FloatingPointError when the loss is no longer a number.
+    resume or the checkpoint cannot be read; TrainingError when the loss is no longer a number.
     """
     optimization = config.optimization
     accelerator = Accelerator(
@@ -203,7 +203,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
                     with accelerator.autocast():
                         losses = wrapped(batch)
                     if not torch.isfinite(losses["loss"]):
-                        raise FloatingPointError(
+                        raise TrainingError(
                             f"the loss is {losses['loss'].item()} at step {step}: lower optimization.lr or set "
                             f"optimization.max_grad_norm, and --resume from the last checkpoint under {out}"
                         )
