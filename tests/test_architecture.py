@@ -10,7 +10,7 @@ import seedtok
 
 ROOT = Path(seedtok.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-GROUND = ("errors", "files", "hub", "images", "machine", "progress")  # what every floor stands on
+GROUND = ("errors", "files", "hub", "images", "machine", "progress", "records")  # what every floor stands on
 FLOORS: dict[str, tuple[str, ...]] = {  # what each floor may import, beside itself and the ground
     "recipes": ("training", "evaluation", "tokenizer", "mllm", "data"),
     "training": (

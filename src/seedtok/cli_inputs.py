@@ -12,6 +12,7 @@ import typer
 
 from seedtok.cli_support import err, fail
 from seedtok.errors import DataError, ImageError
+from seedtok.records import json_value
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,8 @@ def typed_codes(text: str) -> list[Row]:
     try:
         return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()])]
     except ValueError:
-        raise DataError(f"--codes: expected integers, not {text!r}") from None
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise DataError(f"--codes: expected integers, not {shown!r}") from None
 
 
 def codes_of_lines(file: Path) -> list[Row]:
@@ -107,8 +109,8 @@ def codes_of_lines(file: Path) -> list[Row]:
 
 def _row(where: str, line: str) -> Row:
     try:
-        record: Any = json.loads(line)
-    except (ValueError, RecursionError):
+        record: Any = json_value(line)
+    except ValueError:
         raise DataError(f'{where}: not JSON; expected {{"image": path, "codes": [integers]}}') from None
     if not isinstance(record, dict) or not isinstance(record.get("codes"), list):
         raise DataError(f'{where}: expected {{"image": path, "codes": [integers]}}')
@@ -117,5 +119,5 @@ def _row(where: str, line: str) -> Row:
         raise DataError(f"{where}: codes are integers")
     name = record.get("image", "picture.png")
     if not isinstance(name, str):
-        raise DataError(f"{where}: the image is a path, not {json.dumps(name)}")
+        raise DataError(f"{where}: the image is a path, not {json.dumps(name)[:80]}")
     return where, name, codes

@@ -1,6 +1,5 @@
 """Folders written whole or not at all, and the tensors of a checkpoint read strictly."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedtok.errors import CheckpointError
+from seedtok.records import json_value
 
 
 @contextmanager
@@ -50,11 +50,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; raises CheckpointError when it is missing or broken."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json_value(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"not a checkpoint: {path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {path}: not JSON ({error})") from None
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return record

@@ -5,7 +5,6 @@ is known); `00000_stats.json` beside it holds its counts. img2dataset's own shar
 """
 
 import itertools
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from seedtok.data.tars import Entry, ShardReport, count_samples, index_samples, 
 from seedtok.data.text import clean_caption
 from seedtok.errors import DataError, ImageError
 from seedtok.images import load_image
+from seedtok.records import json_value
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together
@@ -259,7 +259,7 @@ class ShardSamples:
         try:
             with path.open("rb") as file:
                 image, text, known = (slice_of(file, part) for part in entry[1:])
-            metadata = {"key": entry.key} | json.loads(known or "{}")
+            metadata = {"key": entry.key} | json_value(known or b"{}")
             words = text.decode()
             picture = load_image(image)
         except OSError as error:

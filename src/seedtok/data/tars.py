@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from seedtok.errors import DataError
+from seedtok.records import json_value
+
+SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: a header each for an image and a caption
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def count_samples(path: Path) -> int:
     try:
         with path.open("rb") as file:
             head = file.read(512)
+            size = file.seek(0, os.SEEK_END)
             file.seek(-min(512, len(head)), os.SEEK_END)
             tail = file.read()
     except OSError as error:
@@ -143,7 +147,9 @@ def count_samples(path: Path) -> int:
     if tail.strip(b"\0"):
         raise DataError(f"{path} is truncated: its end is missing; copy or write it again")
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(stats_path(path).read_text())["successes"])
+        counted = json_value(stats_path(path).read_bytes())["successes"]
+        if type(counted) is int and 0 <= counted <= size // SMALLEST_SAMPLE:
+            return counted
     return len(index_samples(path))
 
 
@@ -164,8 +170,9 @@ def index_samples(path: Path) -> list[Entry]:
             file.seek(end)
             if file.read(512) != bytes(512):  # tarfile takes a missing end for the end
                 raise tarfile.ReadError("no end-of-archive mark")
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path} is truncated or not a tar file ({error}); copy or write it again") from None
+    except Exception as error:  # of broken headers: tarfile can raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
     entries: list[Entry] = []
     for key, parts in samples.items():
         image = next((parts[suffix] for suffix in ("png", "jpg", "jpeg", "webp") if suffix in parts), None)

@@ -10,7 +10,7 @@ from seedtok.data.grammar import same_scene
 from seedtok.data.questions import questions
 from seedtok.data.scenes import PHRASINGS, caption
 from seedtok.evaluation.answers import exact_match, vqa_accuracy
-from seedtok.evaluation.captions import caption_scores
+from seedtok.evaluation.captions import caption_scores, check_installed
 from seedtok.evaluation.common import evaluated_batches
 from seedtok.hub import shipped
 from seedtok.mllm.blip2 import Blip2LM
@@ -23,8 +23,10 @@ PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right on
 def evaluate_captioning(model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32) -> dict[str, Any]:
     """Scores (x100) of captions against every wording of the truth, and the share that names all of a scene right.
 
-    Beam search of width 5. A score that could not run is None, and `missing` says why.
+    Beam search of width 5. A score that could not run is None, and `missing` says why. Raises ConfigError, before
+    anything is captioned, where the package that scores is not installed.
     """
+    check_installed()
     began = time.perf_counter()
     lm, baseline = SeedLM.from_pretrained(model), Blip2LM.from_pretrained()
     said: dict[str, list[str]] = {"seed_opt": [], "blip2": []}
@@ -41,7 +43,7 @@ def evaluate_captioning(model: str = "mini", count: int = 1000, seed: int = 0, b
         right = [same_scene(text, scene) for text, scene in zip(captions, scenes, strict=True)]
         result[name] = scores | {"all_right": 100 * sum(right) / len(right)}
         if missing:
-            result[name]["missing"] = missing
+            result["missing"] = missing
     return result | {"model": model, "count": count, "seed": seed, "seconds": time.perf_counter() - began}
 
 

@@ -21,6 +21,7 @@ from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
+from seedtok.records import from_record
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 
@@ -42,18 +43,12 @@ class EmbedderConfig:
     positions: bool = False
 
     @classmethod
-    def from_dict(cls, record: dict) -> EmbedderConfig:
-        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that do not exist."""
-        try:
-            return cls(
-                vision=VisionConfig(**record["vision"]),
-                qformer=QFormerConfig(**record["qformer"]),
-                projection=record["projection"],
-                max_text_tokens=record["max_text_tokens"],
-                positions=record.get("positions", False),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"not a configuration of an embedder: {error}") from None
+    def from_dict(cls, record: Any) -> EmbedderConfig:
+        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that are missing, unknown or odd."""
+        for name in ("vision", "qformer", "projection", "max_text_tokens"):
+            if isinstance(record, dict) and name not in record:
+                raise CheckpointError(f"not a configuration of an embedder: {name} is missing")
+        return from_record(cls, record, "an embedder")
 
 
 class ImageTextEmbedder(nn.Module):
@@ -144,7 +139,7 @@ def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str
     source = record.pop("vision_from", None)
     if source is None:
         return {}
-    if not (folder / source).is_dir():
+    if not isinstance(source, str) or not (folder / source).is_dir():
         raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
     try:
         clip = CLIPModel.from_pretrained(folder / source, dtype=torch.float32)

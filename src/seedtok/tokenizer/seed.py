@@ -29,6 +29,7 @@ from seedtok.errors import CheckpointError, InputError
 from seedtok.files import assign_strictly, read_json, read_tensors, whole_folder
 from seedtok.hub import resolve, shipped
 from seedtok.images import Pictures, as_pil
+from seedtok.records import from_record
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
@@ -61,17 +62,9 @@ class SeedConfig:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> SeedConfig:
-        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that do not exist or are missing."""
-        parts = {
-            "embedder": EmbedderConfig.from_dict, "codebook": lambda r: CodebookConfig(**r),
-            "code_decoder": lambda r: CodeDecoderConfig(**r), "text_decoder": lambda r: CodeDecoderConfig(**r),
-            "reverse_qformer": lambda r: ReverseQFormerConfig(**r), "image_head": lambda r: ImageHeadConfig(**r),
-        }  # fmt: skip
-        try:
-            given: dict[str, Any] = {k: parts[k](v) if k in parts and v is not None else v for k, v in record.items()}
-            return cls(**given)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"not a configuration of a SEED tokenizer: {error}") from None
+        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that are missing, unknown or odd."""
+        EmbedderConfig.from_dict(record.get("embedder"))
+        return from_record(cls, record, "a SEED tokenizer")
 
 
 class SeedTokenizer(nn.Module):

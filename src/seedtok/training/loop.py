@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from seedtok.data.batches import Batch, code_batches, scene_batches, shard_batches
 from seedtok.data.scenes import Split
 from seedtok.errors import CheckpointError, ConfigError, TrainingError
+from seedtok.records import json_value
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
@@ -76,7 +77,11 @@ class _Log:
     def __init__(self, out: Path, first_step: int) -> None:
         self.path = out / "log.jsonl"
         if self.path.exists():  # forget what came after the checkpoint that the run goes on from
-            lines = [line for line in self.path.read_text().splitlines() if self._is_before(line, first_step)]
+            lines = [
+                line
+                for line in self.path.read_text("utf-8", "replace").splitlines()
+                if self._is_before(line, first_step)
+            ]
             new = self.path.with_suffix(".new")
             new.write_text("".join(line + "\n" for line in lines))
             new.replace(self.path)
@@ -86,8 +91,10 @@ class _Log:
     @staticmethod
     def _is_before(line: str, first_step: int) -> bool:
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the run was killed while it wrote this line
+            record = json_value(line)
+            if type(record["step"]) is not int or not isinstance(record["kind"], str):
+                return False
+        except (ValueError, KeyError, TypeError):  # the run was killed while it wrote this line
             return False
         # training step n is what happens from n to n + 1; validation n is what holds at n
         return record["step"] < first_step + (record["kind"] == "validation" and first_step > 0)
