@@ -133,13 +133,11 @@ def load_checkpoint(out: Path) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(f"nothing to resume: no checkpoint under {out / 'checkpoints'}")
     files = {name: _read(found[-1], name) for name in {p.name.split(".")[0] for p in found[-1].glob("*.safetensors")}}
     records: dict[str, Any] = {p.stem: read_json(p) for p in found[-1].glob("*.json")}
-    for name, value in records.get("state", {}).items():  # counts of steps and samples
-        if type(value) is not int or value < 0:
-            raise CheckpointError(
-                f"{found[-1] / 'state.json'}: {name} is {str(value)[:40]}; expected a number from 0 on"
-            )
-    if "state" in records and "step" not in records["state"]:
-        raise CheckpointError(f"{found[-1] / 'state.json'} has no step")
+    state = records.get("state", {"step": 0})
+    for name in ("step", "samples"):
+        value = state.get(name, 0 if name == "samples" else None)
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise CheckpointError(f"{found[-1] / 'state.json'}: {name} is {str(value)[:40]}; expected a count")
     return files, records
 
 

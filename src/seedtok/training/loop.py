@@ -77,11 +77,8 @@ class _Log:
     def __init__(self, out: Path, first_step: int) -> None:
         self.path = out / "log.jsonl"
         if self.path.exists():  # forget what came after the checkpoint that the run goes on from
-            lines = [
-                line
-                for line in self.path.read_text("utf-8", "replace").splitlines()
-                if self._is_before(line, first_step)
-            ]
+            written = self.path.read_text("utf-8", "replace").splitlines()
+            lines = [line for line in written if self._is_before(line, first_step)]
             new = self.path.with_suffix(".new")
             new.write_text("".join(line + "\n" for line in lines))
             new.replace(self.path)
