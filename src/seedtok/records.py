@@ -9,6 +9,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from seedtok.errors import CheckpointError, SeedTokError
 
 T = TypeVar("T")
+LARGE = 1 << 31  # no size or count is as large
+EXPECTED = {
+    int: "an integer from 0 on", float: "a finite number", str: "a text", bool: "true or false", tuple: "a list",
+}  # fmt: skip
 
 
 def json_value(text: str | bytes) -> Any:
@@ -22,7 +26,8 @@ def json_value(text: str | bytes) -> Any:
 
 
 def from_record(kind: type[T], record: Any, what: str) -> T:
-    """The inverse of `dataclasses.asdict`, of JSON that may be anything: types are checked, and numbers are finite.
+    """The inverse of `dataclasses.asdict`, of JSON that may be anything: types are checked, numbers are finite,
+    and integers are sizes or counts.
 
     `what` is what an error calls the configuration. Raises CheckpointError for a field that does not exist, is missing
     or of another type, and for what the dataclass itself refuses.
@@ -66,12 +71,11 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return tuple(_value(inner[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     if kind is Literal and any(type(value) is type(choice) and value == choice for choice in inner):
         return value
-    if type(value) is hint and (hint is not float or math.isfinite(value)):
+    if type(value) is hint and (hint is not float or math.isfinite(value)) and (hint is not int or 0 <= value < LARGE):
         return value
     if hint is float and type(value) is int and abs(value) < 1 << 53:
         return value
-    expected = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", tuple: "a list"}
-    wanted = f"one of {', '.join(map(str, inner))}" if kind is Literal else expected.get(kind or hint, str(hint))
+    wanted = f"one of {', '.join(map(str, inner))}" if kind is Literal else EXPECTED.get(kind or hint, str(hint))
     raise _Unfit(f"{path} is {_shown(value)}; expected {wanted}")
 
 

@@ -50,8 +50,7 @@ def write(
     `batch_size` prompts at a time, all by default. `on_text` gets the text as it comes, of one greedy or sampled
     prompt.
     """
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"a batch size of {batch_size}: give 1 or more")
+    _check_batch_size(batch_size)
     if not rows:
         return []
     for row in rows:
@@ -67,6 +66,11 @@ def write(
         batches = (rows[i : i + size] for i in range(0, len(rows), size))
         texts = [text for batch in batches for text in _by_generate(model, batch, **options)]
     return [text.strip() for text in model.text_tokenizer.batch_decode(texts, skip_special_tokens=True)]
+
+
+def _check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"a batch size of {batch_size}: give 1 or more")
 
 
 def _by_generate(model: SeedLM, rows: Sequence[Sequence[int]], **options: Any) -> Int[Tensor, "b n"]:
@@ -114,15 +118,16 @@ class _Streamer:
 
 def _codes(model: SeedLM, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
     """Of pictures, as `SeedTokenizer.encode` takes them; an int64 tensor (B, 32) is codes already."""
+    _check_batch_size(batch_size)
     if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
         return images
-    return torch.cat([model.seed.encode_pixels(part) for part in model.seed.pixels(images).split(max(1, batch_size))])
+    return torch.cat([model.seed.encode_pixels(part) for part in model.seed.pixels(images).split(batch_size)])
 
 
 def caption(model: SeedLM, images: Any, num_beams: int = 5, batch_size: int = 32, **options: Any) -> list[str]:
     """Captions of pictures or of their codes (B, 32): projected codes, then "A photo of" (beams 5, 8 to 30 tokens).
 
-    `batch_size` pictures are at work at once; one that is done makes room for the next.
+    `batch_size` pictures are at work at once; one that is done makes room for the next. No pictures have no captions.
     """
     rows = [sequence(model, [codes, CAPTION]) for codes in _codes(model, images, batch_size)]
     settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | CAPTION_LENGTH | options
@@ -156,7 +161,7 @@ def answer(
 def draw_codes(
     model: SeedLM, prompts: Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1
 ) -> Int[Tensor, "b n"]:
-    """Codes (B, 32) of what prompts ask for: "Generate an image" and the prompt, then 32 codes.
+    """Codes (B, 32) of what prompts ask for: "Generate an image" and the prompt, then 32 codes; (0, 32) for none.
 
     Raises InputError for an empty prompt, one too long for the LM, or beams together with sampling.
     """
@@ -164,6 +169,8 @@ def draw_codes(
         raise InputError("an empty prompt: say what to draw")
     if num_beams > 1 and sampling.temperature:
         raise InputError("beams and a temperature exclude each other; drop one")
+    if not prompts:
+        return torch.zeros(0, model.vocabulary.config.span, dtype=torch.int64, device=model.device)
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
         check_length(model, len(row), model.vocabulary.config.span)

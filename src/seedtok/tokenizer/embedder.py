@@ -94,6 +94,8 @@ class ImageTextEmbedder(nn.Module):
         """Text embeddings of unit length, off the [CLS] token; texts are cut at `max_text_tokens`."""
         if self.text_tokenizer is None or self.config.projection is None:
             raise CheckpointError("this checkpoint has no text branch, so it cannot embed texts")
+        if not texts:
+            return self.text_projection.weight.new_zeros(0, self.config.projection).float()
         tokens = self.text_tokenizer(
             texts, padding=True, truncation=True, max_length=self.config.max_text_tokens, return_tensors="pt"
         ).to(self.text_projection.weight.device)

@@ -136,9 +136,12 @@ class SeedTokenizer(nn.Module):
         """Pictures of any kind and size -> normalised pixels, stretched to the ViT's size by bicubic interpolation.
 
         `images`: PIL images, paths, arrays (H, W[, C]), tensors (3, H, W) of uint8 or of floats in 0..1; one, a list,
-        or an array or tensor with a leading batch axis. Raises ImageError, in one line, for anything else.
+        or an array or tensor with a leading batch axis. An empty list gives no pixels, (0, 3, H, W). Raises ImageError,
+        in one line, for anything else.
         """
         side = self.config.embedder.vision.image_size
+        if isinstance(images, list | tuple) and not images:
+            return torch.zeros(0, 3, side, side, dtype=self.dtype, device=self.device)
         square = [
             im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC)
             for im in as_pil(images)
@@ -149,7 +152,7 @@ class SeedTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Pictures) -> Int[Tensor, "b n"]:
-        """Pictures -> codes (B, 32) int64. `images` as for `pixels`."""
+        """Pictures -> codes (B, 32) int64. `images` as for `pixels`; of an empty list, no codes (0, 32)."""
         return self.encode_pixels(self.pixels(images))
 
     @torch.no_grad()
@@ -165,10 +168,12 @@ class SeedTokenizer(nn.Module):
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> pictures.
+        """Codes (B, 32) or (32,) -> pictures; none of an empty list.
 
         Raises InputError when there are not 32 codes a picture, or one is out of range.
         """
+        if len(codes) == 0:
+            return []
         embeddings = self.generation_embeddings(self.lookup(codes))
         return self.image_decoder.draw(
             embeddings,
@@ -204,7 +209,7 @@ class SeedTokenizer(nn.Module):
 
     @torch.no_grad()
     def embed_texts(self, texts: str | list[str]) -> Float[Tensor, "b p"]:
-        """Text embeddings of unit length, to compare with `embed_images` by dot product."""
+        """Text embeddings of unit length, to compare with `embed_images` by dot product; (0, P) of an empty list."""
         return self.embedder.embed_texts([texts] if isinstance(texts, str) else texts)
 
     # ------------------------------------------------------------ files

@@ -82,6 +82,8 @@ def _override(settings: Settings, path: Sequence[str], text: str, whole: str) ->
         if not isinstance(value, Settings):
             raise ConfigError(f"unknown setting {whole!r}: {head!r} is a single value")
         value = _override(value, rest, text, whole)
+    elif isinstance(value, StageSettings):
+        raise ConfigError(f"{whole!r} is a group of settings: give them one by one, as in {whole}.KEY=VALUE")
     else:
         try:
             value = json_value(text)
