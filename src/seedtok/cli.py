@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,9 @@ class _Commands(TyperGroup):
     """Our own errors, and those of files, are one line and exit code 2; an interrupted command exits with 130."""
 
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that can be encoded
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from seedtok.mllm.sequences import Sampling
 
 Model = Annotated[str, typer.Option(help="'mini' or a folder of a SEED language model.")]
-Beams = Annotated[int, typer.Option(min=1, help="Width of the beam search; 1 is greedy.")]
+Beams = Annotated[int, typer.Option(min=1, max=100, help="Width of the beam search; 1 is greedy.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn by chance.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest; above, sampled.")]
 TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of this much mass.")]

@@ -84,3 +84,8 @@ def _shown(value: Any) -> str:
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def encodable(text: str) -> str:
+    """A text as tokenizers take it: half of a pair of surrogates, as in a name that is not UTF-8, becomes "?"."""
+    return text.encode("utf-8", "replace").decode()

@@ -51,6 +51,8 @@ def write(
     prompt.
     """
     _check_batch_size(batch_size)
+    if num_beams < 1:
+        raise InputError(f"{num_beams} beams: give 1 or more")
     if not rows:
         return []
     for row in rows:
@@ -167,6 +169,8 @@ def draw_codes(
     """
     if not all(prompt.strip() for prompt in prompts):
         raise InputError("an empty prompt: say what to draw")
+    if num_beams < 1:
+        raise InputError(f"{num_beams} beams: give 1 or more")
     if num_beams > 1 and sampling.temperature:
         raise InputError("beams and a temperature exclude each other; drop one")
     if not prompts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from seedtok.errors import InputError
+from seedtok.records import encodable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def text_ids(model: SeedLM, text: str) -> list[int]:
-    return cast(list[int], model.text_tokenizer(text, add_special_tokens=False).input_ids)
+    return cast(list[int], model.text_tokenizer(encodable(text), add_special_tokens=False).input_ids)
 
 
 def text_of(model: SeedLM, ids: list[int]) -> str:
@@ -156,7 +158,7 @@ class Sampling:
     generator: torch.Generator | None = None
 
     def __post_init__(self):
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise InputError(f"temperature {self.temperature}, top_p {self.top_p}: expected at least 0, and 0 to 1")
 
     def pick(self, logits: Float[Tensor, "b n"]) -> Int[Tensor, " b"]:

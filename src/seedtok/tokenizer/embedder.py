@@ -21,7 +21,7 @@ from transformers import BertTokenizer, CLIPModel
 
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors, whole_folder
-from seedtok.records import from_record
+from seedtok.records import encodable, from_record
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 
@@ -97,7 +97,11 @@ class ImageTextEmbedder(nn.Module):
         if not texts:
             return self.text_projection.weight.new_zeros(0, self.config.projection).float()
         tokens = self.text_tokenizer(
-            texts, padding=True, truncation=True, max_length=self.config.max_text_tokens, return_tensors="pt"
+            [encodable(text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.config.max_text_tokens,
+            return_tensors="pt",
         ).to(self.text_projection.weight.device)
         states = self.qformer.encode_text(tokens.input_ids, tokens.attention_mask)
         return F.normalize(self.text_projection(states[:, 0]).float(), dim=-1)

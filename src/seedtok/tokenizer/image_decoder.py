@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
+from seedtok.errors import CheckpointError, InputError
+from seedtok.records import encodable
 
 
 def plain_attention(unet: UNet2DConditionModel) -> None:
@@ -61,7 +63,7 @@ class ImageDecoder:
         """What the pipeline conditions on: the text encoder's last hidden state of captions padded to 77 tokens."""
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = tokenizer(
-            captions,
+            [encodable(caption) for caption in captions],
             padding="max_length",
             max_length=tokenizer.model_max_length,
             truncation=True,
@@ -79,8 +81,15 @@ class ImageDecoder:
     ) -> list[Image.Image]:
         """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2).
 
-        unCLIP takes one embedding a picture, (B, D) or (B, 1, D), with no noise added and no prompt.
+        unCLIP takes one embedding a picture, (B, D) or (B, 1, D), with no noise added and no prompt. Raises InputError
+        for a number of steps that the model was not trained for, and a guidance that is no number.
         """
+        most = int(self.pipeline.scheduler.config["num_train_timesteps"])
+        if not 1 <= num_inference_steps <= most or not math.isfinite(guidance_scale):
+            raise InputError(
+                f"{num_inference_steps} steps with a guidance of {guidance_scale}: this model draws in 1 to {most} "
+                "steps, and the guidance is a finite number"
+            )
         device, dtype = self.pipeline.unet.device, self.pipeline.unet.dtype
         embeddings = embeddings.to(dtype)
         pipeline: Any = self.pipeline

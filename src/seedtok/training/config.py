@@ -33,7 +33,7 @@ class Data(Settings):
 
     shards: Path | dict[str, float] | None = None  # a folder, or several with their weights: {"cc3m": 3, "coco": 1}
     codes: Path | None = None  # for the language model's stages, which then compute no codes
-    size: int = Field(default=128, ge=1)  # pixels a side
+    size: int = Field(default=128, ge=1, le=8192)  # pixels a side
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
     crop: float | None = Field(default=None, gt=0, le=1)  # of shards: least share of a picture that is kept, by chance
@@ -43,7 +43,7 @@ class Data(Settings):
 
 class Optimization(Settings):
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)  # a rank and micro-batch
+    batch_size: int = Field(ge=1, le=65536)  # a rank and micro-batch
     accumulate: int = Field(default=1, ge=1)
     lr: float = Field(gt=0)
     min_lr: float = Field(default=0.0, ge=0)
