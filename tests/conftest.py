@@ -16,7 +16,8 @@ from seedtok.tokenizer.codebook import CodebookConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
-from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.training.text import bert_tokenizer, clip_tokenizer
 

@@ -13,7 +13,8 @@ from PIL import Image
 import seedtok.images
 from seedtok.data.text import clean_caption
 from seedtok.errors import ImageError, SeedTokWarning
-from seedtok.images import find_images, list_images, load_image
+from seedtok.image_search import find_images, list_images
+from seedtok.images import load_image
 
 RED = (200, 20, 30)
 

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from seedtok import SeedTokenizer
 from seedtok.data.scenes import Split, render, unique_scenes
 from seedtok.hub import shipped
-from seedtok.images import list_images, load_image
+from seedtok.image_search import list_images
+from seedtok.images import load_image
 from seedtok.tokenizer.familiarity import Familiarity
 
 COMPONENTS = 192  # of 384 pooled features

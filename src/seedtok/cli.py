@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,8 @@ from typer.core import TyperGroup
 
 from seedtok import __version__, cli_convert, cli_data, cli_demo, cli_evaluate, cli_pictures, cli_plan, cli_words
 from seedtok.cli_support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
-from seedtok.errors import ConfigError
-from seedtok.machine import keep_freed_memory, spare_cores
+from seedtok.errors import ConfigError, SeedTokError
+from seedtok.machine import flush_output, keep_freed_memory, open_missing_streams, spare_cores
 from seedtok.processes import exit_code, is_main_rank, terminate_like_interrupt
 
 if TYPE_CHECKING:
@@ -25,22 +26,24 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """What a user can mend is told in one line, with exit code 2.
+    """Our own errors, and those of files, are one line and exit code 2.
 
     A command that is interrupted exits with 130, one that gets SIGTERM with 143.
     """
 
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that can be encoded
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(exit_code(interrupt)) from None
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (SeedTokError, OSError) as error:  # anything else is a bug, and shows its traceback
             fail(error)
             raise typer.Exit(2) from None
 
@@ -221,4 +224,19 @@ def main() -> None:
     """The `seedtok` command."""
     keep_freed_memory()
     terminate_like_interrupt()
-    app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere
+    open_missing_streams()
+    try:
+        app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere
+    except SystemExit as end:
+        lost = flush_output()
+        if lost is None or end.code:
+            raise
+        if not isinstance(lost, BrokenPipeError):
+            fail(lost)
+        sys.exit(1)
+    except OSError as error:  # of what is printed before a command begins, such as --help to a full disk
+        if "--debug" in sys.argv:
+            raise
+        flush_output()
+        fail(error)
+        sys.exit(2)

@@ -108,6 +108,7 @@ _add_lm(
 
 
 def _print(result: dict[str, Any]) -> None:
+    missing = result.pop("missing", {})
     groups: dict[tuple[str, ...], list[str]] = {}  # the parts of a result with the same columns share a table
     for name, value in result.items():
         if isinstance(value, dict):
@@ -120,7 +121,11 @@ def _print(result: dict[str, Any]) -> None:
     for name, value in result.items():
         if not isinstance(value, dict):
             say(f"{name}: {_number(value)}")
+    for name, reason in missing.items():
+        say(f"{name} is not there: {reason}")
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

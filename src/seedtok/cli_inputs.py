@@ -12,6 +12,7 @@ import typer
 
 from seedtok.cli_support import err, fail
 from seedtok.errors import DataError, ImageError
+from seedtok.records import json_value
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def list_pictures(images: list[Path], bad: list[ImageError]) -> list[Path]:
     """The images of all arguments; what is missing, empty or ignored goes to `bad`, and is raised when it is alone."""
-    from seedtok.images import find_images
+    from seedtok.image_search import find_images
 
     paths: dict[Path, None] = {}
     for given in images:
@@ -99,7 +100,8 @@ def typed_codes(text: str) -> list[Row]:
     try:
         return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()], None)]
     except ValueError:
-        raise DataError(f"--codes: expected integers, not {text!r}") from None
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise DataError(f"--codes: expected integers, not {shown!r}") from None
 
 
 def codes_of_lines(file: Path) -> list[Row]:
@@ -118,8 +120,8 @@ def codes_of_lines(file: Path) -> list[Row]:
 
 def _row(where: str, line: str) -> Row:
     try:
-        record: Any = json.loads(line)
-    except (ValueError, RecursionError):
+        record: Any = json_value(line)
+    except ValueError:
         raise DataError(f'{where}: not JSON; expected {{"image": path, "codes": [integers]}}') from None
     if not isinstance(record, dict) or not isinstance(record.get("codes"), list):
         raise DataError(f'{where}: expected {{"image": path, "codes": [integers]}}')
@@ -128,10 +130,10 @@ def _row(where: str, line: str) -> Row:
         raise DataError(f"{where}: codes are integers")
     name = record.get("image", "picture.png")
     if not isinstance(name, str):
-        raise DataError(f"{where}: the image is a path, not {json.dumps(name)}")
+        raise DataError(f"{where}: the image is a path, not {json.dumps(name)[:80]}")
     codebook = record.get("codebook")
     if codebook is not None and not isinstance(codebook, str):
-        raise DataError(f"{where}: the codebook is its id, not {json.dumps(codebook)}")
+        raise DataError(f"{where}: the codebook is its id, not {json.dumps(codebook)[:80]}")
     return where, name, codes, codebook
 
 

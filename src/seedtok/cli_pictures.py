@@ -24,7 +24,7 @@ from seedtok.cli_support import (
     targets,
     write_picture,
 )
-from seedtok.errors import DataError, ImageError, SeedTokWarning
+from seedtok.errors import DataError, ImageError, SeedTokError, SeedTokWarning
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def decode(
     for where, _, row, _ in rows:
         try:
             tokenizer.lookup(row)
-        except ValueError as error:
+        except SeedTokError as error:
             raise DataError(f"{where}: {error}") from None
     with progress("decode", len(rows)) as done:
         for start in range(0, len(rows), batch_size):

@@ -53,9 +53,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 
 def fail(error: BaseException | str) -> None:
     """One red line on stderr."""
-    reason = " ".join(str(error).split())
+    reason = str(error)
     if isinstance(error, OSError) and error.strerror:
         reason = ": ".join(filter(None, (str(error.filename or ""), error.strerror)))
+    reason = " ".join(reason.split())
     err.print(Text(f"error: {reason or type(error).__name__}", style="red"), soft_wrap=True)
 
 
@@ -161,20 +162,31 @@ def write_picture(image: Image.Image, path: Path) -> None:
         image.save(temporary, format=Images.registered_extensions()[path.suffix.lower()])
 
 
+def _file_name(name: str) -> str:
+    """A name as a file can have it: without NUL, and of characters that the system's encoding knows."""
+    from seedtok.records import encodable
+
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        name = encodable(name)
+    return name.replace("\0", "_")
+
+
 def targets(names: list[str], folder: Path) -> list[Path]:
     """A PNG in a folder for each picture's name, with a number where two are alike.
 
     Raises DataError where one would take the place of the picture it is named after.
     """
     chosen: dict[Path, None] = {}
-    sources = {Path(name).resolve() for name in names if "\0" not in name}
+    sources = {os.path.realpath(name) for name in map(_file_name, names)}
     for name in names:
-        stem = Path(name).stem.replace("\0", "_") or "picture"
+        stem = Path(_file_name(name)).stem or "picture"
         path, number = folder / f"{stem}.png", 1
         while path in chosen:
             number += 1
             path = folder / f"{stem}-{number}.png"
-        if path.resolve() in sources:
+        if os.path.realpath(path) in sources:
             raise DataError(f"{path} would overwrite an original: choose another folder with --out")
         chosen[path] = None
     return list(chosen)

@@ -23,7 +23,7 @@ from seedtok.cli_support import (
     say,
     write_picture,
 )
-from seedtok.errors import DataError, ImageError
+from seedtok.errors import DataError, ImageError, SeedTokError
 from seedtok.progress import progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Base = Annotated[str | None, typer.Option(help="A folder or hub id of its base, 
 Tokenizer = Annotated[
     str | None, typer.Option(help="A folder or hub id of its image tokenizer, in place of the one that it names.")
 ]
-Beams = Annotated[int, typer.Option(min=1, help="Width of the beam search; 1 is greedy.")]
+Beams = Annotated[int, typer.Option(min=1, max=100, help="Width of the beam search; 1 is greedy.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn by chance.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest; above, sampled.")]
 TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of this much mass.")]
@@ -159,7 +159,7 @@ def chat(
     while line := _line():
         try:
             made = lm.generate(_segments(line), sampling=sampling, generator=generators(1, seed)[0])
-        except (ValueError, OSError) as error:  # of this line alone; the chat goes on
+        except (SeedTokError, OSError) as error:  # of this line alone; the chat goes on
             say(f"error: {' '.join(str(error).split())}")
             continue
         for part in made:

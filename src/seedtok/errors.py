@@ -25,5 +25,13 @@ class BusyError(SeedTokError):
     """A folder that another process is writing to."""
 
 
+class InputError(SeedTokError):
+    """An argument of a call that is out of range or does not fit the others."""
+
+
+class TrainingError(SeedTokError, FloatingPointError):
+    """A training run whose loss is no longer a number."""
+
+
 class SeedTokWarning(UserWarning):
     """Something that works, but not as a user may expect."""

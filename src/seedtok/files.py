@@ -1,6 +1,5 @@
 """The files of a checkpoint, read strictly."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +12,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from seedtok.errors import CheckpointError
+from seedtok.records import json_value
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; raises CheckpointError when it is missing or broken."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json_value(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"not a checkpoint: {path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {path}: not JSON ({error})") from None
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return record

@@ -33,3 +33,27 @@ def spare_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return max(1, cores - round(load))
+
+
+def open_missing_streams() -> None:
+    """Opens the null device as each of stdin, stdout and stderr that is closed, as after `>&-` in a shell.
+
+    For programs to call at their start. Python has None for a closed stream, and the next file that is opened would
+    take its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
+def flush_output() -> OSError | None:
+    """Writes out what stdout still holds; returns why it could not be, such as that its reader has gone.
+
+    Then stdout is the null device, so that Python does not try again at exit.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None

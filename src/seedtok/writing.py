@@ -32,6 +32,7 @@ READ_BY_NAME = (  # what the loaders of checkpoints pick up because it is there
     "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json", "merges.txt", "added_tokens.json",
     "special_tokens_map.json", "chat_template.jinja",
 )  # fmt: skip
+OPTIONAL = ("familiarity.safetensors", "language_projection.safetensors")  # of ours, beside config.json
 _numbers = count()
 _swept: set[tuple[int, Path]] = set()
 
@@ -216,8 +217,9 @@ def _outdated(folder: Path, new: Path) -> list[Path]:
     named = {Path(value).parts[:1] for value in record.values() if isinstance(value, str)}
     parts = {path.name for path in new.iterdir() if path.is_dir()} | set(SHARED_FOLDERS)
     places = [folder / part for part in sorted(parts) if (new / part).is_dir() or (part,) not in named]
-    places += [folder] if kind != "seedtok" else []  # of ours, what is beside config.json is always rewritten
-    return [
+    left = [folder / name for name in OPTIONAL if kind == "seedtok" and not (new / name).exists()]
+    places += [folder] if kind != "seedtok" else []  # of ours, all else beside config.json is always rewritten
+    return [path for path in left if path.is_file()] + [
         path
         for place in places
         if place.is_dir() and not place.is_symlink()

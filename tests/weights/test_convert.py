@@ -22,7 +22,8 @@ from seedtok.errors import CheckpointError, ConfigError
 from seedtok.mllm.blip2 import PROJECTION_FILE, Blip2LM
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import MOVED, ImageDecoder
-from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.training.blip2 import Blip2Settings
 from seedtok.training.contrastive import ContrastiveSettings
 from seedtok.training.text import bert_tokenizer, lm_tokenizer

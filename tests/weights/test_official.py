@@ -14,7 +14,8 @@ from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
-from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.weights.official import Heads, read_official, to_official
 
 PATH = Path(

@@ -242,5 +242,5 @@ def scene_of(metadata: dict[str, Any]) -> Scene | None:
     record = metadata.get("scene")
     try:
         return None if record is None else Scene.from_json(record)
-    except (KeyError, TypeError, IndexError):
+    except DataError:
         return None  # somebody's own field of that name

@@ -1,7 +1,6 @@
 """People's own pictures with captions: a folder, a table (CSV, TSV, JSONL, JSON), or a COCO captions file."""
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from seedtok.errors import DataError
-from seedtok.images import find_images
+from seedtok.image_search import find_images
+from seedtok.records import json_value
 
 IMAGE_COLUMNS = ("image", "path", "file", "filepath", "file_name")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title")
@@ -124,8 +124,8 @@ def read_text(source: Path) -> str:
 def parse_json(text: str, where: str) -> Any:
     """Raises DataError, naming `where`, for what is no JSON."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return json_value(text)
+    except ValueError as error:
         raise DataError(f"{where}: not JSON ({error})") from None
 
 
@@ -135,8 +135,10 @@ def _coco(content: dict[str, Any], source: Path, base: Path) -> Iterator[Pair]:
         for annotation in content["annotations"]:
             texts[annotation["image_id"]].append(str(annotation["caption"]))
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-    except (TypeError, KeyError) as error:
+    except KeyError as error:
         raise DataError(f"{source}: not a COCO captions file; an entry lacks {error}") from None
+    except TypeError as error:
+        raise DataError(f"{source}: not a COCO captions file ({error})") from None
     for key, name in names.items():
         found = tuple(texts.pop(key, ()))
         yield Pair(name, base / name, found, None if found else "no annotation has a caption for it")

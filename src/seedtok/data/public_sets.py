@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,33 @@ def read_public(name: str, annotations: Path, images: Path, split: str) -> Itera
     public = public_set(name, split)
     if not annotations.exists():
         raise DataError(f"no such file or folder: {annotations}; {name} needs {public.annotations}")
+    with _reading(annotations, public):
+        for record in public.read(annotations, images, split):
+            yield _checked(record)
+
+
+@contextmanager
+def _reading(annotations: Path, public: PublicSet) -> Iterator[None]:
+    """Within, a publisher's file is read; raises DataError for one that is not as the publisher's."""
     try:
-        yield from public.read(annotations, images, split)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        yield
+    except DataError:
+        raise
+    except KeyError as error:
         raise DataError(f"{annotations}: not {public.annotations}; an entry lacks {error}") from None
+    except (TypeError, AttributeError, IndexError, ValueError) as error:
+        raise DataError(f"{annotations}: not {public.annotations} ({error})") from None
+
+
+def _checked(record: Record) -> Record:
+    """An entry as it is; raises TypeError for one with another value where a text belongs."""
+    texts = [record["question"], *record["answers"]] if "question" in record else record["captions"]
+    for text in (*texts, *filter(None, [record.get("domain")])):
+        if not isinstance(text, str):
+            raise TypeError(f"{str(text)[:40]} where a text belongs")
+    if not isinstance(record["id"], str | int):
+        raise TypeError(f"the id {str(record['id'])[:40]} is no text or integer")
+    return record
 
 
 def public_set(name: str, split: str) -> PublicSet:
@@ -76,7 +100,7 @@ def write_list(name: str, annotations: Path, images: Path, split: str, out: Path
     found = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     there: dict[str, bool] = {}  # a picture may have many questions
-    with whole_file(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with whole_file(out) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
         for record in read_public(name, annotations, images, split):
             image = record["image"]
             if not there.setdefault(image, Path(image).is_file()):
@@ -98,7 +122,11 @@ def url_list(name: str, annotations: Path, out: Path) -> int:
     if name not in URLS:
         raise DataError(f"{name} is not published as a list of addresses: give a folder of its images")
     count = 0
-    with whole_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    public = SETS[name]
+    with (
+        whole_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file,
+        _reading(annotations, public),
+    ):  # fmt: skip
         rows = csv.writer(file, delimiter="\t")
         rows.writerow(("url", "caption"))
         for url, caption in URLS[name](annotations):
@@ -135,6 +163,8 @@ def _nocaps(annotations: Path, images: Path, split: str) -> Iterator[Record]:
 def _cc3m_rows(annotations: Path) -> Iterator[tuple[str, str]]:
     """Google's TSV, without a header: caption, address."""
     for row in _lines(annotations):
+        if len(row) != 2:
+            raise DataError(f"{annotations}: {len(row)} fields in a line; expected a caption and an address")
         caption, url = row
         yield url, caption
 

@@ -1,6 +1,5 @@
 """One sample of a shard: a picture, its caption, and what else is known of it."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from seedtok.data.skipping import BadSample
 from seedtok.data.tars import Entry, slice_of
 from seedtok.errors import DataError, ImageError
 from seedtok.images import MAX_BYTES, load_image
+from seedtok.records import json_value
 
 
 class Sample(NamedTuple):
@@ -30,9 +30,9 @@ def read_sample(path: Path, entry: Entry) -> Sample:
     try:
         with path.open("rb") as file:
             image, text, known = (slice_of(file, part) for part in entry[1:4])
-        metadata = {"key": entry.key} | json.loads(known or "{}")
+        metadata = {"key": entry.key} | json_value(known or b"{}")
         return Sample(load_image(image), text.decode(), metadata)
     except OSError as error:
         raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None
-    except (ImageError, ValueError, TypeError, RecursionError, MemoryError) as error:
+    except (ImageError, ValueError, TypeError, MemoryError) as error:
         raise BadSample(str(error) or type(error).__name__) from None

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, EMOJI, PLACES, PLURALS
+from seedtok.errors import DataError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -49,9 +50,19 @@ class Scene:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Scene":
-        things = tuple(Thing(t["concept"], t["place"]) for t in record["things"])
-        return cls(record["background"], things, (record["shift"][0], record["shift"][1]))
+    def from_json(cls, record: Any) -> "Scene":
+        """The inverse of `to_json`; raises DataError for anything that is no scene of the mini world."""
+        try:
+            things = tuple(Thing(t["concept"], t["place"]) for t in record["things"])
+            scene = cls(record["background"], things, (record["shift"][0], record["shift"][1]))
+            known = scene.background in BACKGROUNDS and all(thing.concept in CONCEPTS for thing in things)
+        except (KeyError, TypeError, IndexError):
+            raise DataError("not a scene of the mini world: expected its background, things and shift") from None
+        layouts = (*((place,) for place in PLACES), *PAIRS, *TRIPLES)
+        at_grid = all(type(s) is int and s in (0, 1) for s in scene.shift)
+        if not (known and at_grid and tuple(thing.place for thing in things) in layouts):
+            raise DataError("not a scene of the mini world: it has other backgrounds, concepts or places")
+        return scene
 
 
 def split_of(scene: Scene) -> Split:
@@ -135,7 +146,7 @@ def scene_stream(split: Split, seed: int, start: int = 0, step: int = 1, group: 
 def unique_scenes(split: Split, count: int, seed: int = 0) -> list[Scene]:
     """`count` scenes of which no two have the same caption: an evaluation set.
 
-    Raises ValueError when the split has not that many to give.
+    Raises DataError when the split has not that many to give.
     """
     seen: set[tuple[str, frozenset[Thing]]] = set()
     scenes: list[Scene] = []
@@ -143,7 +154,7 @@ def unique_scenes(split: Split, count: int, seed: int = 0) -> list[Scene]:
         if len(scenes) == count:
             return scenes
         if tried > 100 * count + 1000:
-            raise ValueError(f"the {split} split gave {len(scenes)} different scenes; asked for {count}: ask for fewer")
+            raise DataError(f"the {split} split gave {len(scenes)} different scenes; asked for {count}: ask for fewer")
         key = (scene.background, frozenset(scene.things))
         if key not in seen:
             seen.add(key)
@@ -237,7 +248,7 @@ def icon(concept: str, pixels: int) -> np.ndarray:
 def render(scene: Scene, size: int = 128) -> np.ndarray:
     """The picture of a scene: (size, size, 3) uint8."""
     if size not in SIZES:
-        raise ValueError(f"a scene is drawn at {' or '.join(map(str, SIZES))} pixels, not {size}")
+        raise DataError(f"a scene is drawn at {' or '.join(map(str, SIZES))} pixels, not {size}")
     cell = size // GRID
     canvas = np.empty((size, size, 3), np.float32)
     canvas[:] = BACKGROUNDS[scene.background]

@@ -63,10 +63,7 @@ def write_scene_shards(
     if count < 1 or seed < 0:
         raise DataError(f"expected a count of at least 1 and a seed of at least 0, not {count} and {seed}")
     with writing(Path(out), shard_size) as writer:
-        try:
-            scenes = scene_stream(split, seed) if split == "train" else iter(unique_scenes(split, count, seed))
-        except ValueError as error:
-            raise DataError(str(error)) from None
+        scenes = scene_stream(split, seed) if split == "train" else iter(unique_scenes(split, count, seed))
         for index in range(count):
             scene = next(scenes)
             phrasing = np.random.default_rng([7, seed, index]).integers(PHRASINGS) if split == "train" else 0

@@ -13,7 +13,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from seedtok.errors import DataError
 from seedtok.locks import locked
+from seedtok.records import json_value
 from seedtok.writing import hidden_folder, move_into, sweep
+
+SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: a header each for an image and a caption
 
 
 @dataclass(frozen=True)
@@ -144,18 +147,26 @@ def count_samples(path: Path) -> int:
     """
     if ends_early(path):
         return len(index_samples(path))
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(stats_path(path).read_text())["successes"])
+    counted = _counted(path)
+    if counted is not None and counted <= path.stat().st_size // SMALLEST_SAMPLE:
+        return counted
     return len(index_samples(path))
+
+
+def _counted(path: Path) -> int | None:
+    """How many samples the counts beside a shard say that it has; None where they say nothing of use."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        counted = json_value(stats_path(path).read_bytes())["successes"]
+        if type(counted) is int and counted >= 0:
+            return counted
+    return None
 
 
 def lost_samples(path: Path, count: int) -> int:
     """How many samples a shard that ends early lacks, at least 1; 0 for a shard that is whole. `count` are there."""
     if not ends_early(path):
         return 0
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return max(1, int(json.loads(stats_path(path).read_text())["successes"]) - count)
-    return 1
+    return max(1, (_counted(path) or 0) - count)
 
 
 def ends_early(path: Path) -> bool:
@@ -186,8 +197,9 @@ def index_samples(path: Path) -> list[Entry]:
                         member.offset_data,
                         member.size,
                     )
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path} is truncated or not a tar file ({error}); copy or write it again") from None
+    except Exception as error:  # of broken headers: tarfile can raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
     entries: list[Entry] = []
     for key, parts in samples.items():
         if any(offset + length > size for offset, length in parts.values()):

@@ -7,23 +7,34 @@ from contextlib import redirect_stdout
 from os import devnull
 from typing import Any
 
+from seedtok.errors import ConfigError
+
 Scores = dict[str, float | None]
+
+
+def check_installed() -> None:
+    """Raises ConfigError where pycocoevalcap is not installed; call it before the work that it is to score."""
+    try:
+        import pycocoevalcap.bleu.bleu
+        import pycocoevalcap.cider.cider
+        import pycocoevalcap.rouge.rouge  # noqa: F401
+    except ImportError:
+        raise ConfigError("captions are scored by pycocoevalcap: pip install 'seedtok[evaluate]'") from None
 
 
 def caption_scores(said: Sequence[str], right: Sequence[Sequence[str]]) -> tuple[Scores, dict[str, str]]:
     """BLEU-4, METEOR, ROUGE-L, CIDEr and SPICE of captions against their references, x100; and why one is None.
 
     Captions are tokenised as COCO's are, by the Stanford tokenizer; without Java by a plain rule: lower case, words
-    alone. METEOR and SPICE are Java programs, and SPICE fetches its models when first used.
+    alone. METEOR and SPICE are Java programs, and SPICE fetches its models when first used. Raises ConfigError as
+    `check_installed` does.
     """
+    check_installed()
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
     names = ("bleu4", "meteor", "rouge_l", "cider", "spice")
-    try:
-        from pycocoevalcap.bleu.bleu import Bleu
-        from pycocoevalcap.cider.cider import Cider
-        from pycocoevalcap.rouge.rouge import Rouge
-    except ImportError:
-        reason = "pycocoevalcap is not installed: pip install 'seedtok[evaluate]'"
-        return dict.fromkeys(names), dict.fromkeys(names, reason)
     given, truth = _tokenized(said, right)
     scores: Scores = dict.fromkeys(names)
     missing: dict[str, str] = {}
@@ -58,7 +69,8 @@ def _java_score(name: str, truth: dict[int, list[str]], given: dict[int, list[st
             scorer = Spice()
         return float(scorer.compute_score(truth, given)[0])
     except Exception as error:  # of a program that another started, or of its models' download: of any kind
-        raise _Unavailable(f"could not run: {type(error).__name__}: {str(error).splitlines()[0][:200]}") from None
+        reason = " ".join(str(error).split())[:120]
+        raise _Unavailable(f"could not run ({type(error).__name__}: {reason})") from None
 
 
 def _tokenized(

@@ -15,6 +15,7 @@ from seedtok.data.concepts import BACKGROUNDS, CONCEPTS, PLACES
 from seedtok.data.scenes import GRID, Scene
 from seedtok.errors import CheckpointError
 from seedtok.files import load_strictly, read_json, read_tensors
+from seedtok.records import from_record
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 from seedtok.writing import files_into
 
@@ -73,8 +74,8 @@ class SceneJudge(nn.Module):
         record = read_json(folder / "config.json")
         if record.get("format") != "seedtok.judge":
             raise CheckpointError(f"{folder} is not a scene judge")
-        config = JudgeConfig(VisionConfig(**record["vision"]), tuple(record["concepts"]), tuple(record["backgrounds"]))
-        model = cls(config)
+        sizes = {name: value for name, value in record.items() if name != "format"}
+        model = cls(from_record(JudgeConfig, sizes, "a scene judge"))
         load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
         return model.eval()
 

@@ -10,7 +10,7 @@ from seedtok.data.grammar import same_scene
 from seedtok.data.questions import questions
 from seedtok.data.scenes import PHRASINGS, caption
 from seedtok.evaluation.answers import exact_match, vqa_accuracy
-from seedtok.evaluation.captions import caption_scores
+from seedtok.evaluation.captions import caption_scores, check_installed
 from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
 from seedtok.hub import shipped
 from seedtok.mllm.blip2 import Blip2LM
@@ -39,8 +39,10 @@ def evaluate_captioning(
     """Scores (x100) of captions against every wording of the truth, and the share that names all of a scene right.
 
     Row "seed_opt" is `model`; "blip2", the shipped baseline, is there for the shipped model alone. Beam search of width
-    5. A score that could not run is None, and `missing` says why.
+    5. A score that could not run is None, and `missing` says why. Raises ConfigError, before anything is captioned,
+    where the package that scores is not installed.
     """
+    check_installed()
     began = time.perf_counter()
     models = _models(model, base, tokenizer, compute)
     lm = cast(SeedLM, models["seed_opt"])
@@ -59,7 +61,7 @@ def evaluate_captioning(
         right = [same_scene(text, scene) for text, scene in zip(captions, scenes, strict=True)]
         result[name] = scores | {"all_right": 100 * sum(right) / len(right)}
         if missing:
-            result[name]["missing"] = missing
+            result["missing"] = missing
     return result | {"model": model, "count": count, "seed": seed, "seconds": time.perf_counter() - began}
 
 

@@ -16,8 +16,9 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from seedtok.errors import SeedTokWarning
-from seedtok.images import SUFFIXES, ImageSource
+from seedtok.errors import InputError, SeedTokWarning
+from seedtok.image_search import SUFFIXES
+from seedtok.images import ImageSource
 from seedtok.mllm.beams import Search, text_by_beams
 from seedtok.mllm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
 from seedtok.mllm.sequences import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
@@ -53,8 +54,9 @@ def write(
     `batch_size` prompts at a time, all by default. `on_text` gets the text as it comes, of one greedy or sampled
     prompt.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"a batch size of {batch_size}: give 1 or more")
+    _check_batch_size(batch_size)
+    if num_beams < 1:
+        raise InputError(f"{num_beams} beams: give 1 or more")
     if not rows:
         return []
     for row in rows:
@@ -77,6 +79,11 @@ def _until(ids: Sequence[int] | Tensor, ends: Sequence[int]) -> list[int]:
     """What is before the first of the ids that end a text, and all where there is none."""
     given = list(map(int, ids))
     return given[: next((at for at, token in enumerate(given) if token in ends), len(given))]
+
+
+def _check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"a batch size of {batch_size}: give 1 or more")
 
 
 def _by_generate(model: SeedLM, rows: Sequence[Sequence[int]], **options: Any) -> Int[Tensor, "b n"]:
@@ -128,6 +135,7 @@ class _Streamer:
 
 def _codes(model: SeedLM, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
     """Of pictures, as `SeedTokenizer.encode` takes them; an int64 tensor (B, 32) is codes already."""
+    _check_batch_size(batch_size)
     if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
         return images
     return model.seed.encode(images, batch_size)
@@ -136,7 +144,7 @@ def _codes(model: SeedLM, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
 def caption(model: SeedLM, images: Any, num_beams: int = 5, batch_size: int = 32, **options: Any) -> list[str]:
     """Captions of pictures or of their codes (B, 32): projected codes, then "A photo of" (beams 5, 8 to 30 tokens).
 
-    `batch_size` pictures are at work at once; one that is done makes room for the next.
+    `batch_size` pictures are at work at once; one that is done makes room for the next. No pictures have no captions.
     """
     rows = [sequence(model, [codes, CAPTION]) for codes in _codes(model, images, batch_size)]
     settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | CAPTION_LENGTH | options
@@ -150,14 +158,14 @@ def answer(
 ) -> list[str]:
     """Short answers to a question a picture, or its codes (beams 5, at most 10 tokens, length penalty 0).
 
-    `batch_size` as for `caption`. Raises ValueError for an empty question, or another number of questions than of
+    `batch_size` as for `caption`. Raises InputError for an empty question, or another number of questions than of
     pictures.
     """
     codes = _codes(model, images, batch_size)
     if len(codes) != len(questions):
-        raise ValueError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
+        raise InputError(f"{len(questions)} questions about {len(codes)} pictures; give one a picture")
     if not all(question.strip() for question in questions):
-        raise ValueError("an empty question: ask something")
+        raise InputError("an empty question: ask something")
     warn_of_unknown_words(model.text_tokenizer, questions)
     rows = [sequence(model, [c, question_prompt(q)]) for c, q in zip(codes, questions, strict=True)]
     settings: dict[str, Any] = {"num_beams": num_beams, "batch_size": batch_size} | ANSWER_LENGTH | options
@@ -171,14 +179,18 @@ def answer(
 def draw_codes(
     model: SeedLM, prompts: Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1
 ) -> Int[Tensor, "b n"]:
-    """Codes (B, 32) of what prompts ask for: "Generate an image" and the prompt, then 32 codes.
+    """Codes (B, 32) of what prompts ask for: "Generate an image" and the prompt, then 32 codes; (0, 32) for none.
 
-    Raises ValueError for an empty prompt, one too long for the LM, or beams together with sampling.
+    Raises InputError for an empty prompt, one too long for the LM, or beams together with sampling.
     """
     if not all(prompt.strip() for prompt in prompts):
-        raise ValueError("an empty prompt: say what to draw")
+        raise InputError("an empty prompt: say what to draw")
+    if num_beams < 1:
+        raise InputError(f"{num_beams} beams: give 1 or more")
     if num_beams > 1 and sampling.temperature:
-        raise ValueError("beams and a temperature exclude each other; drop one")
+        raise InputError("beams and a temperature exclude each other; drop one")
+    if not prompts:
+        return torch.zeros(0, model.vocabulary.config.span, dtype=torch.int64, device=model.device)
     warn_of_unknown_words(model.text_tokenizer, prompts)
     rows = [[*sequence(model, [drawing_prompt(prompt)]), model.vocabulary.begin] for prompt in prompts]
     for row in rows:
@@ -224,7 +236,7 @@ def generate(
     warn_of_unknown_words(model.text_tokenizer, [text for text in texts if not _names_a_picture(text)])
     ids = sequence(model, [_as_segment(model, s) for s in segments])
     if len(ids) == len(start(model)):
-        raise ValueError("an empty prompt: give a text or a picture")
+        raise InputError("an empty prompt: give a text or a picture")
     room = model.context - len(ids)
     grown, ends = Rows(model, [ids]), _ends(model)
     out: list[str | Tensor] = []

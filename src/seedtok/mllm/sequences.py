@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -11,6 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from seedtok.errors import InputError
+from seedtok.records import encodable
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def text_ids(model: SeedLM, text: str) -> list[int]:
-    return cast(list[int], model.text_tokenizer(text, add_special_tokens=False).input_ids)
+    return cast(list[int], model.text_tokenizer(encodable(text), add_special_tokens=False).input_ids)
 
 
 def text_of(model: SeedLM, ids: list[int]) -> str:
@@ -43,7 +47,7 @@ def start(model: SeedLM) -> list[int]:
 def sequence(model: SeedLM, segments: Sequence[str | Tensor]) -> list[int]:
     """Texts and codes (32,) in order -> ids, the start token first.
 
-    Raises ValueError when it is longer than the LM's context.
+    Raises InputError when it is longer than the LM's context.
     """
     ids = start(model)
     for segment in segments:
@@ -55,7 +59,7 @@ def sequence(model: SeedLM, segments: Sequence[str | Tensor]) -> list[int]:
 def check_length(model: SeedLM, length: int, more: int = 0) -> None:
     if length + more > model.context:
         room = f" and {more} to come" if more else ""
-        raise ValueError(f"a prompt of {length} tokens{room}; this model takes {model.context}: shorten it")
+        raise InputError(f"a prompt of {length} tokens{room}; this model takes {model.context}: shorten it")
 
 
 def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
@@ -154,8 +158,8 @@ class Sampling:
     generator: torch.Generator | None = None
 
     def __post_init__(self):
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}: expected at least 0, and 0 to 1")
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise InputError(f"temperature {self.temperature}, top_p {self.top_p}: expected at least 0, and 0 to 1")
 
     def pick(self, logits: Float[Tensor, "b n"]) -> Int[Tensor, " b"]:
         if self.temperature == 0:

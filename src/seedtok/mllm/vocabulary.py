@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from seedtok.errors import InputError
+
 
 @dataclass(frozen=True)
 class VocabularyConfig:
@@ -91,12 +93,12 @@ class Vocabulary(nn.Module):
         """Codes (..., 32) -> ids of a picture in a sequence (..., 34): begin, codes, end.
 
         Raises:
-            ValueError: another number of codes, or one out of range.
+            InputError: another number of codes, or one out of range.
         """
         if codes.shape[-1] != self.config.span:
-            raise ValueError(f"a picture is {self.config.span} codes; got {codes.shape[-1]}")
+            raise InputError(f"a picture is {self.config.span} codes; got {codes.shape[-1]}")
         if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.config.codes):
-            raise ValueError(f"codes are {int(codes.min())}..{int(codes.max())}; valid are 0..{self.config.codes - 1}")
+            raise InputError(f"codes are {int(codes.min())}..{int(codes.max())}; valid are 0..{self.config.codes - 1}")
         marks = codes.new_tensor([self.begin, self.end]).expand(*codes.shape[:-1], 2)
         return torch.cat([marks[..., :1], codes + self.config.text, marks[..., 1:]], dim=-1)
 

@@ -15,7 +15,8 @@ from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
-from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.training.autoregression import AutoregressionSettings, AutoregressionStage
 from seedtok.training.config import RunConfig
 from seedtok.training.contrastive import ContrastiveSettings, ContrastiveStage

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from seedtok.errors import ConfigError, InputError
 from seedtok.tokenizer.layers import QFormerLayer, init_weights
 
 
@@ -70,7 +71,8 @@ class QFormer(nn.Module):
         """Text alone, bidirectional: ids and mask (B, T) -> (B, T, width); [CLS] is position 0.
 
         Raises:
-            ValueError: this Q-Former has no text branch, or the text is longer than its positions.
+            ConfigError: this Q-Former has no text branch.
+            InputError: the text is longer than its positions.
         """
         x = self._embed_text(input_ids)
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
@@ -94,7 +96,7 @@ class QFormer(nn.Module):
             The queries (B, queries, width) and the text (B, T, width).
 
         Raises:
-            ValueError: as `encode_text`.
+            ConfigError, InputError: as `encode_text`.
         """
         queries = self.config.queries
         x = torch.cat([self._embed_queries(len(features)), self._embed_text(input_ids)], dim=1)
@@ -108,7 +110,7 @@ class QFormer(nn.Module):
         """Start the queries' feed-forward as a copy of the text's, as when the latter come from BERT.
 
         Raises:
-            ValueError: this Q-Former has no text branch.
+            ConfigError: this Q-Former has no text branch.
         """
         self._require_text()
         for layer in self.layers:
@@ -118,7 +120,7 @@ class QFormer(nn.Module):
 
     def _require_text(self) -> None:
         if self.config.vocab_size is None:
-            raise ValueError("this Q-Former has no text branch; build it with QFormerConfig.vocab_size set")
+            raise ConfigError("this Q-Former has no text branch; build it with QFormerConfig.vocab_size set")
 
     def _embed_queries(self, batch: int) -> Tensor:
         return self.dropout(self.embedding_norm(self.query_tokens).expand(batch, -1, -1))
@@ -127,7 +129,7 @@ class QFormer(nn.Module):
         self._require_text()
         length = input_ids.shape[1]
         if length > self.config.max_text_positions:
-            raise ValueError(f"text of {length} tokens; at most {self.config.max_text_positions}: truncate it")
+            raise InputError(f"text of {length} tokens; at most {self.config.max_text_positions}: truncate it")
         x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
         return self.dropout(self.embedding_norm(x))
 

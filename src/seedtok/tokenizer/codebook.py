@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seedtok.errors import ConfigError, DataError
+from seedtok.errors import ConfigError, DataError, InputError
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ class Codebook(nn.Module):
         """Codes of any shape -> their vectors.
 
         Raises:
-            ValueError: a code is outside 0..size-1.
+            InputError: a code is outside 0..size-1.
         """
         if codes.numel():
             low, high = int(codes.min()), int(codes.max())
             if low < 0 or high >= self.config.size:
-                raise ValueError(f"codes are {low}..{high}; this codebook has 0..{self.config.size - 1}")
+                raise InputError(f"codes are {low}..{high}; this codebook has 0..{self.config.size - 1}")
         return F.embedding(codes, self._table()).to(self.weight.dtype)
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from seedtok.errors import CheckpointError
 from seedtok.files import assign_strictly, built_for, read_json, read_tensors
 from seedtok.kinds import EMBEDDER, check_kind
 from seedtok.notices import quietly
+from seedtok.records import encodable, from_record
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors
 from seedtok.writing import files_into
@@ -46,18 +47,12 @@ class EmbedderConfig:
     positions: bool = False
 
     @classmethod
-    def from_dict(cls, record: dict) -> EmbedderConfig:
-        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that do not exist."""
-        try:
-            return cls(
-                vision=VisionConfig(**record["vision"]),
-                qformer=QFormerConfig(**record["qformer"]),
-                projection=record["projection"],
-                max_text_tokens=record["max_text_tokens"],
-                positions=record.get("positions", False),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"not a configuration of an embedder: {error}") from None
+    def from_dict(cls, record: Any) -> EmbedderConfig:
+        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that are missing, unknown or odd."""
+        for name in ("vision", "qformer", "projection", "max_text_tokens"):
+            if isinstance(record, dict) and name not in record:
+                raise CheckpointError(f"not a configuration of an embedder: {name} is missing")
+        return from_record(cls, record, "an embedder")
 
 
 class ImageTextEmbedder(nn.Module):
@@ -125,8 +120,14 @@ class ImageTextEmbedder(nn.Module):
         """Text embeddings of unit length, off the [CLS] token; texts are cut at `max_text_tokens`."""
         if self.text_tokenizer is None or self.config.projection is None:
             raise CheckpointError("this checkpoint has no text branch, so it cannot embed texts")
+        if not texts:
+            return self.text_projection.weight.new_zeros(0, self.config.projection).float()
         tokens = self.text_tokenizer(
-            texts, padding=True, truncation=True, max_length=self.config.max_text_tokens, return_tensors="pt"
+            [encodable(text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.config.max_text_tokens,
+            return_tensors="pt",
         ).to(self.text_projection.weight.device)
         states = self.qformer.encode_text(tokens.input_ids, tokens.attention_mask)
         return F.normalize(self.text_projection(states[:, 0]).float(), dim=-1)
@@ -174,7 +175,7 @@ def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str
     source = record.pop("vision_from", None)
     if source is None:
         return {}
-    if not (folder / source).is_dir():
+    if not isinstance(source, str) or not (folder / source).is_dir():
         raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
     found = read_tensors(folder / source / "model.safetensors")
     try:

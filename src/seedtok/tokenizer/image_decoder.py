@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from seedtok.errors import CheckpointError, ConfigError
+from seedtok.errors import CheckpointError, ConfigError, InputError
 from seedtok.hub import cache_only, local_folder, locate
 from seedtok.notices import quietly
+from seedtok.records import encodable
 
 with quietly("transformers", "diffusers"):
     from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
@@ -110,7 +112,7 @@ class ImageDecoder:
         """What the pipeline conditions on: the text encoder's last hidden state of captions padded to 77 tokens."""
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = tokenizer(
-            captions,
+            [encodable(caption) for caption in captions],
             padding="max_length",
             max_length=tokenizer.model_max_length,
             truncation=True,
@@ -132,13 +134,20 @@ class ImageDecoder:
         `generator` gives the noise: one of the CPU gives the same on every device. `dtype` is what a pipeline loaded in
         float32 computes its products in, by autocast: torch.bfloat16 takes half the time where the processor has
         instructions for it, and changes pictures a little. unCLIP takes one embedding a picture, (B, D) or (B, 1, D),
-        with no noise added and no prompt. Raises ConfigError for another dtype where the pipeline is in a lower one.
+        with no noise added and no prompt. Raises ConfigError for another dtype where the pipeline is in a lower one,
+        and InputError for a number of steps that the model was not trained for, or a guidance that is no number.
         """
+        pipeline: Any = self.pipeline
+        most = int(pipeline.scheduler.config["num_train_timesteps"])
+        if not 1 <= num_inference_steps <= most or not math.isfinite(guidance_scale):
+            raise InputError(
+                f"{num_inference_steps} steps with a guidance of {guidance_scale}: this model draws in 1 to {most} "
+                "steps, and the guidance is a finite number"
+            )
         lower = dtype not in (None, self.dtype)
         if lower and self.dtype != torch.float32:
             raise ConfigError(f"the image decoder is in {self.dtype}; load it in float32 to draw in {dtype}")
         embeddings = embeddings.to(self.device, self.dtype)
-        pipeline: Any = self.pipeline
         given: dict[str, Any]
         if isinstance(self.pipeline, StableUnCLIPImg2ImgPipeline):
             given = {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}

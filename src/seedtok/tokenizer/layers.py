@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from seedtok.errors import ConfigError
+
 Activation = Literal["gelu", "quick_gelu"]
 SHORT = 128 * 128  # queries x keys
 
@@ -61,7 +63,7 @@ def init_weights(module: nn.Module, width: int = 768) -> None:
 
 def _check_heads(width: int, heads: int) -> None:
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of {heads} heads; change one of the two")
+        raise ConfigError(f"width {width} is not a multiple of {heads} heads; change one of the two")
 
 
 class SelfAttention(nn.Module):
@@ -108,7 +110,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, mlp_width: int, activation: Activation = "gelu"):
         super().__init__()
         if activation not in ("gelu", "quick_gelu"):
-            raise ValueError(f"activation is {activation!r}; expected 'gelu' or 'quick_gelu'")
+            raise ConfigError(f"activation is {activation!r}; expected 'gelu' or 'quick_gelu'")
         self.activation = activation
         self.up = nn.Linear(width, mlp_width)
         self.down = nn.Linear(mlp_width, width)

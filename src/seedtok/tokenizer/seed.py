@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +23,18 @@ from torch import Tensor, nn
 
 from seedtok.cards import tokenizer_card
 from seedtok.device import MovesAsAWhole, device_named
-from seedtok.errors import CheckpointError
+from seedtok.errors import CheckpointError, InputError
 from seedtok.files import assign_strictly, built_for, read_json, read_tensors
 from seedtok.hub import locate, push, recorded, resolve, source_of
 from seedtok.images import Pictures, as_pil, batches_of
 from seedtok.kinds import TOKENIZER, check_kind
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
-from seedtok.tokenizer.codebook import Codebook, CodebookConfig, Quantized
-from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+from seedtok.tokenizer.codebook import Codebook, Quantized
+from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision
 from seedtok.tokenizer.familiarity import Familiarity, encode_compared, far_names, warn_of_far_pictures
-from seedtok.tokenizer.image_head import ImageHead, ImageHeadConfig
-from seedtok.tokenizer.reverse_qformer import ReverseQFormer, ReverseQFormerConfig
+from seedtok.tokenizer.image_head import ImageHead
+from seedtok.tokenizer.reverse_qformer import ReverseQFormer
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.writing import files_into
 
 if TYPE_CHECKING:
@@ -44,39 +45,6 @@ if TYPE_CHECKING:
 VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class SeedConfig:
-    """Sizes; the defaults are the paper's. `image_decoder` is "mini", a hub id, or a folder relative to the checkpoint.
-
-    Without `code_decoder`, codes cannot be retrieved with, as in the published checkpoints. `text_decoder` None is of
-    the code decoder's sizes. Generation embeddings come from a Reverse Q-Former or else from an `image_head`.
-    """
-
-    embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
-    codebook: CodebookConfig = field(default_factory=CodebookConfig)
-    code_decoder: CodeDecoderConfig | None = field(default_factory=CodeDecoderConfig)
-    text_decoder: CodeDecoderConfig | None = None
-    reverse_qformer: ReverseQFormerConfig | None = field(default_factory=ReverseQFormerConfig)
-    image_head: ImageHeadConfig | None = None
-    image_decoder: str = "CompVis/stable-diffusion-v1-4"
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
-
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> SeedConfig:
-        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that do not exist or are missing."""
-        parts = {
-            "embedder": EmbedderConfig.from_dict, "codebook": lambda r: CodebookConfig(**r),
-            "code_decoder": lambda r: CodeDecoderConfig(**r), "text_decoder": lambda r: CodeDecoderConfig(**r),
-            "reverse_qformer": lambda r: ReverseQFormerConfig(**r), "image_head": lambda r: ImageHeadConfig(**r),
-        }  # fmt: skip
-        try:
-            given: dict[str, Any] = {k: parts[k](v) if k in parts and v is not None else v for k, v in record.items()}
-            return cls(**given)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"not a configuration of a SEED tokenizer: {error}") from None
 
 
 class SeedTokenizer(MovesAsAWhole):
@@ -151,9 +119,12 @@ class SeedTokenizer(MovesAsAWhole):
         """Pictures of any kind and size -> normalised pixels, stretched to the ViT's size by bicubic interpolation.
 
         `images`: PIL images, paths, arrays (H, W[, C]), tensors (3, H, W) of uint8 or of floats in 0..1; one, a list,
-        or an array or tensor with a leading batch axis. Raises ImageError, in one line, for anything else.
+        or an array or tensor with a leading batch axis. An empty list gives no pixels, (0, 3, H, W). Raises ImageError,
+        in one line, for anything else.
         """
         side = self.config.embedder.vision.image_size
+        if isinstance(images, list | tuple) and not images:
+            return torch.zeros(0, 3, side, side, dtype=self.dtype, device=self.device)
         square = [
             im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC)
             for im in as_pil(images)
@@ -164,7 +135,7 @@ class SeedTokenizer(MovesAsAWhole):
 
     @torch.no_grad()
     def encode(self, images: Pictures | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
-        """Pictures -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures.
+        """Pictures -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures; of none, (0, 32).
 
         They are read and encoded `batch_size` at a time, so that memory does not grow with their number. A
         SeedTokWarning names pictures far from those of training, where the checkpoint can tell.
@@ -176,7 +147,7 @@ class SeedTokenizer(MovesAsAWhole):
             codes.append(found)
             count += len(found)
         warn_of_far_pictures(far)
-        return torch.cat(codes)
+        return torch.cat(codes) if codes else self.encode_pixels(self.pixels([]))
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
@@ -192,10 +163,12 @@ class SeedTokenizer(MovesAsAWhole):
         generator: torch.Generator | list[torch.Generator] | None = None,
         dtype: torch.dtype | None = None,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> pictures; generator and dtype as for `ImageDecoder.draw`.
+        """Codes (B, 32) or (32,) -> pictures, none of an empty list; generator and dtype as for `ImageDecoder.draw`.
 
-        Raises ValueError when there are not 32 codes a picture, or one is out of range.
+        Raises InputError when there are not 32 codes a picture, or one is out of range.
         """
+        if len(codes) == 0:
+            return []
         embeddings = self.generation_embeddings(self.lookup(codes))
         return self.image_decoder.draw(
             embeddings,
@@ -206,17 +179,17 @@ class SeedTokenizer(MovesAsAWhole):
         )
 
     def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
-        """Codes (B, 32) or (32,) -> codebook vectors; raises ValueError as `decode` does."""
+        """Codes (B, 32) or (32,) -> codebook vectors; raises InputError as `decode` does."""
         try:
             given = torch.as_tensor(codes)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError("codes are rows of integers, all of one length") from None
+            raise InputError("codes are rows of integers, all of one length") from None
         if (given.numel() and given.is_floating_point()) or given.dtype == torch.bool:
-            raise ValueError(f"codes are integers, not {given.dtype}")
+            raise InputError(f"codes are integers, not {given.dtype}")
         given = given[None] if given.ndim == 1 else given
         count = self.config.embedder.qformer.queries
         if given.ndim != 2 or given.shape[1] != count:
-            raise ValueError(f"a picture is {count} codes; got a shape of {tuple(given.shape)}")
+            raise InputError(f"a picture is {count} codes; got a shape of {tuple(given.shape)}")
         return self.codebook.lookup(given.to(self.device)).to(self.dtype)
 
     # ------------------------------------------------------------ retrieval
@@ -232,7 +205,7 @@ class SeedTokenizer(MovesAsAWhole):
 
     @torch.no_grad()
     def embed_texts(self, texts: str | list[str]) -> Float[Tensor, "b p"]:
-        """Text embeddings of unit length, to compare with `embed_images` by dot product."""
+        """Text embeddings of unit length, to compare with `embed_images` by dot product; (0, P) of an empty list."""
         return self.embedder.embed_texts([texts] if isinstance(texts, str) else texts)
 
     # ------------------------------------------------------------ files
@@ -294,11 +267,7 @@ class SeedTokenizer(MovesAsAWhole):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | Path = "mini",
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        cls, name: str | Path = "mini", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> SeedTokenizer:
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 

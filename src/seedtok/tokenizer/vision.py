@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seedtok.errors import CheckpointError, ConfigError, InputError
 from seedtok.tokenizer.layers import Activation, Block, init_weights
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class VisionConfig:
 
     def __post_init__(self):
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
     @property
     def patches(self) -> int:
@@ -70,11 +71,11 @@ class VisionTransformer(nn.Module):
         """Features of normalised pixels; [class] first, then patches row by row.
 
         Raises:
-            ValueError: the image is not `image_size` square.
+            InputError: the image is not `image_size` square.
         """
         size, patch = self.config.image_size, self.config.patch_size
         if pixels.shape[1:] != (3, size, size):
-            raise ValueError(f"pixels are {tuple(pixels.shape)}; expected (batch, 3, {size}, {size}): resize first")
+            raise InputError(f"pixels are {tuple(pixels.shape)}; expected (batch, 3, {size}, {size}): resize first")
         grid = pixels.to(self.class_token.dtype).unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, patches, 3 * patch * patch)
         x = self.patch_embedding(patches)
@@ -89,7 +90,7 @@ class VisionTransformer(nn.Module):
         """The same network as a transformers `CLIPVisionModel`, less its `post_layernorm`.
 
         Raises:
-            ValueError: a tensor is missing or not understood.
+            CheckpointError: a tensor is missing or not understood.
         """
         vit = cls(_config(clip.config, pre_norm=True, patch_bias=False))
         return _filled(vit, clip_tensors(clip.state_dict()))
@@ -99,7 +100,7 @@ class VisionTransformer(nn.Module):
         """The same network as a transformers `Blip2VisionModel` (EVA-CLIP ViT-g), less its `post_layernorm`.
 
         Raises:
-            ValueError: a tensor is missing or not understood.
+            CheckpointError: a tensor is missing or not understood.
         """
         vit = cls(_config(blip2.config, pre_norm=False, patch_bias=True))
         theirs = dict(blip2.state_dict())
@@ -176,7 +177,7 @@ def _filled(vit: VisionTransformer, ours: dict[str, Tensor]) -> VisionTransforme
     """`vit` with these tensors, in their dtype and on their device; raises ValueError where they are not its own."""
     wrong = ours.keys() ^ vit.state_dict().keys()
     if wrong:
-        raise ValueError(f"tensors missing or not understood: {', '.join(sorted(wrong))}")
+        raise CheckpointError(f"tensors missing or not understood: {', '.join(sorted(wrong))}")
     reference = ours["class_token"]
     vit.to(reference.device, reference.dtype).load_state_dict(ours)
     return vit

@@ -40,6 +40,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module, st
         if name not in parameters:
             raise CheckpointError(f"optimiser state for {name!r}, which this stage does not train")
         parameter = parameters[name]
+        if value.shape not in (parameter.shape, torch.Size()):
+            raise CheckpointError(f"optimiser state for {name!r} is {tuple(value.shape)}; not {tuple(parameter.shape)}")
         if isinstance(parameter, DTensor) and value.shape == parameter.shape:
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
         # in the parameter's own memory format: fused optimisers walk through both in the order of memory
@@ -143,6 +145,11 @@ def load_checkpoint(out: Path) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(f"nothing to resume: no checkpoint under {out / 'checkpoints'}")
     files = {name: _read(found[-1], name) for name in {p.name.split(".")[0] for p in found[-1].glob("*.safetensors")}}
     records: dict[str, Any] = {p.stem: read_json(p) for p in found[-1].glob("*.json")}
+    state = records.get("state", {"step": 0})
+    for name in ("step", "samples"):
+        value = state.get(name, 0 if name == "samples" else None)
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise CheckpointError(f"{found[-1] / 'state.json'}: {name} is {str(value)[:40]}; expected a count")
     return files, records
 
 
@@ -151,10 +158,16 @@ def _read(folder: Path, name: str) -> dict[str, Tensor]:
     whole = folder / f"{name}.safetensors"
     if whole.is_file():
         return read_tensors(whole)
-    count = int(next(folder.glob(f"{name}.*-of-*.safetensors")).stem.rpartition("-")[2])
+    counts = [p.stem.rpartition("-of-")[2] for p in folder.glob(f"{name}.*-of-*.safetensors")]
+    if not counts or not counts[0].isdecimal():
+        raise CheckpointError(f"{folder} has parts of {name!r} under other names than {name}.0-of-1.safetensors")
+    count = int(counts[0])
     parts = [read_tensors(folder / f"{name}.{rank}-of-{count}.safetensors") for rank in range(count)]
     everywhere = set(parts[-1]) if count > 1 else set()
-    return {
-        key: torch.cat([part[key] for part in parts]) if key in everywhere else tensor
-        for key, tensor in parts[0].items()
-    }
+    try:
+        return {
+            key: torch.cat([part[key] for part in parts]) if key in everywhere else tensor
+            for key, tensor in parts[0].items()
+        }
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"the parts of {name!r} in {folder} do not fit together: {error}") from None

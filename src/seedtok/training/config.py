@@ -1,7 +1,6 @@
 """What a recipe returns: one frozen, validated description of a run, overridable by dotted `key=value`."""
 
 import difflib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from seedtok.errors import ConfigError
+from seedtok.records import json_value
 from seedtok.training.stage import Stage
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Settings(BaseModel):
@@ -37,7 +39,7 @@ class Data(Settings):
     shards: Path | dict[str, float] | None = None  # a folder, or several with their weights: {"cc3m": 3, "coco": 1}
     codes: Path | None = None  # for the language model's stages, which then compute no codes
     validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
-    size: int = 128  # pixels a side
+    size: int = Field(default=128, ge=1, le=8192)  # pixels a side
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
     crop: float | None = Field(default=None, gt=0, le=1)  # of shards: least share of a picture that is kept, by chance
@@ -50,15 +52,15 @@ class Data(Settings):
 
 class Optimization(Settings):
     steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)  # a rank and micro-batch
+    batch_size: int = Field(ge=1, le=65536)  # a rank and micro-batch
     accumulate: int = Field(default=1, ge=1)
     lr: float = Field(gt=0)
-    min_lr: float = 0.0
-    warmup_steps: int = 100
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float | None = 1.0
-    ema_decay: float | None = None
+    min_lr: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    max_grad_norm: float | None = Field(default=1.0, ge=0)  # None or 0: not clipped
+    ema_decay: Decay | None = None  # None or 0: no average
 
 
 class RunConfig(Settings):
@@ -69,7 +71,7 @@ class RunConfig(Settings):
     precision: Literal["bf16", "fp16", "no"] = "bf16"
     frozen_precision: Literal["float32", "float16", "bfloat16"] = "float32"
     sharded: bool = False  # over ranks, FSDP2: each holds a part of every parameter; else DDP: each holds them all
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=500, ge=1)
     validate_batches: int = Field(default=4, ge=1)
@@ -89,16 +91,19 @@ def _override(settings: Settings, path: Sequence[str], text: str, whole: str) ->
         if not isinstance(value, Settings):
             raise ConfigError(f"unknown setting {whole!r}: {head!r} is a single value")
         value = _override(value, rest, text, whole)
+    elif isinstance(value, StageSettings):
+        raise ConfigError(f"{whole!r} is a group of settings: give them one by one, as in {whole}.KEY=VALUE")
     else:
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
+            value = json_value(text)
+        except ValueError:
             value = None if text in ("none", "None") else text
     fields = {name: getattr(settings, name) for name in names} | {head: value}
     try:
         return type(settings).model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(f"bad value for {whole!r}: {text!r}: {error.errors()[0]['msg']}") from None
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise ConfigError(f"bad value for {whole!r}: {shown!r}: {error.errors()[0]['msg']}") from None
 
 
 def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -19,9 +19,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from seedtok.errors import CheckpointError, ConfigError, SeedTokWarning
+from seedtok.errors import CheckpointError, ConfigError, SeedTokWarning, TrainingError
 from seedtok.locks import locked
 from seedtok.processes import StopRequest, is_main_rank, stop_requests
+from seedtok.records import json_value
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
@@ -66,7 +67,8 @@ class _Log:
     def __init__(self, out: Path, first_step: int) -> None:
         self.path = out / "log.jsonl"
         if self.path.exists():  # forget what came after the checkpoint that the run goes on from
-            lines = [line for line in self.path.read_text().splitlines() if self._is_before(line, first_step)]
+            written = self.path.read_text("utf-8", "replace").splitlines()
+            lines = [line for line in written if self._is_before(line, first_step)]
             new = self.path.with_suffix(".new")
             new.write_text("".join(line + "\n" for line in lines))
             new.replace(self.path)
@@ -76,8 +78,10 @@ class _Log:
     @staticmethod
     def _is_before(line: str, first_step: int) -> bool:
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # the run was killed while it wrote this line
+            record = json_value(line)
+            if type(record["step"]) is not int or not isinstance(record["kind"], str):
+                return False
+        except (ValueError, KeyError, TypeError):  # the run was killed while it wrote this line
             return False
         # training step n is what happens from n to n + 1; validation n is what holds at n
         return record["step"] < first_step + (record["kind"] == "validation" and first_step > 0)
@@ -101,9 +105,9 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
 
     Raises ConfigError when OUT already holds a run and `resume` is false; ConfigError or DataError, before the first
     step, for data that the stage cannot learn from or be validated on; CheckpointError when there is nothing to
-    resume or the checkpoint cannot be read; BusyError when another process trains into OUT; FloatingPointError when
-    the loss is no longer a number. On Ctrl-C or SIGTERM the step is finished and a checkpoint saved before
-    KeyboardInterrupt is raised.
+    resume or the checkpoint cannot be read; BusyError when another process trains into OUT; TrainingError when the loss
+    is no longer a number. On Ctrl-C or SIGTERM the step is finished and a checkpoint saved before KeyboardInterrupt is
+    raised.
     """
     with locked(out) if is_main_rank() else nullcontext():
         return _train(config, out, resume)
@@ -219,7 +223,7 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
                         losses = dict(wrapped(batch))
                     losses["loss"] = losses["loss"] * tokens.weight(losses.pop("count", None))
                     if not torch.isfinite(losses["loss"]):
-                        raise FloatingPointError(
+                        raise TrainingError(
                             f"the loss is {losses['loss'].item()} at step {step}: lower optimization.lr or set "
                             f"optimization.max_grad_norm, and --resume from the last checkpoint under {out}"
                         )

@@ -18,7 +18,8 @@ from seedtok.tokenizer.codebook import CodebookConfig, Quantized, codebook_usage
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
-from seedtok.tokenizer.seed import SeedConfig, SeedTokenizer
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import gather_with_gradient, rank_and_world, sum_over_ranks
 from seedtok.training.losses import cosine_loss

@@ -15,7 +15,7 @@ from seedtok.tokenizer.codebook import CodebookConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.image_head import ImageHeadConfig
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
-from seedtok.tokenizer.seed import SeedConfig
+from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.weights.entries import Entry, bert_layer, both, feed_forward, to_ours, to_theirs
 
