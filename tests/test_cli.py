@@ -471,7 +471,7 @@ def test_missing_checkpoints_are_refused(cli, checkpoint: Path, tmp_path: Path):
     check_refused(cli("info", tmp_path / "none"), "no such checkpoint")
     change_config(checkpoint, image_decoder=str(tmp_path / "none"))
     result = cli("decode", "--codes", CODES, "--out", tmp_path / "out", "--model", checkpoint)
-    check_refused(result, "image decoder")
+    check_refused(result, "image_decoder")
     assert not (tmp_path / "out").exists()
 
 

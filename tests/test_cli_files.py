@@ -95,7 +95,7 @@ def test_a_tokenizer_saved_among_other_files_and_over_another_one(tmp_path, tiny
     (tmp_path / "thesis.txt").write_text("years")
     model.save_pretrained(tmp_path)
     (tmp_path / "text_tokenizer" / "notes.md").write_text("mine")
-    model.embedder.text_tokenizer = None
+    model.embedder._text_tokenizer = None
     model.save_pretrained(tmp_path)
     mine = {"thesis.txt": b"years", "text_tokenizer/notes.md": b"mine"}
     assert mine.items() <= content(tmp_path).items()

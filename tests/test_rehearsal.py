@@ -142,3 +142,11 @@ def test_the_whole_folder_can_move(rehearsed, monkeypatch, tmp_path):
         assert model.draw("a red square")[0].size == (32, 32)
     finally:
         moved.rename(rehearsed)
+
+
+def test_on_a_cpu_float16_is_refused(rehearsed, monkeypatch, cli):
+    monkeypatch.chdir(rehearsed)
+    code, _, errors = cli(*command("stage1"), "precision=fp16", "--out", "runs/other")
+    assert code == 2
+    assert "float16 needs a GPU to train on: set precision=bf16 frozen_precision=bfloat16" in errors
+    assert not Path("runs/other").exists()

@@ -312,7 +312,7 @@ def codes(tmp_path_factory, runs, shards) -> Path:
 def test_a_run_on_stored_codes(runs, shards, codes, tmp_path, kind, validation):
     validation = validation.replace("CODES", str(tmp_path / "others")).replace("SHARDS", str(shards))
     (tmp_path / "others").mkdir()
-    shutil.copy(min(codes.iterdir()), tmp_path / "others")
+    shutil.copy(min(codes.glob("*.parquet")), tmp_path / "others")
     train(tiny(kind, runs, f"data.codes={codes}", f"data.validation={validation}"), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 3]

@@ -4,6 +4,7 @@ Run as a script, this file is that run.
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -26,24 +27,21 @@ STEPS = 40
 
 
 class SlowSettings(StageSettings):
-    wait: float = 0.0
-
     def build(self) -> "SlowStage":
-        return SlowStage(self)
+        return SlowStage()
 
 
 class SlowStage(Stage):
-    """Steps that take as long as they are told."""
+    """Steps that take as many seconds as the environment says."""
 
-    def __init__(self, settings: SlowSettings) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.settings = settings
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, batch: Batch) -> Losses:
-        if self.settings.wait:
+        if "STEP_SECONDS" in os.environ:
             print("begun", flush=True)
-            time.sleep(self.settings.wait)
+            time.sleep(float(os.environ["STEP_SECONDS"]))
         return {"loss": (self.scale * batch.pixels.float().mean() / 255 - 1).square()}
 
     def own_state(self) -> dict[str, Tensor]:
@@ -54,9 +52,9 @@ class SlowStage(Stage):
         (folder / "scale.txt").write_text(str(float(self.scale.detach())))
 
 
-def slow_run(wait: float = 0.0) -> RunConfig:
+def slow_run() -> RunConfig:
     return RunConfig(
-        recipe="tests.slow", stage=SlowSettings(wait=wait), data=Data(size=64),
+        recipe="tests.slow", stage=SlowSettings(), data=Data(size=64),
         optimization=Optimization(steps=STEPS, batch_size=1, lr=1e-2, warmup_steps=1),
         precision="no", log_every=1, validate_every=1000, validate_batches=1, checkpoint_every=1000,
     )  # fmt: skip
@@ -96,6 +94,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     terminate_like_interrupt()
     try:
-        train(slow_run(float(sys.argv[2])), Path(sys.argv[1]))
+        os.environ["STEP_SECONDS"] = sys.argv[2]
+        train(slow_run(), Path(sys.argv[1]))
     except KeyboardInterrupt as interrupt:
         sys.exit(exit_code(interrupt))

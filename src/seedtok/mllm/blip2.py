@@ -144,7 +144,8 @@ class Blip2LM(nn.Module):
         lm, text_tokenizer = load_base(source, torch.float32)
         shared = shared_vision(folder, record, "embedder.vision.")
         with built_for(record.get("embedder"), folder / "model.safetensors"):
-            model = cls(ImageTextEmbedder(EmbedderConfig.from_dict(record["embedder"])), lm, text_tokenizer, source)
+            embedder = ImageTextEmbedder(EmbedderConfig.from_dict(record.get("embedder")))
+        model = cls(embedder, lm, text_tokenizer, source)
         kept = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
         tensors = read_tensors(folder / "model.safetensors") | shared | kept
         assign_strictly(model, tensors, str(folder), {"": torch.float32})

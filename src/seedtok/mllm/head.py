@@ -43,13 +43,22 @@ class LogitMap:
 
 @torch.no_grad()
 def logit_map(lm: PreTrainedModel) -> LogitMap:
-    """Measures the map of a causal LM by two forwards of two tokens; a model on the meta device gets the identity.
+    """Measures the map of a causal LM by three forwards of two tokens; a model on the meta device gets the identity.
 
     Raises CheckpointError for a model that does anything else to its states or its logits.
     """
-    head = cast(nn.Module, lm.get_output_embeddings())
     if lm.device.type == "meta":
         return LogitMap()
+    training = [module for module in lm.modules() if module.training]  # dropout would change what is measured
+    lm.eval()
+    try:
+        return _measured(lm, cast(nn.Module, lm.get_output_embeddings()))
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _measured(lm: PreTrainedModel, head: nn.Module) -> LogitMap:
     name = f"{type(lm).__name__} ({lm.config.model_type})"
     ids = torch.tensor([[0, 1]], device=lm.device)
     states = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -1].float()

@@ -92,14 +92,13 @@ class ImageDecoder:
         import seedtok.tokenizer.patch_autoencoder
         import seedtok.tokenizer.positioned_unet  # noqa: F401
 
-        source = locate(folder_or_hub_id, "diffusion")
         try:
-            return cls(_pipeline(source, dtype))
+            return cls(_pipeline(locate(folder_or_hub_id, "diffusion"), dtype))
         except CheckpointError as error:
             tried = str(error)
-        if source in MOVED:
+        if moved := MOVED.get(str(folder_or_hub_id)):
             try:
-                return cls(_pipeline(MOVED[source], dtype))
+                return cls(_pipeline(locate(moved, "diffusion"), dtype))
             except CheckpointError as error:
                 tried += f"; it moved, so this was tried next: {error}"
         raise CheckpointError(

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ from seedtok.training.checkpoints import (
 from seedtok.training.config import Optimization, RunConfig
 from seedtok.training.distributed import mean_over_ranks, reshard, shard, whole
 from seedtok.training.ema import Ema
-from seedtok.training.runs import changes, read_config, try_export, write_config
+from seedtok.training.runs import accelerator_for, changes, read_config, try_export, write_config
 from seedtok.training.samples import batches, check_data, first_batches, held_out_batches
 from seedtok.training.token_mean import TokenMean
 
@@ -116,10 +115,7 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
 def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     optimization = config.optimization
     check_data(config.data)
-    accelerator = Accelerator(
-        mixed_precision=config.precision, gradient_accumulation_steps=optimization.accumulate,
-        step_scheduler_with_optimizer=False,
-    )  # fmt: skip
+    accelerator = accelerator_for(config)
     if not resume and list_checkpoints(out):
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
     resumed = load_checkpoint(out) if resume else None

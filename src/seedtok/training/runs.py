@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from pydantic import ValidationError
 
 from seedtok.errors import CheckpointError, ConfigError
@@ -19,6 +20,23 @@ MAY_CHANGE = (
     "optimization.steps", "optimization.batch_size", "optimization.accumulate", "sharded", "data.workers", "log_every",
     "validate_every", "validate_batches", "checkpoint_every", "keep_checkpoints",
 )  # fmt: skip
+
+
+def accelerator_for(config: RunConfig) -> Accelerator:
+    """What places a run on its devices; raises ConfigError for float16 where they are CPUs."""
+    problem = ConfigError("float16 needs a GPU to train on: set precision=bf16 frozen_precision=bfloat16")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
+            step_scheduler_with_optimizer=False,
+        )  # fmt: skip
+    except ValueError as error:
+        if config.precision == "fp16" and "requires a GPU" in str(error):
+            raise problem from None
+        raise
+    if accelerator.device.type == "cpu" and config.precision == "bf16" and config.frozen_precision == "float16":
+        raise problem
+    return accelerator
 
 
 def write_config(config: RunConfig, out: Path) -> None:
