@@ -121,4 +121,5 @@ def opt(folder: Path) -> None:
             eos_token_id=words.eos_token_id,
         )
     ).save_pretrained(folder)
+    words.init_kwargs.pop("known_words")  # which published tokenizers lack
     words.save_pretrained(str(folder))

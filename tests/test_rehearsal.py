@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
@@ -146,6 +147,7 @@ def test_the_whole_folder_can_move(rehearsed, monkeypatch, tmp_path):
 
 def test_on_a_cpu_float16_is_refused(rehearsed, monkeypatch, cli):
     monkeypatch.chdir(rehearsed)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the other runs had another precision
     code, _, errors = cli(*command("stage1"), "precision=fp16", "--out", "runs/other")
     assert code == 2
     assert "float16 needs a GPU to train on: set precision=bf16 frozen_precision=bfloat16" in errors

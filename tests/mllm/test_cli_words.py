@@ -140,4 +140,5 @@ def test_the_evaluation_of_a_model_loads_no_other(cli, lm, monkeypatch, table):
         monkeypatch.setattr(f"seedtok.{module}.shipped", lambda part: pytest.fail(f"loads {part}"))
     code, out, err = cli("evaluate", table, "--count", 2, "--json")
     assert code == 0, err
-    assert [name for name, value in json.loads(out).items() if isinstance(value, dict)] == ["seed_opt"]
+    rows = {name for name, value in json.loads(out).items() if isinstance(value, dict)} - {"missing"}
+    assert rows == {"seed_opt"}

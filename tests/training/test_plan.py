@@ -74,15 +74,15 @@ def measured(stage, config, batch) -> tuple[float, float]:
     return sum(e.flops for e in run.key_averages()), sum(storages.values()) + most
 
 
-@pytest.mark.parametrize("name", ["stage1", "opt"])
-def test_counts_are_what_is_measured(name):
-    config = with_overrides(getattr(mini, name)(), ["optimization.batch_size=32"])
+@pytest.mark.parametrize(("name", "batch"), [("stage1", 24), ("opt", 32)])
+def test_counts_are_what_is_measured(name, batch):
+    config = with_overrides(getattr(mini, name)(), [f"optimization.batch_size={batch}"])
     torch.manual_seed(0)
     stage = config.stage.build()
-    batch = next(iter(first_batches(config, 1)))
+    pictures = next(iter(first_batches(config, 1)))
     torch.manual_seed(0)
-    counted = cost(stage, config, batch)
-    operations, memory = measured(stage.train(), config, batch)
+    counted = cost(stage, config, pictures)
+    operations, memory = measured(stage.train(), config, pictures)
     assert counted.flops == pytest.approx(operations, rel=0.1)
     assert counted.memory == pytest.approx(memory, rel=0.1)
 

@@ -30,11 +30,12 @@ def accelerator_for(config: RunConfig) -> Accelerator:
             mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
             step_scheduler_with_optimizer=False,
         )  # fmt: skip
-    except ValueError as error:
+    except ValueError as error:  # some releases of accelerate look at the device themselves
         if config.precision == "fp16" and "requires a GPU" in str(error):
             raise problem from None
         raise
-    if accelerator.device.type == "cpu" and config.precision == "bf16" and config.frozen_precision == "float16":
+    halved = config.precision == "bf16" and config.frozen_precision == "float16"
+    if accelerator.device.type == "cpu" and (config.precision == "fp16" or halved):
         raise problem
     return accelerator
 
