@@ -275,6 +275,8 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
             stage.export(final)
     if log:
         log.board.close()
+    del wrapped  # and with it what refers to the process group, or ending that can wait for ever
+    accelerator.free_memory()
     accelerator.end_training()
     return final
 
