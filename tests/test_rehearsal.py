@@ -84,7 +84,8 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("convert", "blip2-itm-vit-g", "--out", "weights/blip2-itm-vit-g")
         run(*command("stage1"))
         train_killed_and_resumed("stage2")
-        run("tokenize", "shards/coco", "--out", "codes", "--model", "runs/paper/stage2/final")
+        for name in ("coco", "cc3m"):
+            run("tokenize", f"shards/{name}", "--out", f"codes/{name}", "--model", "runs/paper/stage2/final")
         run(*command("stage3a"))
         run(*command("stage3b"))
     finally:

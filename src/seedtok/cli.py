@@ -147,7 +147,7 @@ def info(
     """Show what a folder holds, its sizes and its parameters."""
     from seedtok.kinds import TOKENIZER, kind_of
 
-    kind = kind_of(Path(model))
+    kind = None if model == "mini" else kind_of(Path(model))
     if kind is not None and kind.format != TOKENIZER:
         _describe(Path(model), kind, as_json)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli_support import check_folder, err, fail, say
+from seedtok.cli_support import Overwrite, check_folder, check_free, err, fail, say
 from seedtok.errors import DataError
 from seedtok.progress import progress
 
@@ -86,6 +86,7 @@ def prepare(
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
     shard_size: ShardSize = 1000,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn a public data set's own files into shards to train on, or a list to evaluate on.
 
@@ -99,6 +100,7 @@ def prepare(
         _fetch(name, annotations, out, size)
         return
     if out.suffix == ".jsonl":
+        check_free([out], overwrite)
         made = public_sets.write_list(name, annotations, images, split, out)
         say(f"{made.found} entries written to {out}; {len(made.missing)} pictures missing")
         for path in made.missing[:10]:

@@ -57,10 +57,11 @@ def encode(
     bad: list[ImageError] = []
     paths = list_pictures(images, bad)
     tokenizer = load_tokenizer(model, dtype.value, device)
+    codebook = tokenizer.codebook_id
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
-                line = json.dumps({"image": str(name), "codes": row, "codebook": tokenizer.codebook_id})
+                line = json.dumps({"image": str(name), "codes": row, "codebook": codebook})
                 print(line if as_json else f"{name}\t{' '.join(map(str, row))}")
             sys.stdout.flush()
     report(bad)

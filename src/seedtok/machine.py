@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+import time
+from pathlib import Path
 
 
 def keep_freed_memory() -> None:
@@ -25,14 +27,26 @@ def keep_freed_memory() -> None:
 
 
 def spare_cores() -> int:
-    """The cores that this process may use and others do not, at least 1, by the load of the last minute.
+    """The cores that this process may use and others do not, at least 1, by what runs during a fifth of a second.
 
     More threads than that wait for one another, and PyTorch's wait by spinning: beside one other job, training on two
     threads of two cores ran at a tenth of the speed of one thread.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, cores - round(load))
+    return max(1, cores - round(_others_running()))
+
+
+def _others_running(samples: int = 20, seconds: float = 0.2) -> float:
+    """How many other processes and threads run, on average over some time; 0 where that cannot be told."""
+    running = []
+    for _ in range(samples):
+        try:
+            counts = Path("/proc/loadavg").read_text().split()[3]  # running/all, this one among them
+            running.append(max(0, int(counts.partition("/")[0]) - 1))
+        except (OSError, ValueError, IndexError):
+            return 0.0
+        time.sleep(seconds / samples)
+    return sum(running) / samples
 
 
 def open_missing_streams() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -173,10 +174,17 @@ def _read(
 
 
 def _read_ahead(read: Callable[[int, int], Iterator[Batch]], workers: int) -> Iterator[Batch]:
-    for batch in DataLoader(_Batches(read), batch_size=None, num_workers=workers):
+    loader = DataLoader(_Batches(read), batch_size=None, num_workers=workers, worker_init_fn=_leave_signals_to_parent)
+    for batch in loader:
         if isinstance(batch, SeedTokError):
             raise batch
         yield batch
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C and SIGTERM reach a whole group of processes; a worker ends with its parent, which stops in order."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Batches(IterableDataset[Batch | SeedTokError]):

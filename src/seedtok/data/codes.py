@@ -221,14 +221,22 @@ def _write_skipped(samples: ShardSamples, shard: Path, target: Path) -> None:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
+def code_files(source: Path) -> list[Path]:
+    """The Parquet files in and below a folder, sorted, hidden folders left out; or the one file that is given."""
+    if not source.is_dir():
+        return [source]
+    found = source.rglob("*.parquet")
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts))
+
+
 def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
-    """All codes of a folder of Parquet files, or of one, by memory map: of any number of rows, in little memory.
+    """All codes of a folder of Parquet files and of those below it, or of one file, by memory map.
 
     The first call unpacks the files (see `mapped_rows`), which later calls find done. Raises DataError when there are
     none, a file is broken, or one is of another tokenizer than asked for, or than the others.
     """
     source = Path(source)
-    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    paths = code_files(source)
     if not paths:
         raise DataError(f"no codes in {source}: expected .parquet files, as `seedtok tokenize` writes them")
     made_by = {_origin(path).tokenizer for path in paths}

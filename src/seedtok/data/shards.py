@@ -188,7 +188,7 @@ class ShardSamples:
         self._inside = samples_inside(self.paths, self._counts, part)  # of each shard, what epochs are of
         self.epoch_size = sum(map(len, self._inside))  # over all ranks
         self._start = 0
-        self.skipped = Skipped(limits or SkipLimits(), self.epoch_size)
+        self.skipped = Skipped(limits or SkipLimits(), sum(self._counts))
         self._bad: set[tuple[int, int]] = set()  # the places that `skipped` has, by shard and index
         for path, count in zip(self.paths, self._counts, strict=True):
             if lost := lost_samples(path, count):

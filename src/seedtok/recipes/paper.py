@@ -112,7 +112,8 @@ def _tokenizer_optimization(steps: int, batch_size: int) -> Optimization:
 def stage3a() -> RunConfig:
     """Stage IIIa at full size: OPT-2.7B learns to caption codes (section 3.1).
 
-    64 GPUs of 32 GB. `seedtok tokenize shards --out codes` comes first.
+    64 GPUs of 32 GB. First, for each source:
+    `seedtok tokenize shards/coco --out codes/coco --model runs/paper/stage2/final`.
     """
     return RunConfig(
         recipe="paper.stage3a",

@@ -92,11 +92,10 @@ class _Log:
             self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def warn(self, step: int, notice: str) -> None:
-        """A line in the log and on the console, and a SeedTokWarning for who runs the loop from Python."""
+        """A line in the log and a SeedTokWarning, which commands print."""
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, "kind": "warning", "message": notice}) + "\n")
-        self.console.print(f"step {step}: {notice}", style="yellow", markup=False, soft_wrap=True)
-        warnings.warn(notice, SeedTokWarning, stacklevel=3)
+        warnings.warn(f"step {step}: {notice}", SeedTokWarning, stacklevel=3)
 
 
 def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
@@ -155,9 +154,10 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
         ema.load(_part(resumed[0], "ema"))
 
     out.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        write_config(config, out)
     log = _Log(out, first) if accelerator.is_main_process else None
     if log:
-        write_config(config, out)
         for change in changed:
             log.console.print(change)
     micro_batch = optimization.batch_size * world
@@ -179,6 +179,7 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
             save_sharded_checkpoint(out, step, files, records, config.keep_checkpoints)
         elif accelerator.is_main_process:
             save_checkpoint(out, step, files, records, config.keep_checkpoints)
+        accelerator.wait_for_everyone()  # a rank that left before would have the launcher stop the one that writes
 
     def validate(step: int) -> None:
         there = [batch.to(accelerator.device) for batch in held_out]

@@ -1,7 +1,6 @@
 """What a run's folder says of the run, which goes on as it began."""
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,16 @@ from pydantic import ValidationError
 from seedtok.errors import CheckpointError, ConfigError
 from seedtok.training.config import RunConfig, Settings, StageSettings
 from seedtok.training.stage import Stage
-from seedtok.writing import whole_file
+from seedtok.writing import hidden_folder, whole_file
 
-# What a run may go on with otherwise. None changes what a step learns from, as long as batch size, accumulation and
-# ranks multiply to the same; more steps stretch the rest of the learning rate's cosine.
+# What a run may go on with otherwise, and is then shown. The first line is for a run whose loss was no longer a number.
+# None of the others changes what a step learns from, as long as batch size, accumulation and ranks multiply to the
+# same; more steps stretch the rest of the learning rate's cosine.
 MAY_CHANGE = (
+    "optimization.lr", "optimization.max_grad_norm",
     "optimization.steps", "optimization.batch_size", "optimization.accumulate", "sharded", "data.workers", "log_every",
-    "validate_every", "validate_batches", "checkpoint_every", "keep_checkpoints",
+    "validate_every", "validate_batches", "checkpoint_every", "keep_checkpoints", "data.bad_share",
+    "stage.usage_warning",
 )  # fmt: skip
 
 
@@ -94,8 +96,13 @@ def _differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[
         old, new = getattr(before, name), getattr(now, name)
         if isinstance(old, Settings) and isinstance(new, Settings):
             yield from _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
+        elif _plain(old) != _plain(new):
             yield f"{prefix}{name}", old, new
+
+
+def _plain(value: Any) -> Any:
+    """As JSON keeps it: a path is its text there."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def _shown(value: Any) -> str:
@@ -108,9 +115,5 @@ def try_export(stage: Stage, out: Path) -> None:
     Raises whatever the export raises.
     """
     out.mkdir(parents=True, exist_ok=True)
-    folder = out / ".export"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        stage.export(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with hidden_folder(out) as folder:
+        stage.export(folder / "export")

@@ -11,6 +11,7 @@ from seedtok.data.batches import (
     shard_batches_once,
 )
 from seedtok.data.code_batches import code_batches, code_batches_once
+from seedtok.data.codes import code_files
 from seedtok.data.held_out import Part
 from seedtok.data.scenes import Split
 from seedtok.data.skipping import SkipLimits
@@ -33,11 +34,17 @@ def check_data(data: Data) -> None:
         raise ConfigError("data.validation is a share, and there are no data.shards or data.codes to hold it out of")
     if isinstance(data.validation, Path):
         trained = [source] if isinstance(source, Path) else [Path(path) for path in source or {}]
-        if data.validation.resolve() in [path.resolve() for path in trained]:
+        if _files(data.validation) & set().union(*map(_files, trained)):
             raise ConfigError(
                 f"data.validation is what {name} trains on, {data.validation}: name another folder, or hold out a "
                 "share, such as data.validation=0.01"
             )
+
+
+def _files(source: Path) -> set[Path]:
+    """The shards or files of codes of a folder, or the one file; the folder itself where it has none."""
+    found = [*source.glob("*.tar"), *code_files(source)] if source.is_dir() else []
+    return {path.resolve() for path in found or [source]}
 
 
 def batches(
@@ -99,7 +106,7 @@ def _folder(path: Path) -> tuple[Path | None, Path | None]:
         return path, None
     if path.suffix == ".tar" or next(path.glob("*.tar"), None):
         return None, path
-    if next(path.glob("*.parquet"), None):
+    if path.is_dir() and code_files(path):
         return path, None
     raise DataError(f"data.validation: {path} has no shards (.tar) and no codes (.parquet of `seedtok tokenize`)")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from seedtok.errors import TrainingError
 from seedtok.training.distributed import mean_over_ranks
 
 
@@ -22,11 +23,13 @@ class TokenMean:
     def weight(self, count: Tensor | None) -> float:
         """What this rank's next mean loss, over `count` tokens, is multiplied by; 1 without a count.
 
-        Called on every rank.
+        Called on every rank. Raises TrainingError where no rank has a token.
         """
         if count is None:
             return 1.0
         mean = mean_over_ranks({"count": count})["count"]
+        if mean == 0:
+            raise TrainingError("no tokens to learn from in a batch: rows are cut before them; raise stage.row")
         self.first = self.first or mean
         self.total += mean
         self.batches += 1
