@@ -75,4 +75,6 @@ def _heads(text: str | None):
         vision, qformer, decoder = map(int, text.split(","))
     except ValueError:
         raise ConfigError(f"--heads {text}: expected three numbers, as in 16,12,12") from None
+    if min(vision, qformer, decoder) < 1:
+        raise ConfigError(f"--heads {text}: expected three numbers of one or more")
     return Heads(vision, qformer, decoder)

@@ -45,7 +45,8 @@ Device = Annotated[str, typer.Option(help="auto (the GPU where there is one, els
 DrawingDtype = Annotated[
     DrawingPrecision | None,
     typer.Option(
-        help="What the image decoder alone computes in: auto is bfloat16 where that is fast; else as --dtype."
+        "--drawing-dtype",
+        help="What the image decoder alone computes in: auto is bfloat16 where that is fast; else as --dtype.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]

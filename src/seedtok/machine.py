@@ -33,7 +33,8 @@ def spare_cores() -> int:
     threads of two cores ran at a tenth of the speed of one thread.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - round(_others_running()))
+    free = (os.cpu_count() or cores) - round(_others_running())  # what runs is counted over the whole machine
+    return max(1, min(cores, free))
 
 
 def _others_running(samples: int = 20, seconds: float = 0.2) -> float:

@@ -178,6 +178,8 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
         if target.is_dir():
             raise IsADirectoryError(f"{target} is a folder, where a file has to go")
         for parent in target.parents[: len(path.relative_to(hidden).parents) - 1]:
+            if parent.is_symlink():
+                raise NotADirectoryError(f"{parent} is a link to another folder, whose files are not replaced")
             if parent.exists() and not parent.is_dir():
                 raise NotADirectoryError(f"{parent} is a file, where a folder has to go")
     with uninterrupted():

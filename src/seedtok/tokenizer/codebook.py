@@ -57,7 +57,7 @@ class Usage(NamedTuple):
 
 def codebook_usage(counts: Int[Tensor, " size"] | Float[Tensor, " size"]) -> Usage:
     """Utilisation from how often each code was chosen; perplexity is `size` when all are equally frequent."""
-    counts = counts.double()
+    counts = counts.cpu().double()  # GPUs of Apple have no float64
     total = counts.sum()
     if total == 0:
         return Usage(0, 0.0, 0.0)

@@ -90,8 +90,8 @@ class ImageTextEmbedder(nn.Module):
             try:
                 with quietly("transformers"):
                     self._text_tokenizer = BertTokenizer.from_pretrained(str(self._text_tokenizer))
-            except (OSError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
+            except Exception as error:  # of a broken file the tokenizers library raises plain Exception
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None
         return self._text_tokenizer
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from seedtok.errors import CheckpointError, ConfigError, InputError
@@ -43,8 +44,8 @@ def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | Stab
         return StableDiffusionPipeline.from_pretrained(
             name, safety_checker=None, requires_safety_checker=False, **given
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, AttributeError, ImportError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"cannot load an image decoder from {source}: {reason}") from None
 
 

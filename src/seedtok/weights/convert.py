@@ -128,7 +128,7 @@ def _text_tokenizer(
         words = BertTokenizer.from_pretrained(str(tokenizer_folder(source)))
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of a broken file the tokenizers library raises plain Exception
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"cannot load a text tokenizer from {source}: {reason}") from None
     missing = [token for token in ("[CLS]", "[SEP]", "[PAD]", "[MASK]") if token not in words.get_vocab()]

@@ -74,7 +74,10 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         if (folder / name).is_file():
             return read(folder / name)
         if index.is_file():
-            parts = sorted(set(read_json(index).get("weight_map", {}).values()))
+            named = read_json(index).get("weight_map")
+            if not isinstance(named, dict) or not all(isinstance(part, str) for part in named.values()):
+                raise CheckpointError(f"{index} does not say which files have the weights")
+            parts = sorted(set(named.values()))
             return {key: tensor for part in parts for key, tensor in read(folder / part).items()}
     raise CheckpointError(f"no weights in {folder}: expected model.safetensors, or its parts and their index")
 
