@@ -314,8 +314,8 @@ def test_train_runs_and_resumes(cli, tmp_path: Path):
     kept = (tmp_path / "run" / "config.json").read_text()
     check_refused(cli("train", "mini.clip", "--out", tmp_path / "run", "--resume"), "is a run of mini.autoencoder")
     check_refused(
-        cli("train", "--out", tmp_path / "run", "--resume", "optimization.lr=0.5", "data.size=64"),
-        "data.size was 128 and is 64 now; optimization.lr was 0.001 and is 0.5 now",
+        cli("train", "--out", tmp_path / "run", "--resume", "optimization.lr=0.5", "data.size=64", "seed=5"),
+        "data.size was 128 and is 64 now; seed was 0 and is 5 now",
     )
     assert (tmp_path / "run" / "config.json").read_text() == kept
     code, _, err = cli("train", "--out", tmp_path / "run", "--resume", "optimization.steps=3")

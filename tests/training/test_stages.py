@@ -320,6 +320,7 @@ def test_a_run_on_stored_codes(runs, shards, codes, tmp_path, kind, validation):
 
 def test_data_that_a_stage_cannot_learn_from_stop_a_run_before_it_begins(runs, shards, codes, tmp_path):
     other = tmp_path / "other"
+    (tmp_path / "empty").mkdir()
     tokenize_shards(shards, other, lambda images: torch.zeros(len(images), 32).numpy(), "another tokenizer")
     for kind, settings, message in (
         ("stage3a", [f"data.codes={other}", "data.validation=0.5"], "codes are of another tokenizer"),
@@ -331,7 +332,7 @@ def test_data_that_a_stage_cannot_learn_from_stop_a_run_before_it_begins(runs, s
         ("clip", ["data.validation=0.1"], "no data.shards or data.codes to hold it out of"),
         ("clip", [f"data.shards={shards}", f"data.validation={shards}/../{shards.name}"], "is what data.shards trains"),
         ("clip", [f"data.shards={shards}", "data.validation=1e-9"], "leaves none to validate on"),
-        ("clip", [f"data.shards={shards}", f"data.validation={tmp_path}"], "has no shards .* and no codes"),
+        ("clip", [f"data.shards={shards}", f"data.validation={tmp_path / 'empty'}"], "has no shards .* and no codes"),
         ("clip", [f"data.shards={shards}", f"data.codes={codes}"], "are both given"),
     ):
         with pytest.raises((ConfigError, DataError), match=message):
