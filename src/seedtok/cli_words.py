@@ -43,7 +43,7 @@ PICTURE = "@"  # marks a path in a chat line
 
 
 def load_lm(model: str, dtype: str, device: str, base: str | None = None, tokenizer: str | None = None) -> SeedLM:
-    """A SEED language model by name, folder or hub id; `base` and `tokenizer` in place of those that it names."""
+    """Loads a SEED language model by name, folder or hub id; `base` and `tokenizer` override those in its config."""
     quiet()
     import torch
 

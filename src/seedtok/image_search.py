@@ -33,7 +33,7 @@ _KNOWN_PICTURES = frozenset(
 
 @dataclass
 class FoundImages:
-    """Images found, and what was ignored: pictures, and folders that may hold some, each with the reason."""
+    """The images of a search, and the files and folders it ignored, each with the reason."""
 
     images: list[Path] = field(default_factory=list)
     ignored: list[tuple[Path, str]] = field(default_factory=list)

