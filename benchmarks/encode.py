@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedtok import SeedTokenizer
+from seedtok.core.machine import keep_freed_memory
 from seedtok.data.batches import to_batch
-from seedtok.data.scenes import unique_scenes
-from seedtok.machine import keep_freed_memory
+from seedtok.mini.world.scenes import unique_scenes
 
 
 class PlainAttention(nn.Module):

@@ -23,12 +23,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedLM, SeedTokenizer
-from seedtok.files import whole_folder
-from seedtok.machine import keep_freed_memory
-from seedtok.mllm.generation import draw_codes
+from seedtok.core.files import whole_folder
+from seedtok.core.machine import keep_freed_memory
+from seedtok.lm.generation import draw_codes
+from seedtok.mini.text import lm_tokenizer
 from seedtok.recipes import paper_size
 from seedtok.tokenizer.image_decoder import ImageDecoder
-from seedtok.training.text import lm_tokenizer
 
 PARTS = ("tokenizer", "image_decoder", "language")
 IMAGES, STEPS = 8, 4

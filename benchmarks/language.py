@@ -16,12 +16,12 @@ from encode import rate
 from torch import nn
 
 from seedtok import SeedLM
+from seedtok.core.machine import keep_freed_memory
 from seedtok.data.batches import to_batch
-from seedtok.data.scenes import caption, unique_scenes
-from seedtok.machine import keep_freed_memory
-from seedtok.mllm.generation import draw_codes
-from seedtok.mllm.prompts import drawing_prompt
-from seedtok.mllm.sequences import sequence
+from seedtok.lm.generation import draw_codes
+from seedtok.lm.packing import sequence
+from seedtok.lm.prompts import drawing_prompt
+from seedtok.mini.world.scenes import caption, unique_scenes
 
 
 class Joint(nn.Module):

@@ -9,19 +9,31 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 from typer.testing import CliRunner
 
-from seedtok.cli import app
+from seedtok.cli.app import app
+from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
+from seedtok.mini.text import bert_tokenizer, clip_tokenizer
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
-from seedtok.tokenizer.patch_autoencoder import PatchAutoencoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
-from seedtok.training.text import bert_tokenizer, clip_tokenizer
+from seedtok.training.loop import train
+from tiny_lms import bases, model, seed  # noqa: F401  (fixtures)
+from tiny_runs import TINY, tiny
 
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Tests run on one thread: their matrices are tiny."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -112,11 +124,11 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory, tiny_diffusion: Pat
         guidance_scale=2.0,
     )
     folder = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    model = SeedTokenizer(config, text_tokenizer)
-    for weights in (*model.embedder.vision.parameters(), *model.embedder.qformer.parameters()):
+    tokenizer = SeedTokenizer(config, text_tokenizer)
+    for weights in (*tokenizer.embedder.vision.parameters(), *tokenizer.embedder.qformer.parameters()):
         if weights.ndim > 1:
             torch.nn.init.normal_(weights, std=0.3)  # so that different pictures have different codes
-    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -131,3 +143,12 @@ def cli():
         return result.exit_code, result.stdout, result.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    """A folder of one run of every recipe, each on the results of the ones before it."""
+    out = tmp_path_factory.mktemp("runs")
+    for name in TINY:
+        train(tiny(name, out), out / name)
+    return out

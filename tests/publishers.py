@@ -18,7 +18,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from seedtok.training.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
+from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 
 WIDTH = 32
 COLORS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (30, 30, 200), "white": (240, 240, 240)}

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seedtok.errors import ImageError
-from seedtok.images import batches_of
+from seedtok.core.errors import ImageError
+from seedtok.core.images import batches_of
 from seedtok.tokenizer.seed import SeedTokenizer
 
 HEAVY = ("transformers", "diffusers", "peft", "accelerate", "huggingface_hub", "sympy", "torch._dynamo", "scipy")
-SCENE = "from seedtok.data.scenes import render, unique_scenes; scene = render(unique_scenes('test', 1)[0])\n"
+SCENE = "from seedtok.mini.world.scenes import render, unique_scenes; scene = render(unique_scenes('test', 1)[0])\n"
 PRINT_HEAVY = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
 
 
@@ -40,7 +40,7 @@ def test_importing_and_encoding_load_nothing_heavy(code: str):
 def test_the_command_line_imports_no_torch_for_its_help():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = fresh(
-        "import sys; sys.argv = ['seedtok', '--help']\nfrom seedtok.cli import main\ntry: main()\n"
+        "import sys; sys.argv = ['seedtok', '--help']\nfrom seedtok.cli.app import main\ntry: main()\n"
         "finally: print('torch' in sys.modules, file=sys.stderr)"
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import publishers
 from seedtok import SeedLM, SeedTokenizer
-from seedtok.cli import app
+from seedtok.cli.app import app
 from seedtok.training.checkpoints import list_checkpoints
 
 SMALL = (

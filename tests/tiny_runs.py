@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from seedtok.recipes import mini
+from seedtok.mini import recipes as mini
 from seedtok.training.config import RunConfig, with_overrides
 
 RUN = (

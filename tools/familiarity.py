@@ -17,10 +17,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from seedtok import SeedTokenizer
-from seedtok.data.scenes import Split, render, unique_scenes
-from seedtok.hub import shipped
-from seedtok.image_search import list_images
-from seedtok.images import load_image
+from seedtok.core.hub import shipped
+from seedtok.core.image_search import list_images
+from seedtok.core.images import load_image
+from seedtok.mini.world.scenes import Split, render, unique_scenes
 from seedtok.tokenizer.familiarity import Familiarity
 
 COMPONENTS = 192  # of 384 pooled features

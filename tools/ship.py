@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import seedtok
+from seedtok.core.writing import files_into
 from seedtok.tokenizer.embedder import shared_vision
-from seedtok.writing import files_into
 
 PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
 VISION = {  # where a checkpoint keeps its ViT

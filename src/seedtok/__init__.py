@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seedtok.mllm.seed_lm import SeedLM
+    from seedtok.lm.seed_lm import SeedLM
     from seedtok.tokenizer.seed import SeedTokenizer
 
 __all__ = ["SeedLM", "SeedTokenizer", "__version__"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return SeedTokenizer
     if name == "SeedLM":
-        from seedtok.mllm.seed_lm import SeedLM
+        from seedtok.lm.seed_lm import SeedLM
 
         return SeedLM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """`python -m seedtok`."""
 
-from seedtok.cli import main
+from seedtok.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from seedtok.core.errors import DataError
 from seedtok.data.batches import _augmented, shard_batches
-from seedtok.data.scenes import caption, render
 from seedtok.data.shards import pack, write_scene_shards
-from seedtok.errors import DataError
+from seedtok.mini.world.scenes import caption, render
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from seedtok import SeedTokenizer
+from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.code_batches import code_batches
 from seedtok.data.codes import read_codes, tokenize_shards
 from seedtok.data.shards import ShardSamples, write_scene_shards
 from seedtok.data.skipping import SkipLimits
 from seedtok.data.tars import index_samples
-from seedtok.errors import DataError, SeedTokWarning
 
 
 def encode(images) -> np.ndarray:
@@ -200,7 +200,7 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
     assert "1 of 25 samples cannot be read" in error
 
 
-@pytest.mark.filterwarnings("ignore::seedtok.errors.SeedTokWarning")
+@pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 def test_a_shard_of_which_nothing_is_left_has_no_file(tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 5, size=64, shard_size=3)
     for number in (0, 1):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedtok.core.errors import DataError
 from seedtok.data.batches import even_batches, shard_batches, shard_batches_once
 from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.held_out import Part, image_hash, image_identity
 from seedtok.data.mixtures import MixedSamples
 from seedtok.data.shards import ShardSamples, pack
-from seedtok.errors import DataError
 
 PICTURES, CAPTIONS = 30, 3
 TRAIN, HELD_OUT = Part(0.3, held_out=False), Part(0.3, held_out=True)

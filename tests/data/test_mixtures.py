@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
+from seedtok.core.errors import DataError
 from seedtok.data.batches import shard_batches
 from seedtok.data.mixtures import CYCLE, MixedSamples
 from seedtok.data.shards import write_scene_shards
-from seedtok.errors import DataError
 
 
 @pytest.fixture(scope="module")

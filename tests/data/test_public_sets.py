@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from seedtok.cli import app
+from seedtok.cli.app import app
 from seedtok.data.public_sets import read_public
 from seedtok.data.shards import ShardSamples
 

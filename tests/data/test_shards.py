@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
-from seedtok.data.scenes import Scene, caption, render, unique_scenes
+from seedtok.core.errors import DataError, ImageError
 from seedtok.data.shards import ShardSamples, pack, write_scene_shards
 from seedtok.data.skipping import SkipLimits
-from seedtok.errors import DataError, ImageError
+from seedtok.mini.world.scenes import Scene, caption, render, unique_scenes
 
 
 def files(folder: Path) -> dict[str, bytes]:

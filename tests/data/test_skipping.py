@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.batches import shard_batches
 from seedtok.data.mixtures import MixedSamples
 from seedtok.data.shards import ShardSamples, write_scene_shards
 from seedtok.data.skipping import SkipLimits
-from seedtok.errors import DataError, SeedTokWarning
 
-quietly = pytest.mark.filterwarnings("ignore::seedtok.errors.SeedTokWarning")
+quietly = pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 BAD = {"000001", "000030", "000041", "000110"}
 
 

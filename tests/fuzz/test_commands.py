@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from seedtok.cli import app
+from seedtok.cli.app import app
 
 CODES = " ".join(map(str, range(32)))
 WRONG = [

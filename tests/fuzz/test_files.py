@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fuzz.values import changed, damaged, json_texts, nested, odd, quick, works_or_says_why
+from seedtok.core.files import read_json
+from seedtok.core.images import load_image
+from seedtok.core.records import from_record
 from seedtok.data.batches import scene_of
-from seedtok.data.scenes import Scene, Thing, caption, render
 from seedtok.data.shards import ShardSamples
 from seedtok.data.tars import count_samples, index_samples
-from seedtok.evaluation.judge import JudgeConfig, SceneJudge
-from seedtok.files import read_json
-from seedtok.images import load_image
-from seedtok.recipes import mini
-from seedtok.records import from_record
+from seedtok.mini import recipes as mini
+from seedtok.mini.judge import JudgeConfig, SceneJudge
+from seedtok.mini.world.scenes import Scene, Thing, caption, render
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.image_head import ImageHeadConfig
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -33,7 +33,7 @@ from seedtok.training.checkpoints import load_checkpoint, load_optimizer_state
 from seedtok.training.config import with_overrides
 from seedtok.training.loop import _Log
 
-pytestmark = pytest.mark.filterwarnings("ignore::seedtok.errors.SeedTokWarning")  # of samples that are skipped
+pytestmark = pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")  # of samples that are skipped
 
 
 def plain(config: Any) -> Any:

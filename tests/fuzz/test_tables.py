@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzz.values import changed, damaged, json_texts, odd, quick, works_or_says_why
-from seedtok.cli_inputs import codes_of_lines, typed_codes
-from seedtok.cli_support import targets
+from seedtok.cli.inputs import codes_of_lines, typed_codes
+from seedtok.cli.support import targets
 from seedtok.data.pairs import read_pairs
 from seedtok.data.public_sets import SETS, as_pairs, read_public, url_list, write_list
 from seedtok.data.shards import pack_pairs

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from seedtok.errors import SeedTokError
+from seedtok.core.errors import SeedTokError
 
 
 def quick(examples: int) -> settings:

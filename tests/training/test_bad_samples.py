@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.shards import write_scene_shards
 from seedtok.data.tars import index_samples
-from seedtok.errors import DataError, SeedTokWarning
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.loop import train
 from tiny_runs import tiny
@@ -44,7 +44,7 @@ def test_a_run_skips_them_and_resumes_exactly(shards, tmp_path):
         assert torch.equal(tensor, load_file(again)[name])
 
 
-@pytest.mark.filterwarnings("ignore::seedtok.errors.SeedTokWarning")
+@pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 def test_a_run_stops_where_more_are_bad_than_may_be(shards, tmp_path):
     with pytest.raises(DataError, match="1 of 9 samples cannot be read, and a share of 0 may be bad"):
         train(

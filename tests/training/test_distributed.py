@@ -18,12 +18,12 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from seedtok.mini.stages.clip import ClipSettings
+from seedtok.stages.contrastive import ContrastiveSettings
+from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.embedder import ImageTextEmbedder
-from seedtok.training.clip import ClipSettings
 from seedtok.training.config import Data, Optimization, RunConfig, with_overrides
-from seedtok.training.contrastive import ContrastiveSettings
 from seedtok.training.loop import train
-from seedtok.training.pixels import clip_normalize
 from seedtok.training.samples import batches
 
 PER_RANK = 3

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.data.batches import Batch
-from seedtok.errors import CheckpointError, ConfigError
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import Data, Optimization, RunConfig, StageSettings, with_overrides
 from seedtok.training.loop import Ema, decay_groups, learning_rate, noise_seed, train

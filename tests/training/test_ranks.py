@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from seedtok.errors import CheckpointError
+from seedtok.core.errors import CheckpointError
 from seedtok.training.checkpoints import load_checkpoint
 from seedtok.training.config import RunConfig
 from seedtok.training.loop import train

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seedtok.core.errors import BusyError
+from seedtok.core.processes import exit_code, terminate_like_interrupt
 from seedtok.data.batches import Batch
-from seedtok.errors import BusyError
-from seedtok.processes import exit_code, terminate_like_interrupt
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import Data, Optimization, RunConfig, StageSettings
 from seedtok.training.loop import train

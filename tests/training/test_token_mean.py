@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from seedtok.data.batches import Batch, to_batch
-from seedtok.data.scenes import scene_stream
+from seedtok.mini.world.scenes import scene_stream
 from seedtok.training import loop
 from seedtok.training.config import RunConfig
 from seedtok.training.loop import train

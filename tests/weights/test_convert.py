@@ -17,16 +17,16 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from seedtok.cli import app
-from seedtok.errors import CheckpointError, ConfigError
-from seedtok.mllm.blip2 import PROJECTION_FILE, Blip2LM
+from seedtok.baselines.blip2 import PROJECTION_FILE, Blip2LM
+from seedtok.cli.app import app
+from seedtok.core.errors import CheckpointError, ConfigError
+from seedtok.mini.text import bert_tokenizer, lm_tokenizer
+from seedtok.stages.blip2 import Blip2Settings
+from seedtok.stages.contrastive import ContrastiveSettings
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import MOVED, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.seed_config import SeedConfig
-from seedtok.training.blip2 import Blip2Settings
-from seedtok.training.contrastive import ContrastiveSettings
-from seedtok.training.text import bert_tokenizer, lm_tokenizer
 from seedtok.weights.convert import convert, export
 from seedtok.weights.official import UNCLIP, Heads, to_official
 from seedtok.weights.sources import read_pickle

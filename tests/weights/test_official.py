@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly
+from seedtok.core.errors import CheckpointError
+from seedtok.core.files import assign_strictly
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.seed import SeedTokenizer

@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from seedtok.data.grammar import same_scene
+from seedtok.core.errors import DataError, SeedTokError
 from seedtok.data.held_out import Part
 from seedtok.data.mixtures import MixedSamples
 from seedtok.data.samples import Sample
-from seedtok.data.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 from seedtok.data.text import clean_caption
-from seedtok.errors import DataError, SeedTokError
+from seedtok.mini.world.grammar import same_scene
+from seedtok.mini.world.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from seedtok.core.errors import DataError
+from seedtok.core.writing import whole_file
 from seedtok.data.mapped import ROWS, mapped_rows
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
-from seedtok.errors import DataError
-from seedtok.writing import whole_file
 
 MADE_BY = b"seedtok.tokenizer"  # in a file's metadata: which codebook its codes are of
 MADE_OF = b"seedtok.shard"  # and the SHA-256 of the shard whose pictures they are

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from seedtok.core.errors import DataError
 from seedtok.data.tars import Entry, index_samples, slice_of
-from seedtok.errors import DataError
 
 CHUNK = 16384  # samples that are hashed at a time
 IMAGE_FIELDS = ("sha256", "image", "url", "scene")  # of a sample's JSON; the first that is there names its picture

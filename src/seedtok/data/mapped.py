@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import write_array_header_1_0
 
-from seedtok.errors import DataError
-from seedtok.writing import whole_file
+from seedtok.core.errors import DataError
+from seedtok.core.writing import whole_file
 
 ROWS = 16384  # of a record batch: row i is in batch i // ROWS
 TEXTS = ("key", "caption", "metadata")

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from seedtok.core.errors import DataError
 from seedtok.data.held_out import NothingLeft, Part
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
-from seedtok.errors import DataError
 
 CYCLE = 1000  # samples within which every source has its share exactly, up to rounding
 

@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from seedtok.errors import DataError
-from seedtok.image_search import find_images
-from seedtok.records import json_value
+from seedtok.core.errors import DataError
+from seedtok.core.image_search import find_images
+from seedtok.core.records import json_value
 
 IMAGE_COLUMNS = ("image", "path", "file", "filepath", "file_name")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedtok.core.errors import DataError
+from seedtok.core.writing import whole_file
 from seedtok.data.pairs import Pair, parse_json, read_text
-from seedtok.errors import DataError
-from seedtok.writing import whole_file
 
 Record = dict[str, Any]  # a line of an evaluation list: id, image, and captions or question and answers
 Read = Callable[[Path, Path, str], Iterator[Record]]  # annotations, folder of images, split

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from seedtok.core.errors import DataError, ImageError
+from seedtok.core.images import MAX_BYTES, load_image
+from seedtok.core.records import json_value
 from seedtok.data.skipping import BadSample
 from seedtok.data.tars import Entry, slice_of
-from seedtok.errors import DataError, ImageError
-from seedtok.images import MAX_BYTES, load_image
-from seedtok.records import json_value
 
 
 class Sample(NamedTuple):

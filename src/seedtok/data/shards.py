@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from seedtok.core.errors import DataError, ImageError
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, read_sample
-from seedtok.data.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
 from seedtok.data.stored import png_bytes, stored_bytes
 from seedtok.data.tars import (
@@ -31,7 +31,7 @@ from seedtok.data.tars import (
     writing,
 )
 from seedtok.data.text import clean_caption
-from seedtok.errors import DataError, ImageError
+from seedtok.mini.world.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together

@@ -5,7 +5,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedtok.errors import DataError, SeedTokWarning
+from seedtok.core.errors import DataError, SeedTokWarning
 
 NAMED = 5  # the samples that are named in warnings; the log has all
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedtok.images import load_image
+from seedtok.core.images import load_image
 
 
 def stored_bytes(path: Path, size: int | None) -> tuple[bytes, str, tuple[int, int]]:

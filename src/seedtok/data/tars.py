@@ -11,10 +11,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from seedtok.errors import DataError
-from seedtok.locks import locked
-from seedtok.records import json_value
-from seedtok.writing import hidden_folder, move_into, sweep
+from seedtok.core.errors import DataError
+from seedtok.core.locks import locked
+from seedtok.core.records import json_value
+from seedtok.core.writing import hidden_folder, move_into, sweep
 
 SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: a header each for an image and a caption
 

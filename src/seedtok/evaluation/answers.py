@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from seedtok.errors import DataError
+from seedtok.core.errors import DataError
 
 _ARTICLES = {"a", "an", "the"}
 _DIGITS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from os import devnull
 from typing import Any
 
-from seedtok.errors import ConfigError
+from seedtok.core.errors import ConfigError
 
 Scores = dict[str, float | None]
 

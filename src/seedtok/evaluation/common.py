@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from seedtok.core.progress import progress
 from seedtok.data.batches import Batch, to_batch
-from seedtok.data.scenes import Scene, unique_scenes
-from seedtok.progress import progress
+from seedtok.mini.world.scenes import Scene, unique_scenes
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 
 from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
 from seedtok.evaluation.generation import Drawings
-from seedtok.mllm import generation
-from seedtok.mllm.seed_lm import SeedLM
-from seedtok.mllm.sequences import Sampling
+from seedtok.lm import generation
+from seedtok.lm.packing import Sampling
+from seedtok.lm.seed_lm import SeedLM
 
 SAMPLED = 10  # more spans of codes a caption, at temperature 1, that are checked but not drawn
 

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedtok.data.scenes import Scene
+from seedtok.core.hub import shipped
+from seedtok.core.notices import quietly
 from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
-from seedtok.evaluation.judge import SceneJudge, Verdict
 from seedtok.evaluation.metrics import cosine_similarity_x100
-from seedtok.hub import shipped
-from seedtok.notices import quietly
+from seedtok.mini.judge import SceneJudge, Verdict
+from seedtok.mini.world.scenes import Scene
 from seedtok.tokenizer.seed import SeedTokenizer
 
 

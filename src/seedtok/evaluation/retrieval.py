@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from seedtok.core.hub import shipped
+from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.text import clean_caption
 from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
-from seedtok.evaluation.metrics import retrieval_recalls
-from seedtok.hub import shipped
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 

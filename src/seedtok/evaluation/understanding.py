@@ -6,15 +6,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from seedtok.data.grammar import same_scene
-from seedtok.data.questions import questions
-from seedtok.data.scenes import PHRASINGS, caption
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.hub import shipped
 from seedtok.evaluation.answers import exact_match, vqa_accuracy
 from seedtok.evaluation.captions import caption_scores, check_installed
 from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
-from seedtok.hub import shipped
-from seedtok.mllm.blip2 import Blip2LM
-from seedtok.mllm.seed_lm import SeedLM
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.mini.world.grammar import same_scene
+from seedtok.mini.world.questions import questions
+from seedtok.mini.world.scenes import PHRASINGS, caption
 
 PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
 

@@ -10,10 +10,10 @@ successor, "SEED-2", or its code) or "ours". `seedtok plan RECIPE` says what eac
 
 from pathlib import Path
 
-from seedtok.training.autoregression import AutoregressionSettings
+from seedtok.stages.autoregression import AutoregressionSettings
+from seedtok.stages.contrastive import ContrastiveSettings
+from seedtok.stages.quantization import QuantizationSettings
 from seedtok.training.config import Data, Optimization, RunConfig
-from seedtok.training.contrastive import ContrastiveSettings
-from seedtok.training.quantization import QuantizationSettings
 
 
 def stage1() -> RunConfig:

@@ -9,20 +9,20 @@ from typing import Any
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTForCausalLM
 
-from seedtok.errors import ConfigError
-from seedtok.mllm.seed_lm import LoraSettings, SeedLM, lora_on
-from seedtok.mllm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.core.errors import ConfigError
+from seedtok.lm.seed_lm import LoraSettings, SeedLM, lora_on
+from seedtok.lm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
+from seedtok.stages.autoregression import AutoregressionSettings, AutoregressionStage
+from seedtok.stages.contrastive import ContrastiveSettings, ContrastiveStage
+from seedtok.stages.quantization import QuantizationSettings, QuantizationStage
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.seed_config import SeedConfig
-from seedtok.training.autoregression import AutoregressionSettings, AutoregressionStage
 from seedtok.training.config import RunConfig
-from seedtok.training.contrastive import ContrastiveSettings, ContrastiveStage
-from seedtok.training.quantization import QuantizationSettings, QuantizationStage
 from seedtok.training.stage import Stage
-from seedtok.training.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 
 
 def outline(config: RunConfig) -> Stage:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from seedtok.errors import ConfigError, InputError
+from seedtok.core.errors import ConfigError, InputError
 from seedtok.tokenizer.layers import QFormerLayer, init_weights
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seedtok.errors import ConfigError, DataError, InputError
+from seedtok.core.errors import ConfigError, DataError, InputError
 
 
 @dataclass(frozen=True)

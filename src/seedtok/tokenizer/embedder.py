@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, built_for, read_json, read_tensors
-from seedtok.kinds import EMBEDDER, check_kind
-from seedtok.notices import quietly
-from seedtok.records import encodable, from_record
+from seedtok.core.errors import CheckpointError
+from seedtok.core.files import assign_strictly, built_for, read_json, read_tensors
+from seedtok.core.kinds import EMBEDDER, check_kind
+from seedtok.core.notices import quietly
+from seedtok.core.records import encodable, from_record
+from seedtok.core.writing import files_into
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors
-from seedtok.writing import files_into
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer

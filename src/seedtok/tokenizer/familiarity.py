@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seedtok.errors import CheckpointError, SeedTokWarning
-from seedtok.files import read_tensors
+from seedtok.core.errors import CheckpointError, SeedTokWarning
+from seedtok.core.files import read_tensors
 
 FILE = "familiarity.safetensors"
 NAMED = 3  # pictures that a warning names

@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from seedtok.errors import CheckpointError, ConfigError, InputError
-from seedtok.hub import cache_only, local_folder, locate
-from seedtok.notices import quietly
-from seedtok.records import encodable
+from seedtok.core.errors import CheckpointError, ConfigError, InputError
+from seedtok.core.hub import cache_only, local_folder, locate
+from seedtok.core.notices import quietly
+from seedtok.core.records import encodable
 
 with quietly("transformers", "diffusers"):
     from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
@@ -90,8 +90,8 @@ class ImageDecoder:
         there is none.
         """
         # diffusers finds classes of ours, which the mini model is made of, in modules that are imported already
-        import seedtok.tokenizer.patch_autoencoder
-        import seedtok.tokenizer.positioned_unet  # noqa: F401
+        import seedtok.mini.networks.patch_autoencoder
+        import seedtok.mini.networks.positioned_unet  # noqa: F401
 
         try:
             return cls(_pipeline(locate(folder_or_hub_id, "diffusion"), dtype))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from seedtok.errors import ConfigError
+from seedtok.core.errors import ConfigError
 
 Activation = Literal["gelu", "quick_gelu"]
 SHORT = 128 * 128  # queries x keys

@@ -21,13 +21,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seedtok.cards import tokenizer_card
-from seedtok.device import MovesAsAWhole, device_named
-from seedtok.errors import CheckpointError, InputError
-from seedtok.files import assign_strictly, built_for, read_json, read_tensors
-from seedtok.hub import locate, push, recorded, resolve, source_of
-from seedtok.images import Pictures, as_pil, batches_of
-from seedtok.kinds import TOKENIZER, check_kind
+from seedtok.core.cards import tokenizer_card
+from seedtok.core.device import MovesAsAWhole, device_named
+from seedtok.core.errors import CheckpointError, InputError
+from seedtok.core.files import assign_strictly, built_for, read_json, read_tensors
+from seedtok.core.hub import locate, push, recorded, resolve, source_of
+from seedtok.core.images import Pictures, as_pil, batches_of
+from seedtok.core.kinds import TOKENIZER, check_kind
+from seedtok.core.writing import files_into
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, Quantized
 from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision
@@ -35,7 +36,6 @@ from seedtok.tokenizer.familiarity import Familiarity, encode_compared, far_name
 from seedtok.tokenizer.image_head import ImageHead
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer
 from seedtok.tokenizer.seed_config import SeedConfig
-from seedtok.writing import files_into
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedtok.records import from_record
+from seedtok.core.records import from_record
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig
 from seedtok.tokenizer.embedder import EmbedderConfig

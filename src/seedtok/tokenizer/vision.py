@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seedtok.errors import CheckpointError, ConfigError, InputError
+from seedtok.core.errors import CheckpointError, ConfigError, InputError
 from seedtok.tokenizer.layers import Activation, Block, init_weights
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from seedtok.errors import SeedTokWarning
+from seedtok.core.errors import SeedTokWarning
 
 KNOWN_WORDS = "known_words"
 

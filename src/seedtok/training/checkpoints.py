@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from seedtok.errors import CheckpointError
-from seedtok.files import read_json, read_tensors
-from seedtok.writing import remove, remove_folder, replace_folder, sweep, temporary_path, whole_folder
+from seedtok.core.errors import CheckpointError
+from seedtok.core.files import read_json, read_tensors
+from seedtok.core.writing import remove, remove_folder, replace_folder, sweep, temporary_path, whole_folder
 
 State = dict[str, dict[str, Tensor]]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
-from seedtok.errors import ConfigError
-from seedtok.records import json_value
+from seedtok.core.errors import ConfigError
+from seedtok.core.records import json_value
 from seedtok.training.stage import Stage
 
 Decay = Annotated[float, Field(ge=0, lt=1)]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seedtok.files import check_tensors
+from seedtok.core.files import check_tensors
 
 
 class Ema:

@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from seedtok.errors import CheckpointError, ConfigError, SeedTokWarning, TrainingError
-from seedtok.locks import locked
-from seedtok.processes import StopRequest, is_main_rank, stop_requests
-from seedtok.records import json_value
+from seedtok.core.errors import CheckpointError, ConfigError, SeedTokWarning, TrainingError
+from seedtok.core.locks import locked
+from seedtok.core.processes import StopRequest, is_main_rank, stop_requests
+from seedtok.core.records import json_value
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,

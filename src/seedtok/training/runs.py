@@ -8,10 +8,10 @@ from typing import Any
 from accelerate import Accelerator
 from pydantic import ValidationError
 
-from seedtok.errors import CheckpointError, ConfigError
+from seedtok.core.errors import CheckpointError, ConfigError
+from seedtok.core.writing import hidden_folder, whole_file
 from seedtok.training.config import RunConfig, Settings, StageSettings
 from seedtok.training.stage import Stage
-from seedtok.writing import hidden_folder, whole_file
 
 # What a run may go on with otherwise, and is then shown. The first line is for a run whose loss was no longer a number.
 # None of the others changes what a step learns from, as long as batch size, accumulation and ranks multiply to the

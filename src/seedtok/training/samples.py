@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import (
     Batch,
     scene_batches,
@@ -13,9 +14,8 @@ from seedtok.data.batches import (
 from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import code_files
 from seedtok.data.held_out import Part
-from seedtok.data.scenes import Split
 from seedtok.data.skipping import SkipLimits
-from seedtok.errors import ConfigError, DataError
+from seedtok.mini.world.scenes import Split
 from seedtok.training.config import Data, RunConfig
 
 

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seedtok.core.errors import ConfigError
+from seedtok.core.files import check_tensors
 from seedtok.data.batches import Batch
-from seedtok.errors import ConfigError
-from seedtok.files import check_tensors
 from seedtok.training.distributed import mean_over_ranks
 
 Losses = dict[str, Tensor]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from seedtok.errors import TrainingError
+from seedtok.core.errors import TrainingError
 from seedtok.training.distributed import mean_over_ranks
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
+from seedtok.core.errors import CheckpointError
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.vision import VisionConfig

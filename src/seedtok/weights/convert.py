@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertTokenizer
 
-from seedtok.errors import CheckpointError
-from seedtok.files import assign_strictly, read_json
-from seedtok.mllm.blip2 import PROJECTION_FILE
+from seedtok.baselines.blip2 import PROJECTION_FILE
+from seedtok.core.errors import CheckpointError
+from seedtok.core.files import assign_strictly, read_json
+from seedtok.core.writing import whole_file
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.weights import blip2, official
 from seedtok.weights.official import Heads
 from seedtok.weights.sources import TOKENIZER_FILES, read_folder, read_official_files, tokenizer_folder
-from seedtok.writing import whole_file
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
+from seedtok.core.errors import CheckpointError
 
 Form = Literal["as it is", "patches", "no key bias"]
 

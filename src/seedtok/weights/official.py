@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
+from seedtok.core.errors import CheckpointError
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig

@@ -13,8 +13,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
-from seedtok.errors import CheckpointError
-from seedtok.files import read_json, read_tensors
+from seedtok.core.errors import CheckpointError
+from seedtok.core.files import read_json, read_tensors
 
 UNDER = ("model", "state_dict", "module")  # where a training checkpoint keeps its weights
 VISION = "visual_encoder."

@@ -1,0 +1,249 @@
+"""The command line: one function a command, over the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from typer.core import TyperGroup
+
+from seedtok import __version__
+from seedtok.cli import convert as cli_convert
+from seedtok.cli import data as cli_data
+from seedtok.cli import demo as cli_demo
+from seedtok.cli import evaluate as cli_evaluate
+from seedtok.cli import pictures as cli_pictures
+from seedtok.cli import plan as cli_plan
+from seedtok.cli import words as cli_words
+from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
+from seedtok.core.errors import ConfigError, SeedTokError
+from seedtok.core.machine import flush_output, keep_freed_memory, open_missing_streams, spare_cores
+from seedtok.core.processes import exit_code, is_main_rank, terminate_like_interrupt
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from seedtok.core.kinds import Kind
+
+
+class _Commands(TyperGroup):
+    """Our own errors, and those of files, are one line and exit code 2.
+
+    A command that is interrupted exits with 130, one that gets SIGTERM with 143.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that can be encoded
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output has gone
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(exit_code(interrupt)) from None
+        except (SeedTokError, OSError) as error:  # anything else is a bug, and shows its traceback
+            fail(error)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Pictures as 32 causal, discrete codes, and back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"seedtok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None: ...
+
+
+for command in (
+    cli_pictures.encode,
+    cli_pictures.tokenize,
+    cli_pictures.decode,
+    cli_pictures.reconstruct,
+    cli_pictures.imagine,
+    cli_words.caption,
+    cli_words.ask,
+    cli_words.draw,
+    cli_words.chat,
+):
+    app.command()(command)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="Such as mini.stage1.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.lr=1e-4.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; with `accelerate launch`, each process has its own.")
+    ] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR, as it began.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
+) -> None:
+    """Train one part of the tokenizer, or of SEED-OPT, by a recipe.
+
+    With --resume, the run goes on from its last checkpoint with the settings that it has, and the recipe may be left
+    out; of other settings only those that change nothing that is learned from are taken. On CPUs it runs on as many
+    threads as cores are free when it starts, or on OMP_NUM_THREADS. Ctrl-C or SIGTERM finishes the step, saves a
+    checkpoint and exits with 130 or 143; a second one stops at once.
+    """
+    quiet(loading=True)
+    if show:
+        for name, function in recipes().items():
+            what, *_ = (function.__doc__ or "").strip().split("\n")
+            say(f"{name:<20}{what}")
+        return
+    if folder is None or (recipe is None and not resume):
+        raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
+    given = overrides or []
+    config = resumed_run(folder, recipe, given) if resume else recipe_named(recipe or "", given)
+    import torch
+
+    from seedtok.core.device import tell_accelerate
+    from seedtok.training.checkpoints import holds_run
+    from seedtok.training.loop import train as run
+
+    if is_main_rank():
+        check_folder(folder, holds_run, "run")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(spare_cores())
+    if device != "auto":
+        tell_accelerate(device)
+    final = run(config, folder, resume)
+    say(f"trained: {final}")
+
+
+app.add_typer(cli_evaluate.app, name="evaluate")
+app.add_typer(cli_data.app, name="data")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")] = "mini",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+) -> None:
+    """Show what a folder holds, its sizes and its parameters."""
+    from seedtok.core.kinds import TOKENIZER, kind_of
+
+    kind = None if model == "mini" else kind_of(Path(model))
+    if kind is not None and kind.format != TOKENIZER:
+        _describe(Path(model), kind, as_json)
+        return
+    tokenizer = load_tokenizer(model)
+    from seedtok.core.hub import local_folder
+
+    config = tokenizer.config
+    parts: dict[str, nn.Module] = {}
+    for name, part in tokenizer.named_children():
+        if name == "familiarity":  # statistics, not a part of the network
+            continue
+        children = dict(part.named_children()) if name == "embedder" else {}
+        parts |= {f"{name}.{child}": module for child, module in children.items()} or {name: part}
+    decoder = local_folder(tokenizer.image_decoder_source, "diffusion")
+    if decoder is not None and decoder.is_dir():  # one on a hub is not downloaded to be counted
+        pipeline = tokenizer.image_decoder.pipeline
+        parts |= {f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")}
+    rows = {
+        name: {
+            "parameters": sum(p.numel() for p in part.parameters()),
+            "bytes": sum(t.numel() * t.element_size() for t in part.state_dict().values()),
+        }
+        for name, part in parts.items()
+    }
+    sizes = {
+        "image_size": config.embedder.vision.image_size,
+        "codes": config.embedder.qformer.queries,
+        "codebook_size": config.codebook.size,
+        "codebook_dim": config.codebook.dim,
+        "image_decoder": config.image_decoder,
+    }
+    if as_json:
+        print(json.dumps({"model": model, **sizes, **_total(rows), "parts": rows}))
+        return
+    for name, value in sizes.items():
+        say(f"{name.replace('_', ' ')}: {value}")
+    _show_parts(rows)
+
+
+def _describe(folder: Path, kind: Kind, as_json: bool) -> None:
+    """What a folder holds that is no tokenizer, from its files' headers."""
+    from seedtok.core.kinds import stored_parts
+
+    rows = {} if kind.format == "run" else stored_parts(folder)
+    if as_json:
+        record = {"model": str(folder), "kind": kind.name, "next": kind.next}
+        print(json.dumps({**record, **_total(rows), "parts": rows}))
+        return
+    say(f"{folder} is {kind.name}")
+    if rows:
+        _show_parts(rows)
+    say(kind.next)
+
+
+def _total(rows: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {key: sum(row[key] for row in rows.values()) for key in ("parameters", "bytes")}
+
+
+def _show_parts(rows: dict[str, dict[str, int]]) -> None:
+    table = Table("part", "parameters", "MB")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in (rows | {"total": _total(rows)}).items():
+        table.add_row(name, f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}")
+    out.print(table)
+
+
+app.command()(cli_plan.plan)
+app.command()(cli_convert.convert)
+app.command()(cli_demo.demo)
+
+
+def main() -> None:
+    """The `seedtok` command."""
+    keep_freed_memory()
+    terminate_like_interrupt()
+    open_missing_streams()
+    try:
+        app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere
+    except SystemExit as end:
+        lost = flush_output()
+        if lost is None or end.code:
+            raise
+        if not isinstance(lost, BrokenPipeError):
+            fail(lost)
+        sys.exit(1)
+    except OSError as error:  # of what is printed before a command begins, such as --help to a full disk
+        if "--debug" in sys.argv:
+            raise
+        flush_output()
+        fail(error)
+        sys.exit(2)

@@ -1,0 +1,80 @@
+"""Published weights in, and out again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedtok.cli.support import Overwrite, check_folder, check_free, load_tokenizer, quiet, say
+from seedtok.core.errors import ConfigError
+
+
+def convert(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="A published SEED's files, a folder of BLIP-2, or ours.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="A folder; a .pth file to write as published.", show_default=False)
+    ],
+    image_decoder: Annotated[
+        str | None, typer.Option(help="A Stable Diffusion folder or hub id in place of the checkpoint's own.")
+    ] = None,
+    text_tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER_OR_ID", help="BERT's, for a checkpoint that comes without one.")
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Attention heads of ViT, Q-Formers and decoders, where not 16,12,12.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Read weights that others published, or write ours as theirs.
+
+    seed_tokenizer.pth causal_qformer.pth eva_vit_g.pth, or the successor's seed_quantizer.pt with eva_vit_g.pth, become
+    a tokenizer; a folder of blip2-itm-vit-g or blip2-opt-2.7b becomes stage I's start. With --out FILE.pth, a tokenizer
+    of ours is written in the published layout.
+    """
+    quiet(loading=True)
+    from seedtok.core.locks import locked
+    from seedtok.core.writing import holds_checkpoint
+    from seedtok.weights.convert import convert as read
+    from seedtok.weights.convert import export
+
+    if out.suffix in (".pth", ".pt"):
+        if len(sources) != 1:
+            raise ConfigError(f"{len(sources)} sources; one tokenizer of ours is written at a time")
+        check_free([out], overwrite)
+        count, left_out = export(load_tokenizer(str(sources[0])), out)
+        for part, names in groupby(left_out, lambda name: ".".join(name.split(".")[: 2 + name.startswith("embedder")])):
+            say(f"left out, {len(list(names))}: {part}, which the published layout has no place for")
+        say(f"written: {out}, {count} tensors")
+        return
+    check_folder(out, holds_checkpoint, "checkpoint of seedtok")
+    with locked(out):
+        report = read(sources, out, _heads(heads), image_decoder, text_tokenizer)
+    say(f"{report.kind}: {report.tensors} tensors read, {report.parameters:,} parameters")
+    for reason, count in Counter(report.left_out.values()).items():
+        say(f"left out, {count}: {reason}")
+    for note in report.notes:
+        say(note)
+    say(f"written: {out}")
+
+
+def _heads(text: str | None):
+    from seedtok.weights.official import Heads
+
+    if text is None:
+        return None
+    try:
+        vision, qformer, decoder = map(int, text.split(","))
+    except ValueError:
+        raise ConfigError(f"--heads {text}: expected three numbers, as in 16,12,12") from None
+    if min(vision, qformer, decoder) < 1:
+        raise ConfigError(f"--heads {text}: expected three numbers of one or more")
+    return Heads(vision, qformer, decoder)

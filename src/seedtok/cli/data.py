@@ -1,0 +1,158 @@
+"""`seedtok data`: shards of scenes, or of people's own pictures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seedtok.cli.support import Overwrite, check_folder, check_free, err, fail, say
+from seedtok.core.errors import DataError
+from seedtok.core.progress import progress
+
+if TYPE_CHECKING:
+    from seedtok.data.tars import ShardReport
+
+app = typer.Typer(help="Write WebDataset shards to train on.", no_args_is_help=True)
+
+
+class SplitName(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the shards.", show_default=False)]
+ShardSize = Annotated[int, typer.Option(min=1, help="Samples a shard.")]
+
+
+@app.command()
+def scenes(
+    out: Out,
+    split: Annotated[SplitName, typer.Option(help="No caption of one is in another.", show_default=False)],
+    count: Annotated[int, typer.Option(min=1, show_default=False)],
+    size: Annotated[int, typer.Option(help="Pixels a side: 64 or 128.")] = 128,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    shard_size: ShardSize = 1000,
+) -> None:
+    """Write scenes of the mini world; the same arguments give the same bytes."""
+    from seedtok.data.shards import write_scene_shards
+    from seedtok.data.tars import holds_shards
+
+    check_folder(out, holds_shards, "shards")
+    with progress("scenes", count, "scenes") as done:
+        report = write_scene_shards(out, split.value, count, size, seed, shard_size, done)
+    _report(report, out)
+
+
+@app.command()
+def pack(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder, a .csv, .tsv, .jsonl or .json table, or a COCO captions .json."
+        ),
+    ],
+    out: Out,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a table's images are.")] = None,
+    captions: Annotated[Path | None, typer.Option(metavar="FILE", help="A folder's table of captions.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
+    shard_size: ShardSize = 1000,
+) -> None:
+    """Write your own pictures and captions."""
+    from seedtok.data import shards
+    from seedtok.data.tars import holds_shards
+
+    check_folder(out, holds_shards, "shards")
+    with progress("pack", None) as done:
+        report = shards.pack(
+            source, out, captions=captions, images=images, size=size, shard_size=shard_size, progress=done
+        )
+    _report(report, out)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="SET", help="coco, flickr30k, cc3m, unsplash, nocaps, vqav2 or gqa.")],
+    annotations: Annotated[Path, typer.Option(metavar="PATH", help="The publisher's file.", show_default=False)],
+    split: Annotated[str, typer.Option(help="As the publisher calls it.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="A folder of shards; a .jsonl file for an evaluation list.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where its images are; without it, img2dataset fetches them.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
+    shard_size: ShardSize = 1000,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a public data set's own files into shards to train on, or a list to evaluate on.
+
+    A .jsonl has a line an entry: id, image, and captions or else question and answers.
+    """
+    from seedtok.data import public_sets, shards
+    from seedtok.data.tars import holds_shards
+
+    public = public_sets.public_set(name, split)
+    if images is None:
+        _fetch(name, annotations, out, size)
+        return
+    if out.suffix == ".jsonl":
+        check_free([out], overwrite)
+        made = public_sets.write_list(name, annotations, images, split, out)
+        say(f"{made.found} entries written to {out}; {len(made.missing)} pictures missing")
+        for path in made.missing[:10]:
+            err.print(f"missing: {path}", soft_wrap=True, markup=False)
+        _compare(name, split, made.found, made.published)
+        return
+    if split not in public.training:
+        raise DataError(f"{name} {split} is for evaluation: give --out a name that ends in .jsonl")
+    check_folder(out, holds_shards, "shards")
+    records = public_sets.read_public(name, annotations, images, split)
+    with progress(name, public.splits[split], "pictures") as done:
+        report = shards.pack_pairs(
+            public_sets.as_pairs(records), out, str(annotations), size=size, shard_size=shard_size, progress=done
+        )
+    _compare(name, split, report.written, public.splits[split])
+    _report(report, out)
+
+
+def _compare(name: str, split: str, found: int, published: int) -> None:
+    if found != published:
+        say(f"{name} {split}: {found:,} here; its publisher has {published:,}")
+
+
+def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
+    """Has img2dataset fetch the pictures of a list of addresses into shards."""
+    from tempfile import TemporaryDirectory
+
+    from seedtok.core.locks import locked
+    from seedtok.data.public_sets import url_list
+    from seedtok.data.tars import holds_shards
+
+    check_folder(out, holds_shards, "shards")
+    with TemporaryDirectory() as scratch:
+        urls = Path(scratch) / "urls.tsv"
+        count = url_list(name, annotations, urls)
+        try:
+            from img2dataset import download  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise DataError("img2dataset is not installed: pip install img2dataset, or give --images") from None
+        say(f"{count:,} addresses")
+        with locked(out):
+            download(
+                url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption",
+                output_format="webdataset", output_folder=str(out), image_size=size or 256,
+                resize_mode="keep_ratio", resize_only_if_bigger=True,
+            )  # fmt: skip
+
+
+def _report(report: ShardReport, out: Path) -> None:
+    say(f"{report.written} written to {len(report.shards)} shards in {out}; {len(report.skipped)} skipped")
+    for name, reason in report.skipped:
+        err.print(f"skipped: {name}: {reason}", soft_wrap=True, markup=False)
+    if report.skipped:
+        fail(f"{len(report.skipped)} skipped; the others are written")
+        raise typer.Exit(1)

@@ -1,0 +1,147 @@
+"""What the commands read: pictures, of which some may be bad, and codes, of which none may be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from seedtok.cli.support import err, fail
+from seedtok.core.errors import DataError, ImageError
+from seedtok.core.records import json_value
+
+if TYPE_CHECKING:
+    import torch
+
+    from seedtok.tokenizer.seed import SeedTokenizer
+
+# ---------------------------------------------------------------- pictures in
+
+
+def list_pictures(images: list[Path], bad: list[ImageError]) -> list[Path]:
+    """The images of all arguments; what is missing, empty or ignored goes to `bad`, and is raised when it is alone."""
+    from seedtok.core.image_search import find_images
+
+    paths: dict[Path, None] = {}
+    for given in images:
+        try:
+            found = find_images(given)
+        except ImageError as error:
+            bad.append(error)
+            continue
+        paths |= dict.fromkeys(found.images)
+        bad += [ImageError(f"{path}: {reason}") for path, reason in found.ignored]
+    if not paths:
+        _nothing_left(bad)
+    return list(paths)
+
+
+def encoded(
+    tokenizer: SeedTokenizer,
+    paths: list[Path],
+    batch_size: int,
+    bad: list[ImageError],
+    done: Callable[[int], None],
+) -> Iterator[tuple[list[Path], torch.Tensor]]:
+    """Batches of paths with their codes (B, 32); of a picture only what the ViT sees stays in memory."""
+    import torch
+
+    from seedtok.tokenizer.familiarity import encode_compared, warn_of_far_pictures
+
+    far: list[str] = []
+    names: list[Path] = []
+    pixels: list[torch.Tensor] = []
+    any_read = False
+    for number, path in enumerate(paths, start=1):
+        try:
+            pixels.append(tokenizer.pixels(path))
+            names.append(path)
+        except ImageError as error:
+            bad.append(error)
+        except MemoryError:
+            bad.append(ImageError(f"{path}: not enough memory to read it; make it smaller"))
+        if names and (len(names) == batch_size or number == len(paths)):
+            codes, is_far = encode_compared(tokenizer, torch.cat(pixels))
+            far += [str(name) for name, away in zip(names, is_far.tolist(), strict=True) if away]
+            yield names, codes
+            names, pixels, any_read = [], [], True
+            done(number)
+    if not any_read:
+        _nothing_left(bad)
+    warn_of_far_pictures(far)
+
+
+def _nothing_left(bad: list[ImageError]) -> None:
+    if len(bad) == 1:
+        raise bad[0]
+    raise ImageError(f"none of {len(bad)} inputs is an image; the first: {bad[0]}")
+
+
+def report(bad: list[ImageError]) -> None:
+    """Names what was skipped, and ends the command with 1 if anything was."""
+    if bad:
+        for error in bad:
+            err.print(f"skipped: {error}", soft_wrap=True, markup=False)
+        fail(f"{len(bad)} skipped; the others are done")
+        raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- codes in
+
+Row = tuple[str, str, list[int], str | None]  # where it stands, the picture's name, codes, their codebook's id if known
+
+
+def typed_codes(text: str) -> list[Row]:
+    """The integers of `--codes`; raises DataError for anything else."""
+    try:
+        return [("--codes", "codes", [int(word) for word in text.replace(",", " ").split()], None)]
+    except ValueError:
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise DataError(f"--codes: expected integers, not {shown!r}") from None
+
+
+def codes_of_lines(file: Path) -> list[Row]:
+    """The lines of `encode --json`, from a file or stdin; raises DataError that names a line for others."""
+    is_stdin = str(file) == "-"
+    name = "stdin" if is_stdin else str(file)
+    try:
+        text = sys.stdin.read() if is_stdin else file.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{name}: not UTF-8 text; expected what `seedtok encode --json` prints") from None
+    lines = [(f"{name}, line {n}", line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise DataError(f"{name}: empty; expected what `seedtok encode --json` prints")
+    return [_row(where, line) for where, line in lines]
+
+
+def _row(where: str, line: str) -> Row:
+    try:
+        record: Any = json_value(line)
+    except ValueError:
+        raise DataError(f'{where}: not JSON; expected {{"image": path, "codes": [integers]}}') from None
+    if not isinstance(record, dict) or not isinstance(record.get("codes"), list):
+        raise DataError(f'{where}: expected {{"image": path, "codes": [integers]}}')
+    codes = record["codes"]
+    if not all(type(code) is int for code in codes):
+        raise DataError(f"{where}: codes are integers")
+    name = record.get("image", "picture.png")
+    if not isinstance(name, str):
+        raise DataError(f"{where}: the image is a path, not {json.dumps(name)[:80]}")
+    codebook = record.get("codebook")
+    if codebook is not None and not isinstance(codebook, str):
+        raise DataError(f"{where}: the codebook is its id, not {json.dumps(codebook)[:80]}")
+    return where, name, codes, codebook
+
+
+def check_codebook(rows: list[Row], codebook: str, model: str) -> None:
+    """Raises DataError, naming the line, for codes of another codebook than that of the model that is to draw them."""
+    for where, _, _, own in rows:
+        if own not in (None, codebook):
+            raise DataError(
+                f"{where}: codes of codebook {own}, and that of --model {model} is {codebook}; "
+                "give the model that encoded them"
+            )

@@ -1,0 +1,102 @@
+"""What a recipe costs, before it is run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from seedtok.cli.support import out, quiet, recipe_named, say
+
+if TYPE_CHECKING:
+    from seedtok.data.batches import Batch
+    from seedtok.recipes.plan import Cost, Plan
+    from seedtok.training.config import RunConfig
+
+TOKENIZER, LANGUAGE = "5.7 days", "44 hours"  # on 64 V100
+PAPER = {
+    "stage1": TOKENIZER, "stage2": TOKENIZER, "stage2_published": TOKENIZER, "stage3a": LANGUAGE, "stage3b": LANGUAGE,
+}  # fmt: skip
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Such as paper.stage2.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.batch_size=32.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="How many.")] = 64,
+    gpu: Annotated[str, typer.Option(help="v100-32gb, a100-80gb or h100.")] = "a100-80gb",
+    utilisation: Annotated[float, typer.Option(help="The share of a GPU's peak that the run reaches.")] = 0.35,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+) -> None:
+    """Show what a recipe takes: parameters, memory, operations, days.
+
+    A recipe of the paper's is built without weights, and so is what another run has yet to make. The counts are exact
+    for its batch; the time is what they take at the utilisation given, data loading and communication not counted.
+    """
+    quiet(loading=True)
+    from seedtok.recipes.plan import check_gpus, made_up_batch
+    from seedtok.recipes.plan import plan as planned
+
+    check_gpus(gpu, gpus, utilisation)
+    config = recipe_named(recipe, overrides or [])
+    counted, missing = _cost(config, made_up_batch(config))
+    planned_for = planned(counted, config, gpu, gpus, utilisation)
+    if as_json:
+        print(json.dumps({"recipe": recipe, **asdict(planned_for), "memory": planned_for.cost.memory}))
+    else:
+        _show(recipe, planned_for)
+        if missing:
+            say(missing)
+
+
+def _cost(config: RunConfig, batch: Batch) -> tuple[Cost, str | None]:
+    """What a step costs, and a line on what is not there yet."""
+    import torch
+
+    from seedtok.mini import sizes as mini_size
+    from seedtok.mini.stages.diffusion import DiffusionSettings
+    from seedtok.recipes import paper_size
+    from seedtok.recipes.plan import cost
+    from seedtok.stages.quantization import QuantizationSettings
+
+    # what depends on values and costs nothing: which codes restart, which captions are dropped
+    chance: dict[type, dict[str, Any]] = {
+        QuantizationSettings: {"restart_after": None},
+        DiffusionSettings: {"caption_dropout": 0.0},
+    }
+    stage_settings = config.stage.model_copy(update=chance.get(type(config.stage), {}))
+    config = config.model_copy(update={"stage": stage_settings})
+    missing = None
+    if config.recipe.startswith("paper."):
+        with torch.device("meta"):
+            stage = paper_size.outline(config)
+    else:
+        stage, missing = mini_size.outline(config)
+    stage.lower(getattr(torch, config.frozen_precision))
+    return cost(stage, config, batch), missing
+
+
+def _show(recipe: str, p: Plan) -> None:
+    cost = p.cost
+    table = Table(recipe, f"{p.gpus} x {p.gpu}")
+    table.columns[1].justify = "right"
+    table.add_row("parameters", f"{cost.parameters:,}")
+    table.add_row("trained", f"{cost.trained:,} ({100 * cost.trained / cost.parameters:.1f} %)")
+    for name in ("frozen_weights", "trained_weights", "gradients", "optimizer", "activations"):
+        table.add_row(f"{name.replace('_', ' ')}, a GPU", f"{getattr(cost, name) / 2**30:.2f} GiB")
+    table.add_row("memory, a GPU", f"{cost.memory / 2**30:.2f} GiB" + ("" if p.fits else ": does not fit"))
+    table.add_row("operations, a step", f"{p.flops / 1e12:,.1f} TFLOP")
+    table.add_row(f"step at {100 * p.utilisation:.0f} % of the peak", f"{p.step_seconds:.2f} s")
+    table.add_row("samples seen", f"{p.samples:,}")
+    table.add_row("time", f"{p.days:.2f} days")
+    out.print(table)
+    size, stage = recipe.split(".")
+    if size == "paper" and stage in PAPER:
+        part = "both stages of the tokenizer" if PAPER[stage] == TOKENIZER else "both stages of SEED-OPT"
+        say(f"the paper: {PAPER[stage]} on 64 V100 for {part}; how many steps that were was not published")
+    if not p.fits:
+        say("halve optimization.batch_size and double optimization.accumulate, or take another GPU")

@@ -1,0 +1,1 @@
+"""Ground floor: errors, images, checkpoint files, the hub, progress, devices."""

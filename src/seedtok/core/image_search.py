@@ -1,0 +1,110 @@
+"""The pictures in a folder, and what is no picture that can be read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from seedtok.core.errors import ImageError, SeedTokWarning
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+# Suffixes of files that Pillow opens, or knows about, and that are no pictures for us: data, films, and formats that
+# need another program.
+_NOT_TAKEN = frozenset(
+    {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".ps", ".wmf"}
+)  # fmt: skip
+# Suffixes of pictures that Pillow may be unable to open: such files are named when a folder is searched.
+_KNOWN_PICTURES = frozenset(
+    {
+        ".ai", ".arw", ".avif", ".avifs", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif",
+        ".hif", ".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw", ".svg", ".svgz",
+        ".wmf", ".xcf",
+    }
+)  # fmt: skip
+
+
+@dataclass
+class FoundImages:
+    """The images of a search, and the files and folders it ignored, each with the reason."""
+
+    images: list[Path] = field(default_factory=list)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """How many pictures are ignored, and the first of them with its reason."""
+        count, (path, reason) = len(self.ignored), self.ignored[0]
+        return f"{count} of {count + len(self.images)} pictures ignored; the first: {path}: {reason}"
+
+
+def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files given, and for each folder the images in and below it, sorted; hidden ones are left out.
+
+    A file given by name is taken whatever its suffix. What `find_images` ignores is counted in a SeedTokWarning.
+    Raises ImageError for a missing path or a folder without images.
+    """
+    every = FoundImages()
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        found = find_images(path)
+        every.images += found.images
+        every.ignored += found.ignored
+    if every.ignored:
+        warnings.warn(every.summary(), SeedTokWarning, stacklevel=2)
+    return every.images
+
+
+def find_images(path: str | Path) -> FoundImages:
+    """A file as it is given; for a folder, the images in and below it, sorted, and what was ignored there.
+
+    Images are files with the suffix of a format that Pillow opens here. Ignored are pictures of other formats, folders
+    that cannot be read, and links to folders, which are not followed. Hidden files and folders are left out. Raises
+    ImageError for a missing path or a folder without images.
+    """
+    path = Path(path)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError | ValueError) and not path.is_symlink():
+            raise ImageError(f"no such file or folder: {path}") from None
+        raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not is_folder:
+        return FoundImages([path])
+    found = _images_below(path)
+    if not found.images:
+        more = f"; {found.summary()}" if found.ignored else f": looked for {', '.join(sorted(SUFFIXES))} and others"
+        raise ImageError(f"no images in {path}{more}")
+    return found
+
+
+def _images_below(folder: Path) -> FoundImages:
+    found = FoundImages()
+
+    def unreadable(error: OSError) -> None:
+        found.ignored.append((Path(error.filename), f"cannot read this folder: {error.strerror}"))
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        linked = [path for name in folders if (path := Path(parent, name)).is_symlink()]
+        found.ignored += [(path, "a link to a folder, which is not followed") for path in linked]
+        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES or suffix in _pillow_suffixes():
+                found.images.append(path)
+            elif suffix in _KNOWN_PICTURES:
+                found.ignored.append((path, f"{suffix} pictures cannot be read here; convert it to .png or .jpg"))
+    found.images.sort()
+    found.ignored.sort()
+    return found
+
+
+@cache
+def _pillow_suffixes() -> frozenset[str]:
+    """The suffixes of the pictures that Pillow, as it is installed here, opens."""
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in Image.OPEN) - _NOT_TAKEN

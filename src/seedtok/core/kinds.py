@@ -1,0 +1,129 @@
+"""What a folder holds, by its configuration alone: which kind of checkpoint, what it is for, how many parameters."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from seedtok.core.errors import CheckpointError
+
+TOKENIZER, EMBEDDER, LM = "seedtok.tokenizer", "seedtok.embedder", "seedtok.lm"
+NAMES = {
+    TOKENIZER: "a SEED tokenizer",
+    EMBEDDER: "an embedder of stage I",
+    LM: "a SEED language model",
+    "seedtok.blip2": "a BLIP-2 baseline",
+    "seedtok.judge": "a scene judge",
+    "diffusion": "a diffusion model",
+    "run": "the folder of a training run",
+    "clip": "a CLIP",
+    "blip-2": "a BLIP-2 of transformers",
+    "autoencoder": "an autoencoder",
+    "causal LM": "a language model of transformers",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of `NAMES`, and in a line what a folder of it is used for next."""
+
+    format: str
+    next: str
+
+    @property
+    def name(self) -> str:
+        return NAMES[self.format]
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """The kind of checkpoint in a folder; None where it is none that is known here, or cannot be read."""
+    where = shlex.quote(str(folder))
+    if (folder / "model_index.json").is_file():
+        return Kind("diffusion", f"name it as an image decoder, by stage.image_decoder={where} or --image-decoder")
+    record = _record(folder / "config.json")
+    if "recipe" in record and "stage" in record:
+        return Kind("run", _after_run(folder, str(record["recipe"])))
+    own, foreign, classes = (record.get(key) for key in ("format", "model_type", "architectures"))
+    if own == EMBEDDER:
+        qformer = record.get("qformer")
+        if isinstance(qformer, dict) and qformer.get("causal") is False:
+            return Kind(EMBEDDER, f"start stage I from it: seedtok train mini.stage1 --out RUN stage.start={where}")
+        return Kind(EMBEDDER, f"train stage II on it: seedtok train mini.stage2 --out RUN stage.embedder={where}")
+    uses = {
+        TOKENIZER: f"encode, decode, reconstruct and tokenize take it as --model {where}",
+        LM: f"caption, ask, draw and chat take it as --model {where}",
+        "seedtok.blip2": "only the evaluation uses it",
+        "seedtok.judge": "only the evaluation uses it",
+    }
+    if isinstance(own, str) and own in uses:
+        return Kind(own, uses[own])
+    if record.get("_class_name") == "PatchAutoencoder":
+        return Kind("autoencoder", f"train a diffusion model on it: stage.autoencoder={where}")
+    published = {
+        "clip": f"the tokenizer sees through it: seedtok train mini.bidirectional --out RUN stage.clip={where}",
+        "blip-2": f"convert it: seedtok convert {where} --out FOLDER",
+    }
+    if isinstance(foreign, str) and foreign in published:
+        return Kind(foreign, published[foreign])
+    if isinstance(classes, list) and any("ForCausalLM" in str(name) for name in classes):
+        return Kind("causal LM", f"train SEED-OPT on it: seedtok train mini.stage3a --out RUN stage.base={where}")
+    return None
+
+
+def check_kind(folder: Path, wanted: str) -> None:
+    """Raises CheckpointError, with what the folder is and is for, where it is known to be of another kind."""
+    kind = kind_of(folder)
+    if kind is not None and kind.format != wanted:
+        raise CheckpointError(f"{folder} is {kind.name}, not {NAMES[wanted]}: {kind.next}")
+
+
+def stored_parts(folder: Path) -> dict[str, dict[str, int]]:
+    """Parameters and bytes by part, from the headers of a folder's safetensors files alone.
+
+    A part is a file's folder, or else the first word of the tensors' names. Raises CheckpointError for a broken file.
+    """
+    parts: dict[str, dict[str, int]] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        inner = path.parent.relative_to(folder).as_posix()
+        for name, shape, size in _tensors(path):
+            part = parts.setdefault(name.split(".")[0] if inner == "." else inner, {"parameters": 0, "bytes": 0})
+            part["parameters"] += prod(shape)
+            part["bytes"] += size
+    return parts
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _after_run(folder: Path, recipe: str) -> str:
+    final = folder / "final"
+    kind = kind_of(final) if final.is_dir() else None
+    if kind is not None:
+        return f"its result, {final}, is {kind.name}; {kind.next}"
+    if final.is_dir():
+        return f"its result is {final}"
+    return f"it has no result yet; go on with it: seedtok train {recipe} --out {shlex.quote(str(folder))} --resume"
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, list[int], int]]:
+    """Name, shape and bytes of each tensor of a safetensors file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("it is truncated, or no safetensors file")
+            header = json.loads(file.read(length))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                first, last = entry["data_offsets"]
+                yield name, [int(n) for n in entry["shape"]], int(last) - int(first)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None

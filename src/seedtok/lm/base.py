@@ -1,0 +1,142 @@
+"""The frozen causal LM that SEED-OPT stands on: any of transformers, its two ends, and what tells it from others."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from seedtok.core.errors import CheckpointError
+from seedtok.core.files import read_json, tensor_shapes
+from seedtok.core.hub import cache_only, local_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OFFSETS = 4096  # values of the word embeddings that a fingerprint is made of
+SAMPLE = 64  # of those, the ones that are kept as numbers
+
+
+def loading_errors() -> tuple[type[Exception], ...]:
+    """What transformers and peft raise for checkpoints that are missing or broken."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError
+
+
+def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A frozen causal LM and its tokenizer, by the source that `hub.locate` gives; "mini" is the shipped OPT.
+
+    No code that comes with the weights is run. Raises CheckpointError where there is none, and for one whose tensors
+    are not all there.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = local_folder(source, "opt")
+    name, cached = (str(folder), True) if folder else (source, cache_only(source, "config.json"))
+    try:
+        if folder is not None:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
+            _check_depth(folder, config.get_text_config().num_hidden_layers)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, trust_remote_code=False, local_files_only=cached, output_loading_info=True
+        )
+        lm, report = loaded
+        text_tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+    except CheckpointError:
+        raise
+    except loading_errors() as error:
+        reason = str(error).strip().splitlines()[0]
+        if "trust_remote_code" in str(error):
+            reason = "it needs Python code of its own (auto_map), which is not run"
+        elif "ignore_mismatched_sizes" in str(error):
+            reason = "its tensors are not of the sizes in its config.json"
+        raise CheckpointError(f"cannot load a language model from {name}: {reason}") from None
+    if report["missing_keys"]:
+        raise CheckpointError(
+            f"cannot load a language model from {name}: it lacks tensor {min(report['missing_keys'])}"
+        )
+    return lm.eval().requires_grad_(False), text_tokenizer
+
+
+def _check_depth(folder: Path, layers: Any) -> None:
+    """Raises CheckpointError for more layers than a folder has tensors, before a model of them is built."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        count = len(read_json(index).get("weight_map", ()))
+    elif single.is_file():
+        count = len(tensor_shapes(single))
+    else:
+        return
+    if not isinstance(layers, int) or not 1 <= layers <= count:
+        raise CheckpointError(f"{folder / 'config.json'} asks for {layers} layers, but there are {count} tensors")
+
+
+def words(lm: PreTrainedModel) -> nn.Embedding:
+    return cast(nn.Embedding, lm.get_input_embeddings())
+
+
+def head(lm: PreTrainedModel) -> nn.Linear:
+    return cast(nn.Linear, lm.get_output_embeddings())
+
+
+@functools.cache
+def cache_argument(model: type[nn.Module]) -> str:
+    """What a model's `forward` calls its KV cache: "cache" since transformers 5.24, "past_key_values" before that."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+# ------------------------------------------------------------ which base it is
+
+
+def fingerprint(lm: PreTrainedModel) -> dict[str, Any]:
+    """Tells one base from another: hashes of its sizes and of some word embeddings, evenly spread.
+
+    The embeddings are rounded to bfloat16 first, so that a base in float32 has the fingerprint of the same in bfloat16.
+    From float16 that rounding may differ in the last bit; for that, some values are kept as numbers.
+    """
+    weight, config = words(lm).weight.detach(), lm.config.get_text_config()
+    names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    sizes = [*weight.shape, *(getattr(config, name, None) for name in names)]
+    flat = weight.flatten()
+    offsets = torch.arange(OFFSETS, device=flat.device) * (len(flat) - 1) // (OFFSETS - 1)
+    values = flat[offsets].to(torch.bfloat16).float().cpu() + 0.0  # -0.0 becomes 0.0
+    return {
+        "config": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
+        "embedding": hashlib.sha256(values.numpy().astype("<f4").tobytes()).hexdigest()[:16],
+        "values": values[:: OFFSETS // SAMPLE].tolist(),
+    }
+
+
+def is_base_of(record: dict[str, Any], lm: PreTrainedModel) -> bool:
+    """Whether an LM is the base that the config.json of a SEED LM was made for."""
+    given = record.get("base_fingerprint")
+    if not isinstance(given, dict):
+        return _is_close(record.get("base_sample"), _spread(words(lm).weight))
+    own = fingerprint(lm)
+    if given.get("config") != own["config"]:
+        return False
+    rounded = lm.dtype == torch.float16 and _is_close(given.get("values"), own["values"])
+    return rounded or given.get("embedding") == own["embedding"]
+
+
+def _spread(weight: Tensor) -> list[float]:
+    """The values that checkpoints of before the fingerprint keep."""
+    flat = weight.detach().flatten()
+    offsets = torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long().clamp(max=len(flat) - 1)
+    return flat[offsets].float().tolist()
+
+
+def _is_close(one: Any, other: list[float]) -> bool:
+    """Whether two lists of values are equal, to the precision of bfloat16."""
+    if not isinstance(one, list) or len(one) != len(other) or not all(isinstance(x, int | float) for x in one):
+        return False
+    a, b = torch.tensor(one), torch.tensor(other)
+    return bool(torch.allclose(a, b, rtol=0.01, atol=1e-3 * float(b.abs().max())))

@@ -1,0 +1,1 @@
+"""Stages of the mini foundations: CLIP, autoencoder, diffusion model, language model, judge."""

@@ -1,0 +1,136 @@
+"""The mini latent diffusion model: a `StableDiffusionPipeline` conditioned on the mini CLIP's text tower."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPModel, CLIPTokenizer
+
+from seedtok.core.files import load_strictly
+from seedtok.core.hub import resolve, without_paths
+from seedtok.core.pictures import side_by_side, to_pil
+from seedtok.core.writing import files_into
+from seedtok.data.batches import Batch
+from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
+from seedtok.mini.networks.positioned_unet import PositionedUNet
+from seedtok.stages.pixels import unit_range
+from seedtok.tokenizer.image_decoder import plain_attention
+from seedtok.training.config import StageSettings
+from seedtok.training.stage import Losses, Stage, freeze
+
+
+class DiffusionSettings(StageSettings):
+    clip: str | Path  # a CLIPModel with its tokenizer: "mini" or a folder
+    autoencoder: str | Path  # a PatchAutoencoder: "mini" or a folder
+    start: Path | None = None  # a PositionedUNet to go on from; None: from nothing
+    widths: tuple[int, ...] = (256,)
+    transformer_layers: int = 1
+    head_width: int = 64
+    caption_dropout: float = 0.1  # for classifier-free guidance
+    timestep_shift: float = 1.0  # of the steps trained on, to the noisy ones, where the caption decides; 1: uniform
+    sample_steps: int = 10
+    guidance_scale: float = 2.5
+
+    def build(self) -> "DiffusionStage":
+        return DiffusionStage(self)
+
+
+class DiffusionStage(Stage):
+    """Velocity prediction on frozen latents, from frozen text features; the caption is dropped now and then."""
+
+    def __init__(self, settings: DiffusionSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        clip, autoencoder = resolve(settings.clip, "clip"), resolve(settings.autoencoder, "diffusion/vae")
+        self.tokenizer = CLIPTokenizer.from_pretrained(clip)
+        self.text_encoder = freeze(CLIPModel.from_pretrained(clip, dtype=torch.float32).text_model)
+        self.autoencoder = freeze(PatchAutoencoder.from_pretrained(autoencoder))
+        config: Any = self.autoencoder.config
+        depth = len(settings.widths)
+        self.unet = PositionedUNet(
+            sample_size=config.image_size // config.patch_size,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            block_out_channels=settings.widths,
+            down_block_types=("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1),
+            layers_per_block=1,
+            transformer_layers_per_block=settings.transformer_layers,
+            attention_head_dim=settings.widths[-1] // settings.head_width,  # diffusers' name for the number of heads
+            cross_attention_dim=self.text_encoder.config.hidden_size,
+            use_linear_projection=True,
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.start is not None:
+            before = PositionedUNet.from_pretrained(settings.start, torch_dtype=torch.float32)
+            load_strictly(self.unet, before.state_dict(), str(settings.start))
+        plain_attention(self.unet)
+        self.scheduler = DDIMScheduler(
+            num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+            clip_sample=False, set_alpha_to_one=True, steps_offset=1,
+        )  # fmt: skip
+
+    def text_features(self, captions: list[str]) -> Tensor:
+        """What `StableDiffusionPipeline` conditions on: (B, 77, width)."""
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids.to(self.unet.device)).last_hidden_state
+
+    def random_steps(self, count: int) -> Tensor:
+        """(count,) int64 in 0..999: uniform u, moved by u -> s u / (1 + (s - 1) u) (Esser et al. 2024, equation 23)."""
+        u, shift = torch.rand(count), self.settings.timestep_shift
+        return (1000 * shift * u / (1 + (shift - 1) * u)).long().clamp(max=999)
+
+    def _some_dropped(self, captions: list[str]) -> list[str]:
+        """Captions, of which a share, drawn by chance, is empty."""
+        if not self.settings.caption_dropout:
+            return captions
+        drop = torch.rand(len(captions)) < self.settings.caption_dropout
+        return ["" if dropped else caption for caption, dropped in zip(captions, drop, strict=True)]
+
+    def forward(self, batch: Batch) -> Losses:
+        with torch.no_grad():
+            features = self.text_features(self._some_dropped(batch.captions))
+            latents = self.autoencoder.encode(unit_range(batch.pixels)).latents.float()
+        noise = torch.randn_like(latents)
+        steps = self.random_steps(len(latents)).to(latents.device)
+        noisy = self.scheduler.add_noise(latents, noise, steps)  # type: ignore[arg-type]
+        target = self.scheduler.get_velocity(latents, noise, steps)  # type: ignore[arg-type]
+        predicted = self.unet(noisy, steps, features.float()).sample.float()
+        error = F.mse_loss(predicted, target, reduction="none").mean((1, 2, 3))
+        noisiest = (steps >= 700).float()
+        high_noise = (error * noisiest).sum() / noisiest.sum().clamp(min=1)
+        return {"loss": error.mean(), "high_noise": torch.where(noisiest.any(), high_noise, error.mean())}
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        pipeline = StableDiffusionPipeline(
+            vae=self.autoencoder,  # type: ignore[arg-type]
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,  # type: ignore[arg-type]
+            safety_checker=None,  # type: ignore[arg-type]
+            feature_extractor=None,  # type: ignore[arg-type]
+            image_encoder=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def draw(self, batch: Batch) -> Image.Image:
+        count = min(16, len(batch.captions))
+        pictures: Any = self.pipeline()(
+            batch.captions[:count],
+            num_inference_steps=self.settings.sample_steps,
+            guidance_scale=self.settings.guidance_scale,
+            generator=torch.Generator().manual_seed(0),
+        ).images  # type: ignore[union-attr]
+        return side_by_side(to_pil(unit_range(batch.pixels[:count])), pictures)
+
+    def export(self, folder: Path) -> None:
+        with files_into(folder) as new:
+            self.pipeline().save_pretrained(new)
+            without_paths(new)

@@ -1,0 +1,1 @@
+"""The mini world: scenes, captions of them and questions about them."""

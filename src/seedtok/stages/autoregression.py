@@ -1,0 +1,138 @@
+"""Stages IIIa and IIIb (section 3.1): a frozen LM with LoRA learns to read and write codes by next-token prediction."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seedtok.core.errors import DataError
+from seedtok.data.batches import Batch, right_captions
+from seedtok.lm import generation
+from seedtok.lm.packing import Packed, end_of, pack, pad_of, sequence, start, text_ids
+from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
+from seedtok.lm.seed_lm import LoraSettings, SeedLM
+from seedtok.mini.world.questions import questions
+from seedtok.stages.pixels import clip_normalize
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.training.config import StageSettings
+from seedtok.training.distributed import part_of_ranks, rank_and_world
+from seedtok.training.stage import Losses, Stage, freeze, mean_losses
+
+Learnt = tuple[list[int], list[bool]]  # ids, and which of them count
+
+
+class AutoregressionSettings(StageSettings):
+    base: str | Path  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
+    tokenizer: str | Path  # a SeedTokenizer: "mini", a folder, or a hub id
+    start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
+    drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
+    asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
+    code_weight: float = 1.0  # of a code in the loss, a word's being 1: a drawing has three times a caption's tokens
+    neighbour_head: bool = False  # while training, also score codes by their codebook vectors; paper: no
+    row: int = 256  # tokens of a packed row
+    rank: int = 16  # LoRA; the successor's, as the next two
+    alpha: int = 32
+    dropout: float = 0.05
+
+    def build(self) -> "AutoregressionStage":
+        seed = SeedTokenizer.from_pretrained(self.tokenizer)
+        if self.start is None:
+            lora = LoraSettings(self.rank, self.alpha, self.dropout)
+            model = SeedLM.build(self.base, seed, lora)
+        else:
+            model = SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True)
+        return AutoregressionStage(self, model)
+
+
+class AutoregressionStage(Stage):
+    """Image-to-text, the loss on the caption, and text-to-image, the loss on the codes; rows are packed."""
+
+    def __init__(self, settings: AutoregressionSettings, model: SeedLM) -> None:
+        super().__init__()
+        self.settings = settings
+        if settings.neighbour_head:
+            model.vocabulary.add_neighbour_head()
+        self.model = model
+        self.seed = freeze(model.seed)
+
+    def lower(self, dtype: torch.dtype) -> None:
+        super().lower(dtype)  # the tokenizer's codebook stays in float32: stored codes are of these very vectors
+        for parameter in self.model.adapter.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+
+    def check(self, batch: Batch) -> None:
+        if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
+            raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
+
+    def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Learnt:
+        """One sample as ids, and which of them are learnt."""
+        model = self.model
+        first, picture = start(model), model.vocabulary.span(codes.cpu()).tolist()
+        if draws:
+            prompt = [*first, *text_ids(model, drawing_prompt(caption))]
+            # begin-of-image is learnt as well, so that the model draws unasked after such a prompt; end-of-image is
+            # given, and that nothing follows it is learnt
+            ids = [*prompt, *picture, end_of(model.text_tokenizer)]
+            return ids, [False] * len(prompt) + [True] * (len(picture) - 1) + [False, True]
+        asked, answer = (CAPTION, caption) if question is None else (question_prompt(question[0]), question[1])
+        prompt = [*first, *picture, *text_ids(model, asked)]
+        said = [*text_ids(model, " " + answer), end_of(model.text_tokenizer)]
+        return prompt + said, [False] * len(prompt) + [True] * len(said)
+
+    @torch.no_grad()
+    def codes(self, batch: Batch) -> Tensor:
+        """The pictures' codes, as they were stored or else computed."""
+        return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
+
+    def forward(self, batch: Batch) -> Losses:
+        return self.losses(self.packed(batch, self.codes(batch)))
+
+    def packed(self, batch: Batch, every: Tensor) -> Packed:
+        """Pictures, by their codes (B, 32), as what is learnt of each by chance: caption, answer or drawing."""
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        s, rows = self.settings, []
+        for i, codes in enumerate(every):
+            kind = rng.random()
+            question = None
+            if kind >= s.drawing and kind < s.drawing + s.asking and batch.scenes is not None:
+                asked = questions(batch.scenes[i], rng, 1)[0]
+                question = asked.text, asked.answer
+            rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
+        return self._pack(rows)
+
+    def _pack(self, rows: list[Learnt]) -> Packed:
+        return pack(rows, self.settings.row, pad_of(self.model.text_tokenizer))
+
+    def losses(self, rows: Packed) -> Losses:
+        rows = rows.to(self.model.device)
+        weights = 1 + (self.settings.code_weight - 1) * self.model.vocabulary.is_visual(rows.targets).float()
+        return {"loss": self.model.loss(rows, weights), "count": weights.sum(), "padding": rows.padding}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The loss of each task alone, and the share of greedy captions that are right."""
+        tasks: dict[str, list[Losses]] = {"caption": [], "drawing": []}
+        right: list[Losses] = []
+        for batch in batches:
+            codes = self.codes(batch)
+            for name, draws in (("caption", False), ("drawing", True)):
+                every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
+                rows = self._pack(every).to(self.model.device)
+                tasks[name].append({"loss": self.model.loss(rows), "count": torch.tensor(len(rows.targets))})
+            prompts = [sequence(self.model, [c, CAPTION]) for c in codes[: part_of_ranks(16)]]
+            # ranks that hold parts of one model take as many steps as one another
+            together = True if rank_and_world()[1] > 1 else None
+            said = generation.write(self.model, prompts, max_new_tokens=30, synced_gpus=together)
+            right.append({"right": torch.tensor(right_captions(said, batch)).float().mean()})
+        return {name: mean_losses(every)["loss"] for name, every in tasks.items()} | mean_losses(right)
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Without the frozen LM."""
+        kept = {f"model.{name}" for name, _ in self.model.trainable()}
+        return {k: v for k, v in super().own_state().items() if k in kept}
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)

@@ -1,0 +1,58 @@
+"""BLIP-2's second stage, for the baseline of Table 3: a Q-Former learns to be read by a frozen LM."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.hub import resolve
+from seedtok.data.batches import Batch, right_captions
+from seedtok.lm.prompts import CAPTION, CAPTION_LENGTH
+from seedtok.stages.pixels import clip_normalize
+from seedtok.training.config import StageSettings
+from seedtok.training.distributed import part_of_ranks, rank_and_world
+from seedtok.training.stage import Losses, Stage, freeze, mean_losses
+
+
+class Blip2Settings(StageSettings):
+    base: str | Path  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
+    qformer: str | Path  # a bidirectional ImageTextEmbedder: "mini" or a folder
+
+    def build(self) -> "Blip2Stage":
+        return Blip2Stage(self)
+
+
+class Blip2Stage(Stage):
+    """The caption after "A photo of", from continuous embeddings."""
+
+    def __init__(self, settings: Blip2Settings) -> None:
+        super().__init__()
+        self.model = Blip2LM.build(settings.base, resolve(settings.qformer, "bidirectional"))
+        freeze(self.model.lm)
+        freeze(self.model.embedder.vision)
+        for name, parameter in self.model.embedder.named_parameters():  # what only stage 1 needs
+            if "text" in name or "word_embeddings" in name or "position_embeddings" in name or "projection" in name:
+                parameter.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> Losses:
+        ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)
+        device = batch.pixels.device
+        loss = self.model.loss(clip_normalize(batch.pixels), ids.to(device), learnt.to(device))
+        return {"loss": loss, "count": learnt.sum()}
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """The loss, and the share of greedy captions that are right."""
+        batches, world = list(batches), rank_and_world()[1]
+        right: list[Losses] = []
+        for batch in batches:
+            pixels = clip_normalize(batch.pixels[: part_of_ranks(16)])
+            said = self.model.write(
+                pixels, [CAPTION] * len(pixels), num_beams=1, synced_gpus=world > 1, **CAPTION_LENGTH
+            )  # ranks that hold parts of one model take as many steps as one another
+            right.append({"right": torch.tensor(right_captions(said, batch)).float().mean()})
+        return super().validate(batches) | mean_losses(right)
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)

@@ -1,0 +1,51 @@
+"""The BLIP-2-style baseline: what it reads, what it learns, and that its frozen parts stay."""
+
+import pytest
+import torch
+
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.errors import CheckpointError
+from seedtok.lm.prompts import CAPTION
+
+
+@pytest.fixture(scope="module")
+def model(bases, seed, tmp_path_factory) -> Blip2LM:
+    folder = tmp_path_factory.mktemp("qformer") / "qformer"
+    seed.embedder.save_pretrained(folder)
+    torch.manual_seed(2)
+    return Blip2LM.build(bases["opt"], folder)
+
+
+@pytest.fixture(scope="module")
+def pixels(seed) -> torch.Tensor:
+    return seed.pixels(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8))
+
+
+def test_the_loss_is_that_of_the_learnt_words_one_by_one(model, pixels):
+    ids, learnt = model.rows([CAPTION, CAPTION], ["a fox", "a fox on a red background"])
+    with torch.no_grad():
+        loss = model.loss(pixels, ids, learnt)
+        every = []
+        for picture, row, which in zip(pixels, ids, learnt, strict=True):
+            words = model.lm.get_input_embeddings()(row)
+            seen = torch.cat([model.prefix(picture[None])[0], words])[None]
+            logits = model.lm(inputs_embeds=seen).logits[0].log_softmax(-1)
+            every += [-logits[31 + i, token] for i, token in enumerate(row) if which[i]]
+    torch.testing.assert_close(loss, torch.stack(every).mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_says_what_each_picture_says_alone(model, pixels):
+    prompts = ["Question: a? Short answer.", "a photo of a fox on"]
+    together = model.write(pixels, prompts, max_new_tokens=5)
+    alone = [model.write(p[None], [t], max_new_tokens=5)[0] for p, t in zip(pixels, prompts, strict=True)]
+    assert together == alone
+
+
+def test_saved_and_loaded_it_is_the_same(model, pixels, tmp_path):
+    model.save_pretrained(tmp_path / "blip2")
+    again = Blip2LM.from_pretrained(tmp_path / "blip2")
+    with torch.no_grad():
+        assert torch.equal(again.prefix(pixels), model.prefix(pixels))
+    (tmp_path / "blip2" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="not a BLIP-2 baseline"):
+        Blip2LM.from_pretrained(tmp_path / "blip2")

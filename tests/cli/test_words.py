@@ -1,0 +1,144 @@
+"""caption, ask, draw and chat on a tiny model, and what a user can get wrong with them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from seedtok.cli.app import app
+from seedtok.lm.seed_lm import SeedLM
+
+
+@pytest.fixture(scope="module")
+def lm(bases, seed, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lm") / "lm"
+    SeedLM.build(bases["opt"], seed).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "my fox.png"
+    Image.new("RGB", (40, 40), "red").save(path)
+    return path
+
+
+@pytest.fixture
+def cli(lm):
+    """Runs a command on the tiny model; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments: object, stdin: str | None = None, model: object = lm) -> tuple[int, str, str]:
+        result = CliRunner().invoke(app, [*map(str, arguments), "--model", str(model)], input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+def test_caption_says_a_line_a_picture_and_goes_past_a_broken_one(cli, picture, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code, out, err = cli("caption", picture, tmp_path / "broken.png", "--json", "--beams", 2)
+    assert code == 1
+    record = json.loads(out)
+    assert record["image"] == str(picture)
+    assert isinstance(record["caption"], str)
+    assert "broken.png" in err
+
+
+def test_ask_gives_an_answer_a_question(cli, picture):
+    code, out, _ = cli("ask", picture, "What is it?", "Where is it?", "--beams", 1)
+    assert code == 0
+    assert len(out.split("\n")) >= 2
+
+
+def test_draw_writes_as_many_pictures_as_asked_for_and_the_same_again(cli, tmp_path):
+    for folder in ("one", "two"):
+        code, out, _ = cli("draw", "a fox", "--out", tmp_path / folder / "fox.png", "--count", 2, "--seed", 3)
+        assert code == 0
+        assert "fox-2.png" in out
+    for name in ("fox.png", "fox-2.png"):
+        one, two = (tmp_path / folder / name for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["caption", "ask", "draw", "chat"])
+def test_every_command_runs_in_bfloat16(cli, picture, tmp_path, command):
+    arguments = {
+        "caption": [picture], "ask": [picture, "What is this?"], "draw": ["a fox", "--out", tmp_path / "fox.png"],
+        "chat": ["--out", tmp_path],
+    }  # fmt: skip
+    code, out, err = cli(command, *arguments[command], "--dtype", "bfloat16", stdin=f"@{picture} A photo of\n")
+    assert code == 0, err
+    assert out or command == "chat"  # a tiny random model may have nothing to say
+
+
+def test_chat_takes_pictures_by_path_and_outlives_a_bad_line(cli, picture, tmp_path):
+    lines = f'@"{picture}" A photo of\n@nowhere.png A photo of\nwhat @ is it\nGenerate an image of a fox\n'
+    code, out, _ = cli("chat", "--out", tmp_path / "chat", "--temperature", 1, "--seed", 1, stdin=lines)
+    assert code == 0
+    assert "nowhere.png" in out
+    assert "@ without a picture" in out
+    for path in (tmp_path / "chat").glob("*.png"):
+        assert str(path) in out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("draw", " ", "--out", "x.png"), "an empty prompt"),
+        (("draw", "fox " * 200, "--out", "x.png"), "shorten it"),
+        (("draw", "a fox", "--out", "x.nothing"), "cannot write a picture"),
+        (("draw", "a fox", "--out", "x.png", "--top-p", 2), "top_p"),
+        (("ask", "PICTURE", " "), "an empty question"),
+        (("ask", "What color is it?"), "a picture and a question"),
+        (("ask", "nowhere.png", "What?"), "nowhere.png"),
+        (("caption", "nowhere.png"), "nowhere.png"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line(cli, picture, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*(picture if a == "PICTURE" else a for a in arguments))
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("x*"))
+
+
+@pytest.mark.parametrize(("change", "words"), [({"base": "nowhere/at-all"}, "nowhere/at-all: no such folder"),
+                                               ({"base_fingerprint": {"config": "0"}}, "another base"),
+                                               ({"tokenizer": "mini"}, "another codebook")])  # fmt: skip
+def test_a_model_whose_parts_do_not_fit_is_refused(cli, lm, picture, tmp_path, change, words):
+    import shutil
+
+    other = Path(shutil.copytree(lm, tmp_path / "other"))
+    record = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(record | change))
+    code, _, err = cli("caption", picture, model=other)
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_the_demo_captions_answers_and_draws_as_well(lm, tiny_tokenizer, tmp_path):
+    arguments = ["--out", tmp_path / "demo", "--count", 1, "--model", tiny_tokenizer, "--lm", lm]
+    result = CliRunner().invoke(app, ["demo", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "caption: " in result.stdout
+    assert len(re.findall(r"^(?:What|Where|How|Is) [^?]*\?", result.stdout, re.MULTILINE)) == 2
+    with Image.open(tmp_path / "demo" / "prompts.png") as picture:
+        assert picture.width > picture.height
+
+
+@pytest.mark.parametrize("table", ["vqa", "captioning"])
+def test_the_evaluation_of_a_model_loads_no_other(cli, lm, monkeypatch, table):
+    """Rows of shipped models would say nothing about this one."""
+    for module in ("evaluation.understanding", "mllm.blip2"):
+        monkeypatch.setattr(f"seedtok.{module}.shipped", lambda part: pytest.fail(f"loads {part}"))
+    code, out, err = cli("evaluate", table, "--count", 2, "--json")
+    assert code == 0, err
+    rows = {name for name, value in json.loads(out).items() if isinstance(value, dict)} - {"missing"}
+    assert rows == {"seed_opt"}

@@ -1,0 +1,147 @@
+"""The shipped mini weights do what the README says: quick checks, the numbers themselves are `seedtok evaluate`'s."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from seedtok import SeedLM, SeedTokenizer
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.errors import CheckpointError
+from seedtok.core.hub import shipped
+from seedtok.core.recalls import retrieval_recalls
+from seedtok.data.batches import right_captions, to_batch
+from seedtok.lm.generation import draw_codes
+from seedtok.lm.packing import Sampling
+from seedtok.mini.judge import SceneJudge, Verdict
+from seedtok.mini.world.scenes import unique_scenes
+from seedtok.stages.pixels import clip_normalize
+
+pytestmark = pytest.mark.skipif(
+    not (shipped("tokenizer") / "model.safetensors").exists(), reason="the mini weights are not in this checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def mini() -> SeedTokenizer:
+    return SeedTokenizer.from_pretrained("mini")
+
+
+LANGUAGE = ("opt", "lm", "lm_captions", "blip2")
+
+
+def test_shipped_weights_fit_their_budget():
+    sizes = {"tokenizer": 0, "language": 0}
+    for part in shipped("tokenizer").parent.iterdir():
+        files = part.rglob("*") if part.is_dir() else [part]
+        sizes["language" if part.name in LANGUAGE else "tokenizer"] += sum(p.stat().st_size for p in files)
+    assert sizes["tokenizer"] <= 100e6
+    assert sizes["language"] <= 50e6
+
+
+def test_saved_it_stands_alone(mini, tmp_path):
+    """Shipped, the ViT is in the CLIP's folder only; saved, it is in the tokenizer's own."""
+    mini.save_pretrained(tmp_path / "saved")
+    again = SeedTokenizer.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in mini.state_dict().items())
+    assert again.config.image_decoder == "mini"  # which any installation has
+    assert again.image_decoder.pipeline.unet is not None
+
+
+def test_a_missing_clip_is_named(tmp_path):
+    shutil.copytree(shipped("tokenizer"), tmp_path / "alone")
+    with pytest.raises(CheckpointError, match=r"takes its ViT from \.\./clip, which is missing"):
+        SeedTokenizer.from_pretrained(tmp_path / "alone")
+
+
+def test_same_pictures_same_codes_whatever_the_batch(mini):
+    pixels = mini.pixels(to_batch(unique_scenes("test", 200), 128).pixels)
+    whole = torch.cat([mini.encode_pixels(part) for part in pixels.split(100)])
+    assert whole.dtype == torch.int64
+    assert whole.shape == (200, 32)
+    assert torch.equal(whole[:100], mini.encode_pixels(pixels[:100]))
+    for size in (1, 7, 32):
+        parts = torch.cat([mini.encode_pixels(part) for part in pixels.split(size)])
+        assert torch.equal(parts, whole), f"batches of {size}"
+
+
+def test_codes_keep_what_retrieval_needs(mini):
+    batch = to_batch(unique_scenes("test", 200), 128)
+    recalls = retrieval_recalls(mini.embed_images(batch.pixels, from_codes=True) @ mini.embed_texts(batch.captions).T)
+    assert recalls["r_mean"] > 97
+
+
+def verdict(pictures, scenes) -> Verdict:
+    images = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return SceneJudge.from_pretrained(shipped("judge")).verdict(images, scenes)
+
+
+def test_draws_what_captions_say(mini):
+    batch = to_batch(unique_scenes("test", 12), 128)
+    features = mini.image_decoder.text_features(batch.captions)
+    drawn = mini.image_decoder.draw(features, 10, 2.5, torch.Generator().manual_seed(0))
+    seen = verdict(drawn, batch.scenes)
+    assert seen.background_share == 100
+    assert seen.thing_share >= 70
+
+
+def test_draws_codes_the_same_way_twice(mini):
+    codes = mini.encode(to_batch(unique_scenes("test", 4), 128).pixels)
+    first, second = (mini.decode(codes, 6, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    assert [p.size for p in first] == [(128, 128)] * 4
+    assert [p.tobytes() for p in first] == [p.tobytes() for p in second]
+
+
+def test_draws_codes_as_what_they_are_of(mini):
+    batch = to_batch(unique_scenes("test", 16), 128)
+    drawn = mini.decode(mini.encode(batch.pixels), generator=torch.Generator().manual_seed(0))
+    seen = verdict(drawn, batch.scenes)
+    assert seen.background_share >= 90
+    assert seen.thing_share >= 60
+
+
+# ---------------------------------------------------------------- SEED-OPT
+
+
+@pytest.fixture(scope="module")
+def lm(mini) -> SeedLM:
+    return SeedLM.from_pretrained("mini", seed=mini)
+
+
+def test_says_what_is_there(lm):
+    batch = to_batch(unique_scenes("test", 16), 128)
+    said = lm.caption(batch.pixels, num_beams=1)
+    assert sum(right_captions(said, batch)) >= 10
+
+
+def test_answers(lm):
+    scenes = unique_scenes("test", 16)
+    pixels = to_batch(scenes, 128).pixels
+    colors = lm.answer(pixels, ["What color is the background?"] * 16, num_beams=1)
+    assert sum(said == scene.background for said, scene in zip(colors, scenes, strict=True)) >= 14
+    counts = lm.answer(pixels, ["How many things are there?"] * 16, num_beams=1)
+    assert sum(said == str(len(scene.things)) for said, scene in zip(counts, scenes, strict=True)) >= 14
+
+
+def test_draws_prompts(lm):
+    batch = to_batch(unique_scenes("test", 8), 128)
+    seen = verdict(lm.draw(batch.captions, generator=torch.Generator().manual_seed(0)), batch.scenes)
+    assert seen.background_share >= 75
+    assert seen.thing_share >= 30
+
+
+def test_spans_are_valid_at_any_temperature(lm):
+    codes = draw_codes(
+        lm, ["a fox on a red background"] * 50, Sampling(1.0, generator=torch.Generator().manual_seed(0))
+    )
+    assert codes.shape == (50, 32)
+    assert codes.min() >= 0
+    assert codes.max() < 8192
+    assert len({tuple(row) for row in codes.tolist()}) > 40
+
+
+def test_the_baseline_says_something_too():
+    batch = to_batch(unique_scenes("test", 8), 128)
+    model = Blip2LM.from_pretrained()
+    assert sum(right_captions(model.caption(clip_normalize(batch.pixels), num_beams=1), batch)) >= 2

@@ -1,0 +1,73 @@
+"""Tiny random language models of four families, with a tokenizer, as folders of transformers'."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.tokenizer.seed import SeedTokenizer
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 160}
+WIDE = {**SIZES, "intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}
+FAMILIES = {
+    "opt": (OPTForCausalLM, OPTConfig, {**SIZES, "ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.1}),
+    "opt-350m": (OPTForCausalLM, OPTConfig, {**SIZES, "ffn_dim": 64, "word_embed_proj_dim": 16, "dropout": 0.1}),
+    "llama": (LlamaForCausalLM, LlamaConfig, WIDE),
+    "qwen": (Qwen3ForCausalLM, Qwen3Config, {**WIDE, "tie_word_embeddings": True}),
+    "gemma": (Gemma2ForCausalLM, Gemma2Config, {**WIDE, "query_pre_attn_scalar": 16, "sliding_window": 160}),
+}
+
+
+def words() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>", "<pad>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(
+        ["a photo of a fox on a red background", "Generate an image Question: Short answer."], trainer
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders, tokenizer = {}, words()
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer)}
+    for name, (kind, config, sizes) in FAMILIES.items():
+        torch.manual_seed(0)
+        folders[name] = tmp_path_factory.mktemp("bases") / name
+        kind(config(**sizes, **ids, initializer_range=0.3)).save_pretrained(folders[name])
+        tokenizer.save_pretrained(str(folders[name]))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def seed(tiny_tokenizer: Path) -> SeedTokenizer:
+    return SeedTokenizer.from_pretrained(tiny_tokenizer)
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest, bases: dict[str, Path], seed: SeedTokenizer) -> SeedLM:
+    """A SEED LM of each family, with LoRA that does something."""
+    torch.manual_seed(1)
+    model = SeedLM.build(bases[request.param], seed)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model

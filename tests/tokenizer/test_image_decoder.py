@@ -1,0 +1,62 @@
+"""Image decoders other than the mini one: the successor's unCLIP."""
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableUnCLIPImg2ImgPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from seedtok.core.errors import CheckpointError
+from seedtok.tokenizer.image_decoder import ImageDecoder
+
+WIDTH = 12  # of an image embedding
+
+
+@pytest.fixture
+def unclip(tiny_diffusion, tmp_path):
+    torch.manual_seed(0)
+    text = StableDiffusionPipeline.from_pretrained(tiny_diffusion, safety_checker=None)
+    vision = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4,
+        projection_dim=WIDTH,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8,), layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",), norm_num_groups=4, attention_head_dim=2,
+        cross_attention_dim=text.text_encoder.config.hidden_size, class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * WIDTH,
+    )  # fmt: skip
+    pipeline = StableUnCLIPImg2ImgPipeline(
+        feature_extractor=CLIPImageProcessor(), image_encoder=CLIPVisionModelWithProjection(vision),
+        image_normalizer=StableUnCLIPImageNormalizer(WIDTH), image_noising_scheduler=DDPMScheduler(),
+        tokenizer=text.tokenizer, text_encoder=text.text_encoder, unet=unet, scheduler=DDIMScheduler(),
+        vae=AutoencoderKL(block_out_channels=(8,), norm_num_groups=4),
+    )  # fmt: skip
+    pipeline.save_pretrained(tmp_path / "unclip")
+    return tmp_path / "unclip"
+
+
+def test_unclip_draws_from_image_embeddings(unclip):
+    decoder = ImageDecoder.from_pretrained(unclip)
+    embeddings = torch.randn(2, WIDTH)
+
+    def draw(x: torch.Tensor) -> list[bytes]:
+        drawn = decoder.draw(x, 2, 3.0, [torch.Generator().manual_seed(0) for _ in x])
+        return [picture.tobytes() for picture in drawn]
+
+    first = draw(embeddings)
+    assert len(first) == 2
+    assert draw(embeddings[:, None]) == first  # of a Reverse Q-Former with one query
+    assert draw(embeddings.flip(0)) != first
+
+
+def test_what_is_no_image_decoder_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot load an image decoder"):
+        ImageDecoder.from_pretrained(tmp_path)
