@@ -54,7 +54,7 @@ def run(script: str, hub: Hub, home: Path, *arguments: object) -> str:
     home.mkdir(exist_ok=True)
     env = os.environ | {
         "HF_ENDPOINT": hub.url, "HOME": str(home), "HF_HOME": str(home / "hf"), "HF_TOKEN": "hf_none",
-        "PYTHONPATH": str(Path(seedtok.core.hub.__file__).parents[1]),
+        "PYTHONPATH": str(Path(seedtok.core.hub.__file__).parents[2]),
     }  # fmt: skip
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=120)
