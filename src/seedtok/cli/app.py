@@ -20,6 +20,7 @@ from seedtok.cli import demo as cli_demo
 from seedtok.cli import evaluate as cli_evaluate
 from seedtok.cli import pictures as cli_pictures
 from seedtok.cli import plan as cli_plan
+from seedtok.cli import serve as cli_serve
 from seedtok.cli import words as cli_words
 from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
 from seedtok.core.errors import ConfigError, SeedTokError
@@ -225,6 +226,7 @@ def _show_parts(rows: dict[str, dict[str, int]]) -> None:
 app.command()(cli_plan.plan)
 app.command()(cli_convert.convert)
 app.command()(cli_demo.demo)
+app.command()(cli_serve.serve)
 
 
 def main() -> None:

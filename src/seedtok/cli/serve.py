@@ -1,0 +1,64 @@
+"""The command that serves a model over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
+from seedtok.cli.words import Base, Model, Tokenizer, load_lm
+from seedtok.core.errors import ConfigError
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    model: Model = "mini",
+    base: Base = None,
+    tokenizer: Tokenizer = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 is all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    api_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The API keys that clients may use, one a line.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts or pictures that are made together.")] = 16,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Texts or pictures that may wait; beyond them the answer is 429.")
+    ] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds that a request may take.")] = 120,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+    drawing: DrawingDtype = DrawingPrecision.auto,
+) -> None:
+    """Serve a SEED language model over HTTP, in OpenAI's protocol.
+
+    /v1/chat/completions, /v1/images/generations, /v1/models, /v1/seed/encode and /v1/seed/decode; /healthz and
+    /metrics. Ctrl-C or SIGTERM finishes what has begun and exits with 130 or 143.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ConfigError(f"serving needs {', '.join(missing)}: pip install 'seedtok[serve]'")
+    from seedtok.serving.app import create_app
+    from seedtok.serving.guard import read_keys
+    from seedtok.serving.limits import Limits
+    from seedtok.serving.run import listening
+    from seedtok.serving.run import serve as run
+
+    limits = Limits(seconds=timeout, queue=queue, batch=batch)
+    keys = [] if api_key_file is None else read_keys(api_key_file)
+    with listening(host, port) as server_socket:  # before the model is loaded: a port in use is known at once
+        lm = load_lm(model, dtype.value, device, base, tokenizer)
+        drawn_in = drawing_dtype(drawing, lm.device) if dtype == Precision.float32 else None
+        name = Path(model).name or model if Path(model).is_dir() else model
+        if not keys and host not in LOOPBACK:
+            print(
+                f"warning: anyone who reaches {host} may use this server; --api-key-file asks for a key",
+                file=sys.stderr,
+            )
+        run(create_app(lm, name, limits, keys, drawn_in), server_socket, limits)

@@ -1,0 +1,1 @@
+"""An HTTP server with OpenAI's protocol, and a web page, over one SEED language model."""

@@ -1,0 +1,147 @@
+"""/v1/chat/completions: an answer at once, or as server-sent events."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from seedtok.serving.conversation import Conversation, most_tokens, read, task_of
+from seedtok.serving.errors import ClientGone, ErrorBody, as_api_error, body_of
+from seedtok.serving.pictures import data_url
+from seedtok.serving.protocol import (
+    ChatRequest,
+    Choice,
+    Completion,
+    ResponseImage,
+    ResponseImageUrl,
+    ResponseMessage,
+    Usage,
+)
+from seedtok.serving.service import Service, TheService
+from seedtok.serving.stream import Stream
+from seedtok.serving.tasks import Outcome, Task
+
+router = APIRouter()
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, "4XX": {"model": ErrorBody}
+}  # fmt: skip
+
+
+@router.post("/v1/chat/completions", responses=STREAM, response_model=Completion, response_model_exclude_none=True)
+async def complete(body: ChatRequest, request: Request, service: TheService) -> Any:
+    """Answers a conversation: captions, short answers, drawings, or any mixture of texts and pictures."""
+    service.check_model(body.model)
+    conversation = await read(body, service)
+    if body.stream:
+        return await _streamed(body, request, service, conversation)
+    task = task_of(conversation, body)
+    [outcome] = await service.work(request, [task])
+    return await service.in_thread(_completion, body, service, task, outcome)
+
+
+def _completion(body: ChatRequest, service: Service, task: Task, outcome: Outcome) -> Completion:
+    text, reason = _finished(body, task, outcome)
+    message = ResponseMessage(content=text, images=_images(outcome) or None)
+    return Completion(
+        id=f"chatcmpl-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=service.name,
+        choices=[Choice(message=message, finish_reason=reason)],
+        usage=_usage(outcome),
+        warnings=list(outcome.warnings) or None,
+    )
+
+
+def _finished(body: ChatRequest, task: Task, outcome: Outcome) -> tuple[str, Any]:
+    """The text up to the first of the request's stop texts, and why it ends."""
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    ends = [at for stop in stops if (at := outcome.text.find(stop)) >= 0]
+    if ends:
+        return outcome.text[: min(ends)], "stop"
+    most = most_tokens(task)
+    written = sum(isinstance(part, str) for part in outcome.parts)
+    is_cut = most is not None and written == 1 and outcome.completion_tokens >= most and not outcome.pictures
+    return outcome.text, "length" if is_cut else "stop"
+
+
+def _images(outcome: Outcome) -> list[ResponseImage]:
+    urls = map(data_url, outcome.pictures)
+    return [ResponseImage(index=i, image_url=ResponseImageUrl(url=url)) for i, url in enumerate(urls)]
+
+
+def _usage(outcome: Outcome) -> Usage:
+    given, made = outcome.prompt_tokens, outcome.completion_tokens
+    return Usage(prompt_tokens=given, completion_tokens=made, total_tokens=given + made)
+
+
+# ---------------------------------------------------------------- server-sent events
+
+
+async def _streamed(
+    body: ChatRequest, request: Request, service: Service, conversation: Conversation
+) -> StreamingResponse:
+    """Begins with the first piece of text or the end of the work, so that an error before it is one of HTTP."""
+    stream = Stream(service, request)
+    task = task_of(conversation, body, None if body.stop else stream.put)
+    first = await stream.start(task)
+    events = _events(body, service, stream, task, first)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _events(
+    body: ChatRequest, service: Service, stream: Stream, task: Task, piece: str | Outcome
+) -> AsyncIterator[str]:
+    """The chunks of an answer: its text as it comes, or word by word where it is searched for; then its pictures."""
+    chunks = _Chunks(service.name)
+    sent = ""
+    try:
+        yield chunks.of({"role": "assistant", "content": ""})
+        while isinstance(piece, str):
+            piece = piece if sent else piece.lstrip()
+            sent += piece
+            if piece:
+                yield chunks.of({"content": piece})
+            piece = await stream.next()
+        text, reason = _finished(body, task, piece)
+        for word in re.findall(r"\s*\S+\s*?", text.removeprefix(sent)) if text.startswith(sent) else ():
+            yield chunks.of({"content": word})
+        if piece.pictures:
+            images = await service.in_thread(_images, piece)
+            yield chunks.of({"images": [image.model_dump() for image in images]})
+        warnings = {"warnings": list(piece.warnings)} if piece.warnings else {}
+        yield chunks.of({}, reason, **warnings)
+        if body.stream_options and body.stream_options.include_usage:
+            yield chunks.event({"choices": [], "usage": _usage(piece).model_dump()})
+        yield "data: [DONE]\n\n"
+    except ClientGone:
+        return
+    except Exception as error:  # the answer has begun, so its status cannot tell
+        yield chunks.event(body_of(as_api_error(error)))
+    finally:
+        stream.drop()
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """What the chunks of one answer share."""
+
+    model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def of(self, delta: dict[str, Any], reason: str | None = None, **more: Any) -> str:
+        """The event of a change to the message."""
+        return self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more})
+
+    def event(self, record: dict[str, Any]) -> str:
+        """A server-sent event."""
+        shared = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        return f"data: {json.dumps({**shared, **record})}\n\n"

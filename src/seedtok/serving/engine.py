@@ -1,0 +1,94 @@
+"""The model as the server's one worker thread uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from seedtok.core.image_search import SUFFIXES
+from seedtok.core.records import encodable
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.tokenizer.familiarity import encode_compared
+from seedtok.tokenizer.words import unknown_words
+
+FAR = "the picture is far from those this model was trained on, so what it says of it means little"
+
+
+class Interrupted(Exception):
+    """A call of the library was stopped, since nobody waits for its result any more."""
+
+
+class Engine:
+    """A SEED language model, how many rows it runs at once, and what its image decoder computes in.
+
+    `image_decoder` is loaded at once, so that a checkpoint without one is found when the server starts. Of one thread
+    at a time.
+    """
+
+    def __init__(self, model: SeedLM, batch: int = 16, drawing_dtype: torch.dtype | None = None):
+        self.model, self.batch, self.drawing_dtype = model, batch, drawing_dtype
+        self.side = model.seed.config.embedder.vision.image_size
+        self.code_count = model.seed.config.embedder.qformer.queries
+        self.codebook_size = model.seed.config.codebook.size
+        self.codebook_id = model.seed.codebook_id
+        self._is_unwanted: Callable[[], bool] | None = None
+        for module in (model.lm.base_model, model.seed.image_decoder.pipeline.unet):
+            module.register_forward_pre_hook(self._before_forward)
+
+    # ------------------------------------------------------------ stopping
+
+    @contextmanager
+    def stopped_when(self, is_unwanted: Callable[[], bool]) -> Iterator[None]:
+        """Within, a call of the library raises Interrupted at its next token or denoising step once this is true."""
+        self._is_unwanted = is_unwanted
+        try:
+            yield
+        finally:
+            self._is_unwanted = None
+
+    def _before_forward(self, *_: Any) -> None:
+        if self._is_unwanted is not None and self._is_unwanted():
+            raise Interrupted
+
+    # ------------------------------------------------------------ pictures and texts
+
+    @torch.no_grad()
+    def encode(self, pictures: Sequence[Image.Image]) -> tuple[Int[Tensor, "b n"], list[tuple[str, ...]]]:
+        """Codes (B, 32), and a warning for each picture that is far from those of training."""
+        seed, codes, warnings = self.model.seed, [], []
+        for start in range(0, len(pictures), self.batch):
+            found, far = encode_compared(seed, seed.pixels(list(pictures[start : start + self.batch])))
+            codes.append(found)
+            warnings += [(FAR,) if is_far else () for is_far in far.tolist()]
+        return torch.cat(codes) if codes else seed.encode([]), warnings
+
+    def warned_words(self, *texts: str) -> tuple[str, ...]:
+        """A warning for the words that the model has never seen, if there are any."""
+        words = unknown_words(self.model.text_tokenizer, texts)
+        return (f"words this model has never seen: {', '.join(words)}",) if words else ()
+
+    @staticmethod
+    def plain(text: str) -> str:
+        """A text that does not end as the name of a picture's file does: `SeedLM.generate` would look for the file."""
+        return f"{text} " if text.lower().endswith(tuple(SUFFIXES)) else text
+
+    # ------------------------------------------------------------ counting tokens
+
+    def tokens(self, text: str) -> int:
+        """The number of tokens of a text."""
+        return len(self.model.text_tokenizer(encodable(text), add_special_tokens=False).input_ids)  # type: ignore[arg-type]
+
+    @property
+    def picture_tokens(self) -> int:
+        """The number of tokens of a picture: its codes, begin and end of image."""
+        return self.code_count + 2
+
+    def length(self, parts: Sequence[str | Image.Image]) -> int:
+        """The number of tokens of texts and pictures."""
+        return sum(self.tokens(part) if isinstance(part, str) else self.picture_tokens for part in parts)

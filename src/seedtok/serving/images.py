@@ -1,0 +1,109 @@
+"""/v1/images/generations: pictures of a prompt; /v1/seed/encode and /v1/seed/decode: pictures to codes and back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from PIL import Image
+
+from seedtok.serving.engine import FAR
+from seedtok.serving.errors import ApiError, ErrorBody
+from seedtok.serving.pictures import data_url, encoded
+from seedtok.serving.protocol import (
+    DecodeRequest,
+    DecodeResponse,
+    DrawnImage,
+    EncodeRequest,
+    EncodeResponse,
+    ImagesRequest,
+    ImagesResponse,
+    PictureCodes,
+)
+from seedtok.serving.service import Service, TheService, new_seed
+from seedtok.serving.tasks import Decode, Draw, Encode
+
+router = APIRouter(responses={"4XX": {"model": ErrorBody}})
+LARGEST = 2048  # pixels of a side
+
+
+@router.post("/v1/images/generations", response_model=ImagesResponse, response_model_exclude_none=True)
+async def generate(body: ImagesRequest, request: Request, service: TheService) -> Any:
+    """Draws a prompt: the language model writes codes, the image decoder draws them."""
+    service.check_model(body.model)
+    service.check_prompt(body.prompt, "prompt")
+    size = _size(body.size)
+    count, seed = body.n or 1, new_seed(body.seed)
+    warmth = (0.0 if count == 1 else 1.0) if body.temperature is None else body.temperature
+    [outcome] = await service.work(request, [Draw(body.prompt, seed, count, warmth)])
+    drawn = [
+        picture if size is None else picture.resize(size, Image.Resampling.LANCZOS) for picture in outcome.pictures
+    ]
+    kind = body.output_format or "png"
+    return ImagesResponse(
+        created=int(time.time()),
+        data=await service.in_thread(_written, drawn, kind, body.response_format == "url"),
+        size="x".join(map(str, drawn[0].size)),
+        output_format=kind,
+        seed=seed,
+        warnings=list(outcome.warnings) or None,
+    )
+
+
+def _size(given: str | None) -> tuple[int, int] | None:
+    """Width and height; None for the image decoder's own."""
+    if given in (None, "auto"):
+        return None
+    width, height = map(int, given.split("x"))
+    if not 16 <= min(width, height) <= max(width, height) <= LARGEST:
+        raise ApiError(400, f"a size of {given}; sides are from 16 to {LARGEST}", "invalid_value", "size")
+    return width, height
+
+
+def _written(pictures: list[Image.Image], kind: str, as_url: bool = False) -> list[DrawnImage]:
+    if as_url:
+        return [DrawnImage(url=data_url(picture, kind)) for picture in pictures]
+    return [DrawnImage(b64_json=encoded(picture, kind)) for picture in pictures]
+
+
+@router.post("/v1/seed/encode", response_model=EncodeResponse)
+async def encode(body: EncodeRequest, request: Request, service: TheService) -> Any:
+    """Encodes pictures as codes."""
+    service.check_model(body.model)
+    pictures = await service.pictures(body.images, "images")
+    outcomes = await service.work(request, [Encode(picture) for picture in pictures])
+    return EncodeResponse(
+        model=service.name,
+        codebook=service.engine.codebook_id,
+        data=[
+            PictureCodes(index=index, codes=list(outcome.codes), is_far=FAR in outcome.warnings)
+            for index, outcome in enumerate(outcomes)
+        ],
+    )
+
+
+@router.post("/v1/seed/decode", response_model=DecodeResponse, response_model_exclude_none=True)
+async def decode(body: DecodeRequest, request: Request, service: TheService) -> Any:
+    """Draws codes. All pictures start from the same noise, that of `seed`."""
+    service.check_model(body.model)
+    _check_codes(body, service)
+    seed = new_seed(body.seed)
+    tasks = [Decode(tuple(row), seed, body.steps, body.guidance_scale) for row in body.codes]
+    outcomes = await service.work(request, tasks)
+    pictures = [picture for outcome in outcomes for picture in outcome.pictures]
+    kind = body.output_format or "png"
+    data = await service.in_thread(_written, pictures, kind)
+    return DecodeResponse(model=service.name, data=data, output_format=kind, seed=seed)
+
+
+def _check_codes(body: DecodeRequest, service: Service) -> None:
+    """Raises ApiError for codes of another codebook, too few or too many, or out of range."""
+    engine = service.engine
+    if body.codebook not in (None, engine.codebook_id):
+        message = f"codes of codebook {body.codebook!r}; this model's is {engine.codebook_id!r}"
+        raise ApiError(400, message, "invalid_value", "codebook")
+    for number, row in enumerate(body.codes):
+        if len(row) != engine.code_count or max(row) >= engine.codebook_size:
+            message = f"a picture is {engine.code_count} codes from 0 to {engine.codebook_size - 1}"
+            raise ApiError(400, message, "invalid_value", f"codes.{number}")

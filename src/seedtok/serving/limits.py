@@ -1,0 +1,41 @@
+"""What one client, and all of them together, may ask of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from seedtok.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on requests; what is beyond them is refused with 400, 408, 413 or 429 before any work is done.
+
+    Attributes:
+        body_bytes: size of a request's body.
+        total_bytes: size of all bodies that are held at once.
+        body_seconds: time that a body may take to arrive.
+        requests: requests that are open at once.
+        pictures: pictures in a request.
+        pixels: width x height of a picture.
+        prompt_chars: length of a prompt.
+        seconds: time from the end of a request's body to its answer.
+        queue: pieces of work (texts or pictures to be made) that may wait.
+        batch: pieces of work that the model does together.
+    """
+
+    body_bytes: int = 16 << 20
+    total_bytes: int = 512 << 20
+    body_seconds: float = 30
+    requests: int = 512
+    pictures: int = 16
+    pixels: int = 32_000_000
+    prompt_chars: int = 8000
+    seconds: float = 120
+    queue: int = 256
+    batch: int = 16
+
+    def __post_init__(self):
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ConfigError(f"{field.name} is {getattr(self, field.name)}; expected more than 0")

@@ -1,0 +1,48 @@
+"""Serves an application until it is told to stop, and then finishes what has begun."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import warnings
+
+import uvicorn
+from fastapi import FastAPI
+
+from seedtok.core.errors import ConfigError, SeedTokWarning
+from seedtok.serving.limits import Limits
+from seedtok.serving.logs import log_as_json
+
+logger = logging.getLogger(__name__)
+DRAINING = 5  # seconds beyond the limit of a request
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address; raises ConfigError where that cannot be had."""
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    return found
+
+
+def serve(app: FastAPI, server_socket: socket.socket, limits: Limits) -> None:
+    """Answers requests until SIGTERM or Ctrl-C; then takes no more, answers those that are open, and returns.
+
+    The signal is raised again at the end, for the program's own handler.
+    """
+    log_as_json()
+    warnings.simplefilter("ignore", SeedTokWarning)  # clients are told in their answers
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, http="h11", ws="none", lifespan="on",
+        timeout_graceful_shutdown=int(limits.seconds) + DRAINING,
+    )  # fmt: skip
+    host, port, *_ = server_socket.getsockname()
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    logger.info("serving", extra={"facts": {"model": app.state.service.name, "address": address}})
+    uvicorn.Server(config).run([server_socket])

@@ -1,0 +1,56 @@
+"""One piece of work whose text is passed on while it comes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Request
+
+from seedtok.serving.errors import ClientGone
+from seedtok.serving.service import Service, disconnected
+from seedtok.serving.tasks import Outcome, Task
+from seedtok.serving.worker import Job
+
+
+class Stream:
+    """Pieces of text from the worker's thread, in order, and then the outcome of the work."""
+
+    def __init__(self, service: Service, request: Request):
+        self.service, self.request = service, request
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()  # None is the end
+        self._jobs: list[Job] = []
+
+    def put(self, piece: str) -> None:
+        """Takes a piece, from any thread."""
+        self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+    async def start(self, task: Task) -> str | Outcome:
+        """Puts a task in the queue and waits for what `next` returns first."""
+        self._ends = self._loop.time() + self.service.limits.seconds
+        self._jobs = self.service.worker.submit([task])
+        self._outcome = asyncio.wrap_future(self._jobs[0].future)
+        self._outcome.add_done_callback(lambda _: self._pieces.put_nowait(None))
+        self._gone = asyncio.ensure_future(disconnected(self.request))
+        try:
+            return await self.next()
+        except BaseException:
+            self.drop()
+            raise
+
+    async def next(self) -> str | Outcome:
+        """The next piece, or the outcome once there is none left; raises as `Service.work` does."""
+        piece = asyncio.ensure_future(self._pieces.get())
+        try:
+            left = self._ends - self._loop.time()
+            await asyncio.wait({piece, self._gone}, timeout=max(0, left), return_when=asyncio.FIRST_COMPLETED)
+            if not piece.done():
+                raise ClientGone if self._gone.done() else self.service.too_slow()
+            found = piece.result()
+            return self._outcome.result() if found is None else found
+        finally:
+            piece.cancel()
+
+    def drop(self) -> None:
+        """Ends the work, if it has not ended."""
+        self.service.drop(self._jobs, self._outcome, self._gone)

@@ -1,0 +1,250 @@
+"""The kinds of work that clients ask for. Those with equal `group` run in one call of the library."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+
+from seedtok.lm.packing import Sampling
+from seedtok.lm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
+from seedtok.serving.engine import Engine
+
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task gave: texts and pictures in their order, or codes; and what the client should know of them."""
+
+    parts: tuple[str | Image.Image, ...] = ()
+    codes: tuple[int, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return " ".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        return [part for part in self.parts if isinstance(part, Image.Image)]
+
+
+@dataclass(frozen=True, eq=False)
+class Task(ABC):
+    """A piece of work."""
+
+    rounds: ClassVar[int] = 1  # batches in one call; texts that are done make room for the next within it
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it runs together with no other task."""
+        return False
+
+    @property
+    def weight(self) -> int:
+        """How many texts or pictures it makes."""
+        return 1
+
+    @property
+    def group(self) -> Hashable:
+        """Equal for tasks that can run together."""
+        return (type(self), id(self)) if self.is_alone else (type(self), *self.settings)
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """What tasks that run together have in common."""
+        return ()
+
+    @classmethod
+    @abstractmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        """Does tasks of one group; raises InputError when one of them is wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Caption(Task):
+    """A caption of a picture (`SeedLM.caption`)."""
+
+    picture: Image.Image
+    num_beams: int = 5
+    max_new_tokens: int = CAPTION_LENGTH["max_new_tokens"]
+    on_text: OnText | None = None  # gets the text as it comes, where there is one beam
+    rounds: ClassVar[int] = 4
+
+    @property
+    def is_alone(self) -> bool:
+        return self.on_text is not None
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        return (self.num_beams, self.max_new_tokens)
+
+    @classmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        codes, warnings = engine.encode([task.picture for task in tasks])
+        first = tasks[0]
+        texts = engine.model.caption(
+            codes, num_beams=first.num_beams, batch_size=engine.batch, max_new_tokens=first.max_new_tokens,
+            on_text=first.on_text,
+        )  # fmt: skip
+        prompt = engine.picture_tokens + engine.tokens(CAPTION)
+        return [
+            Outcome((text,), (), prompt, engine.tokens(text), warned)
+            for text, warned in zip(texts, warnings, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer(Task):
+    """A short answer to a question about a picture (`SeedLM.answer`)."""
+
+    picture: Image.Image
+    question: str
+    num_beams: int = 5
+    max_new_tokens: int = int(ANSWER_LENGTH["max_new_tokens"])
+    on_text: OnText | None = None  # gets the text as it comes, where there is one beam
+    rounds: ClassVar[int] = 4
+
+    @property
+    def is_alone(self) -> bool:
+        return self.on_text is not None
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        return (self.num_beams, self.max_new_tokens)
+
+    @classmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        codes, warnings = engine.encode([task.picture for task in tasks])
+        first = tasks[0]
+        texts = engine.model.answer(
+            codes, [task.question for task in tasks], num_beams=first.num_beams, batch_size=engine.batch,
+            max_new_tokens=first.max_new_tokens, on_text=first.on_text,
+        )  # fmt: skip
+        return [
+            Outcome(
+                (text,), (), engine.picture_tokens + engine.tokens(question_prompt(task.question)),
+                engine.tokens(text), warned + engine.warned_words(task.question),
+            )
+            for task, text, warned in zip(tasks, texts, warnings, strict=True)
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Draw(Task):
+    """Pictures of a prompt (`SeedLM.draw`): `count` of them, whose codes are sampled where `temperature` is above 0."""
+
+    prompt: str
+    seed: int
+    count: int = 1
+    temperature: float = 0.0
+
+    @property
+    def is_alone(self) -> bool:
+        return self.temperature > 0  # what is sampled would depend on what others ask for
+
+    @property
+    def weight(self) -> int:
+        return self.count
+
+    @classmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        first = tasks[0]
+        made = engine.model.draw(
+            [task.prompt for task in tasks for _ in range(task.count)],
+            sampling=Sampling(first.temperature, 1.0, torch.Generator().manual_seed(first.seed)),
+            generator=[torch.Generator().manual_seed(task.seed) for task in tasks for _ in range(task.count)],
+            dtype=engine.drawing_dtype,
+        )
+        pictures = iter(made)
+        return [
+            Outcome(
+                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(drawing_prompt(task.prompt)),
+                engine.picture_tokens * task.count, engine.warned_words(task.prompt),
+            )
+            for task in tasks
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Continue(Task):
+    """Goes on with texts and pictures in any order, in texts and pictures (`SeedLM.generate`)."""
+
+    segments: tuple[str | Image.Image, ...]
+    seed: int
+    max_new_tokens: int = 64
+    max_images: int = 4
+    temperature: float = 0.0
+    top_p: float = 1.0
+    on_text: OnText | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        return True
+
+    @classmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        return [task._one(engine) for task in tasks]
+
+    def _one(self, engine: Engine) -> Outcome:
+        codes, warned = engine.encode([part for part in self.segments if not isinstance(part, str)])
+        rows = iter(codes)
+        made = engine.model.generate(
+            [engine.plain(part) if isinstance(part, str) else next(rows) for part in self.segments],
+            generator=torch.Generator().manual_seed(self.seed),
+            sampling=Sampling(self.temperature, self.top_p, torch.Generator().manual_seed(self.seed)),
+            max_new_tokens=self.max_new_tokens,
+            max_images=self.max_images,
+            on_text=self.on_text,
+        )
+        texts = [part for part in self.segments if isinstance(part, str)]
+        warnings = {*(line for lines in warned for line in lines), *engine.warned_words(*texts)}
+        return Outcome(tuple(made), (), engine.length(self.segments), engine.length(made), tuple(sorted(warnings)))
+
+
+@dataclass(frozen=True, eq=False)
+class Encode(Task):
+    """The codes of a picture (`SeedTokenizer.encode`)."""
+
+    picture: Image.Image
+    rounds: ClassVar[int] = 4
+
+    @classmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        codes, warnings = engine.encode([task.picture for task in tasks])
+        return [
+            Outcome(codes=tuple(row), warnings=warned) for row, warned in zip(codes.tolist(), warnings, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Decode(Task):
+    """The picture of codes (`SeedTokenizer.decode`)."""
+
+    codes: tuple[int, ...]
+    seed: int
+    steps: int | None = None
+    guidance: float | None = None
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        return (self.steps, self.guidance)
+
+    @classmethod
+    def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
+        first = tasks[0]
+        pictures = engine.model.seed.decode(
+            [task.codes for task in tasks],
+            num_inference_steps=first.steps,
+            guidance_scale=first.guidance,
+            generator=[torch.Generator().manual_seed(task.seed) for task in tasks],
+            dtype=engine.drawing_dtype,
+        )
+        return [Outcome((picture,)) for picture in pictures]
