@@ -6,12 +6,11 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
 
 from seedtok.serving.conversation import Conversation, most_tokens, read, task_of
 from seedtok.serving.errors import ClientGone, ErrorBody, as_api_error, body_of
@@ -26,7 +25,7 @@ from seedtok.serving.protocol import (
     Usage,
 )
 from seedtok.serving.service import Service, TheService
-from seedtok.serving.stream import Stream
+from seedtok.serving.stream import EventStream, Stream
 from seedtok.serving.tasks import Outcome, Task
 
 router = APIRouter()
@@ -87,18 +86,17 @@ def _usage(outcome: Outcome) -> Usage:
 
 async def _streamed(
     body: ChatRequest, request: Request, service: Service, conversation: Conversation
-) -> StreamingResponse:
+) -> EventStream:
     """Begins with the first piece of text or the end of the work, so that an error before it is one of HTTP."""
     stream = Stream(service, request)
     task = task_of(conversation, body, None if body.stop else stream.put)
     first = await stream.start(task)
-    events = _events(body, service, stream, task, first)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    return EventStream(_events(body, service, stream, task, first))
 
 
 async def _events(
     body: ChatRequest, service: Service, stream: Stream, task: Task, piece: str | Outcome
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """The chunks of an answer: its text as it comes, or word by word where it is searched for; then its pictures."""
     chunks = _Chunks(service.name)
     sent = ""

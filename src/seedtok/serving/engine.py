@@ -38,7 +38,8 @@ class Engine:
         self.codebook_size = model.seed.config.codebook.size
         self.codebook_id = model.seed.codebook_id
         self._is_unwanted: Callable[[], bool] | None = None
-        for module in (model.lm.base_model, model.seed.image_decoder.pipeline.unet):
+        # the library runs the LM's decoder, and transformers' `generate` the LM around it
+        for module in (model.lm, model.lm.base_model, model.seed.image_decoder.pipeline.unet):
             module.register_forward_pre_hook(self._before_forward)
 
     # ------------------------------------------------------------ stopping

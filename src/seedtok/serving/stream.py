@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from seedtok.serving.errors import ClientGone
 from seedtok.serving.service import Service, disconnected
@@ -54,3 +58,21 @@ class Stream:
     def drop(self) -> None:
         """Ends the work, if it has not ended."""
         self.service.drop(self._jobs, self._outcome, self._gone)
+
+
+class EventStream(Response):
+    """Server-sent events as they are made, by a generator that ends by itself when the client goes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[str]):
+        self.status_code, self.background = 200, None
+        self.events = events
+        self.init_headers({"cache-control": "no-cache"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self.events) as events:
+            async for event in events:
+                await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,346 @@
+"""Limits, keys, and what happens at each of them: an error in OpenAI's format, and the server goes on."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from PIL import Image
+
+from seedtok.core.errors import CheckpointError, ConfigError
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.serving.app import create_app
+from seedtok.serving.guard import read_keys
+from seedtok.serving.limits import Limits
+from serving.helpers import asked, data_url, picture
+
+CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
+FOX = {"prompt": "a fox", "seed": 0}
+
+
+@contextmanager
+def before_each_step(lm: SeedLM, call: Callable[..., None]) -> Iterator[None]:
+    """Within, the language model calls this before each of its steps."""
+    handles = [module.register_forward_pre_hook(call, prepend=True) for module in (lm.lm, lm.lm.base_model)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def paused(lm: SeedLM) -> Iterator[threading.Event]:
+    """Within, the model waits at its next step until it is told to go on; gives what is set once it waits."""
+    waits, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> None:
+        waits.set()
+        assert go_on.wait(20)
+
+    with before_each_step(lm, wait):
+        try:
+            yield waits
+        finally:
+            go_on.set()
+
+
+def error_of(response: Response, status: int, code: str) -> str:
+    """The message of an error that has the right status and format."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert error["code"] == code
+    assert error["type"] in ("invalid_request_error", "authentication_error", "rate_limit_error", "server_error")
+    return error["message"]
+
+
+# ---------------------------------------------------------------- keys
+
+
+def test_a_key_is_needed_where_there_are_keys(client: Callable):
+    server = client(keys=("correct-horse", "battery-staple"))
+    for key in ("", "wrong", "correct-hors", "correct-horse2", "\xe9"):
+        headers = {"Authorization": f"Bearer {key}".encode("latin-1")}
+        for path in ("/v1/models", "/metrics", "/openapi.json", "/nowhere"):
+            error_of(server.get(path, headers=headers), 401, "invalid_api_key")
+        error_of(server.post(DRAW, json=FOX, headers=headers), 401, "invalid_api_key")
+    assert server.get("/healthz").status_code == 200
+    for key in ("correct-horse", "battery-staple"):
+        assert server.get("/v1/models", headers={"Authorization": f"bearer {key}"}).status_code == 200
+    error_of(server.get("/v1/models", headers={"Authorization": "Basic correct-horse"}), 401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "short\n", "two words\n", "caf\xe9-caf\xe9\n"])
+def test_files_without_proper_keys_are_refused(tmp_path: Any, text: str):
+    (tmp_path / "keys").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="key"):
+        read_keys(tmp_path / "keys")
+    (tmp_path / "keys").write_text("first-key\n\n second-key \n")
+    assert read_keys(tmp_path / "keys") == ["first-key", "second-key"]
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def test_large_bodies_are_refused(client: Callable):
+    server = client(body_bytes=1000)
+    error_of(server.post(DRAW, json=FOX | {"user": "x" * 1000}), 413, "too_large")
+
+    def pieces() -> Iterator[bytes]:  # without a length
+        yield json.dumps(FOX)[:-1].encode()
+        yield from [b" " * 100] * 20
+        yield b"}"
+
+    headers = {"content-type": "application/json"}
+    error_of(server.post(DRAW, content=pieces(), headers=headers), 413, "too_large")
+    for length in ("-1", "9" * 5000, "x"):
+        error_of(server.post(DRAW, content=b"{}", headers={**headers, "content-length": length}), 413, "too_large")
+    assert server.post(DRAW, json=FOX).status_code == 200
+
+
+def test_all_bodies_together_are_limited(client: Callable):
+    server = client(total_bytes=50)
+    assert "too many large requests" in server.post(DRAW, json=FOX | {"user": "x" * 100}).json()["error"]["message"]
+    assert server.post(DRAW, json=FOX).status_code == 200  # nothing of the first is held any more
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/seed/encode"])
+def test_pictures_have_limits(client: Callable, path: str):
+    server = client(pixels=1000, pictures=2)
+
+    def sent(*images: Image.Image) -> Response:
+        urls = list(map(data_url, images))
+        return server.post(path, json={"images": urls} if "seed" in path else {"messages": asked("", *images)})
+
+    small, large = Image.new("RGB", (31, 31)), Image.new("RGB", (100, 11))
+    assert sent(small, small).status_code == 200
+    assert "100 x 11 pixels; at most 1,000" in error_of(sent(small, large), 413, "image_too_large")
+    assert "3 pictures in one request" in error_of(sent(small, small, small), 400, "too_many_images")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, {"messages": asked("a" * 50)}), (DRAW, {"prompt": "a" * 50})],
+)
+def test_prompts_have_limits(client: Callable, path: str, body: dict):
+    assert client().post(path, json=body).status_code == 200
+    error_of(client(prompt_chars=49).post(path, json=body), 400, "prompt_too_long")
+    longer = json.loads(json.dumps(body).replace("a" * 50, "fox " * 300))
+    assert "this model takes 160: shorten it" in error_of(client().post(path, json=longer), 400, "invalid_value")
+
+
+@pytest.mark.parametrize("field", ["seconds", "queue", "batch", "pixels"])
+def test_limits_are_more_than_nothing(field: str):
+    with pytest.raises(ConfigError, match=f"{field} is 0; expected more than 0"):
+        Limits(**{field: 0})
+
+
+# ---------------------------------------------------------------- many at once
+
+
+def in_threads(call: Callable[[], Response], count: int) -> tuple[list[threading.Thread], list[Response]]:
+    """Calls in so many threads, and the list where their responses will be."""
+    found: list[Response] = []
+    threads = [threading.Thread(target=lambda: found.append(call())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, found
+
+
+def test_beyond_the_queue_the_answer_is_429(client: Callable, lm: SeedLM):
+    server = client(queue=3)
+    with paused(lm) as waits:
+        first, found = in_threads(lambda: server.post(DRAW, json=FOX), 1)
+        assert waits.wait(10)
+        threads, _ = in_threads(lambda: found.append(server.post(DRAW, json=FOX)), 3)
+        while server.app.state.service.worker._waiting() < 3:
+            time.sleep(0.005)
+        refused = server.post(DRAW, json=FOX)
+        error_of(refused, 429, "queue_full")
+        assert refused.headers["retry-after"] == "1"
+        error_of(server.post(DRAW, json=FOX | {"n": 4}), 429, "queue_full")
+        error_of(server.post(CHAT, json={"messages": asked("draw a fox"), "stream": True}), 429, "queue_full")
+    for thread in [*first, *threads]:
+        thread.join(20)
+    assert [response.status_code for response in found if response] == [200] * 4
+    assert server.post(DRAW, json=FOX).status_code == 200
+
+
+def test_beyond_the_open_requests_the_answer_is_429(client: Callable, lm: SeedLM):
+    server = client(requests=1)
+    with paused(lm) as waits:
+        [thread], found = in_threads(lambda: server.post(DRAW, json=FOX), 1)
+        assert waits.wait(10)
+        error_of(server.get("/v1/models"), 429, "too_many_requests")
+    thread.join(20)
+    assert found[0].status_code == 200
+    assert server.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_takes_too_long_is_dropped(client: Callable, lm: SeedLM, stream: bool):
+    server = client(seconds=0.2)
+    with paused(lm):
+        found = server.post(CHAT, json={"messages": asked("draw a fox"), "stream": stream})
+        assert "no answer within 0.2 seconds" in error_of(found, 503, "timeout")
+    metrics = server.get("/metrics").text
+    assert "seedtok_cancelled_total 1.0" in metrics
+    assert 'seedtok_made_total{task="draw"}' not in metrics
+
+
+def test_requests_that_arrive_together_run_together(client: Callable, lm: SeedLM):
+    server = client()
+    with paused(lm) as waits:
+        first, _ = in_threads(lambda: server.post(DRAW, json=FOX), 1)
+        assert waits.wait(10)
+        threads, found = in_threads(lambda: server.post(DRAW, json=FOX), 6)
+        while server.app.state.service.worker._waiting() < 6:
+            time.sleep(0.005)
+    for thread in [*first, *threads]:
+        thread.join(20)
+    assert len({response.json()["data"][0]["b64_json"] for response in found}) == 1
+    metrics = server.get("/metrics").text
+    assert 'seedtok_batch_size_count{task="draw"} 2.0' in metrics
+    assert 'seedtok_batch_size_sum{task="draw"} 7.0' in metrics
+
+
+# ---------------------------------------------------------------- clients that go, or are slow
+
+
+async def exchange(app: Any, body: dict, events: AsyncIterator[dict]) -> list[dict]:
+    """Sends a POST to an application by ASGI; `events` are what comes after the body, each at its time."""
+    sent: list[dict] = []
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(), "query_string": b"",
+        "headers": [(b"content-type", b"application/json")], "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": "",
+    }  # fmt: skip
+    first = True
+
+    async def receive() -> dict:
+        nonlocal first
+        if first and body:
+            first = False
+            return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+        return await anext(events)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_work_is_dropped_when_its_client_goes(lm: SeedLM, stream: bool):
+    app = create_app(lm, "tiny")
+    worker = app.state.service.worker
+
+    async def run() -> list[dict]:
+        async def goes() -> AsyncIterator[dict]:
+            while not waits.is_set():
+                await asyncio.sleep(0.005)
+            yield {"type": "http.disconnect"}
+            await asyncio.sleep(20)
+
+        async with app.router.lifespan_context(app):
+            with paused(lm) as waits:
+                body = {"messages": asked("", picture()), "stream": stream, "num_beams": 1}
+                sent = await asyncio.wait_for(exchange(app, body, goes()), 10)
+            for _ in range(1000):  # the worker goes on to the step at which it sees that
+                if worker.metrics.cancelled._value.get():
+                    break
+                await asyncio.sleep(0.005)
+            return sent
+
+    sent = asyncio.run(run())
+    assert sent[0]["status"] == 499
+    text = app.state.service.metrics.text().decode()
+    assert "seedtok_cancelled_total 1.0" in text
+    assert "seedtok_made_total{" not in text
+
+
+def test_a_stream_stops_when_its_client_goes(lm: SeedLM):
+    app = create_app(lm, "tiny")
+
+    async def run() -> list[dict]:
+        begun = asyncio.Event()
+
+        async def goes() -> AsyncIterator[dict]:
+            await begun.wait()
+            yield {"type": "http.disconnect"}
+            await asyncio.sleep(20)
+
+        async with app.router.lifespan_context(app):
+            steps = 0
+
+            def count(*_: object) -> None:
+                nonlocal steps
+                steps += 1
+                time.sleep(0.02)
+                if steps == 3:
+                    loop.call_soon_threadsafe(begun.set)
+
+            loop = asyncio.get_running_loop()
+            with before_each_step(lm, count):
+                body = {"messages": asked("", picture()), "stream": True, "num_beams": 1}
+                sent = await asyncio.wait_for(exchange(app, body, goes()), 10)
+                while app.state.service.engine._is_unwanted is not None:
+                    await asyncio.sleep(0.005)
+            assert steps < 8  # of 9 at the least
+            return sent
+
+    asyncio.run(run())
+    assert "seedtok_made_total{" not in app.state.service.metrics.text().decode()
+
+
+def test_a_body_that_does_not_arrive_ends_the_wait(lm: SeedLM):
+    app = create_app(lm, "tiny", Limits(body_seconds=0.1))
+
+    async def run() -> list[dict]:
+        async def trickles() -> AsyncIterator[dict]:
+            while True:
+                yield {"type": "http.request", "body": b" ", "more_body": True}
+                await asyncio.sleep(0.03)
+
+        async with app.router.lifespan_context(app):
+            return await asyncio.wait_for(exchange(app, {}, trickles()), 10)
+
+    assert asyncio.run(run())[0]["status"] == 408
+
+
+# ---------------------------------------------------------------- faults of our own
+
+
+def test_a_bug_is_500_and_tells_the_client_nothing(
+    client: Callable, lm: SeedLM, monkeypatch: pytest.MonkeyPatch, caplog: Any
+):
+    server = client()
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(type(lm), "draw", fail)
+    assert "secret" not in error_of(server.post(DRAW, json=FOX), 500, "internal_error")
+    assert "a secret" in caplog.text
+
+    def fail_otherwise(*_: object, **__: object) -> None:
+        raise CheckpointError("/a/path/of/ours")
+
+    monkeypatch.setattr(type(lm), "draw", fail_otherwise)
+    assert "/a/path" not in error_of(server.post(DRAW, json=FOX), 500, "internal_error")
+    monkeypatch.undo()
+    assert server.post(DRAW, json=FOX).status_code == 200
+
+
+def test_a_dead_worker_is_not_healthy(client: Callable):
+    server = client()
+    assert server.get("/healthz").json() == {"status": "ok", "model": "tiny"}
+    server.app.state.service.worker.close()
+    error_of(server.get("/healthz"), 503, "not_running")
+    error_of(server.post(DRAW, json=FOX), 503, "stopping")
