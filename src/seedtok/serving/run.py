@@ -42,6 +42,7 @@ def serve(app: FastAPI, server_socket: socket.socket, limits: Limits) -> None:
         app, log_config=None, access_log=False, server_header=False, http="h11", ws="none", lifespan="on",
         timeout_graceful_shutdown=int(limits.seconds) + DRAINING,
     )  # fmt: skip
+    server_socket.listen(config.backlog)  # from here on clients are heard
     host, port, *_ = server_socket.getsockname()
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     logger.info("serving", extra={"facts": {"model": app.state.service.name, "address": address}})

@@ -6,10 +6,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -85,13 +84,12 @@ class Service:
         finally:
             self.drop(jobs, outcomes, gone)
 
-    def drop(self, jobs: Sequence[Job], *waiting: asyncio.Future[object]) -> None:
+    def drop(self, jobs: Sequence[Job], *waiting: asyncio.Future[Any]) -> None:
         """Abandons jobs that are not done, and those who wait for them."""
         self.worker.abandon(jobs)
         for future in waiting:
-            future.cancel()
-            with suppress(asyncio.CancelledError):
-                future.done() and future.exception()  # it has been heard of
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # asyncio complains of errors that nobody has asked for
 
     def too_slow(self) -> ApiError:
         """What is raised when a request's time is up."""
