@@ -58,7 +58,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing seedtok into $(VENV), once"
-	$(PIP) -e .
+	$(PIP) -e ".[all]"
 	@touch $@
 
 $(VENV)/.installed-%: $(VENV)/.installed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedtok import SeedTokenizer
-from seedtok.core.machine import keep_freed_memory
+from seedtok.core.processes import keep_freed_memory
 from seedtok.data.batches import to_batch
 from seedtok.mini.world.scenes import unique_scenes
 

@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedLM, SeedTokenizer
-from seedtok.core.files import whole_folder
-from seedtok.core.machine import keep_freed_memory
+from seedtok.core.files import atomic_folder
+from seedtok.core.processes import keep_freed_memory
 from seedtok.lm.generation import draw_codes
 from seedtok.mini.text import lm_tokenizer
 from seedtok.recipes import paper_size
@@ -71,7 +71,7 @@ def make(part: str, folder: Path) -> None:
             model = paper_size.opt()
         else:
             pipeline = paper_size.image_decoder().pipeline
-    with whole_folder(folder) as new:
+    with atomic_folder(folder) as new:
         if part == "image_decoder":
             for child in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
                 filled(child)

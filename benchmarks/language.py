@@ -16,7 +16,7 @@ from encode import rate
 from torch import nn
 
 from seedtok import SeedLM
-from seedtok.core.machine import keep_freed_memory
+from seedtok.core.processes import keep_freed_memory
 from seedtok.data.batches import to_batch
 from seedtok.lm.generation import draw_codes
 from seedtok.lm.packing import sequence

@@ -1,6 +1,14 @@
 """Tiny random checkpoints in the formats of the real ones, built once a session."""
 
+import os
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # matrices are tiny here, and there may be a worker a core
+
+from jaxtyping import install_import_hook
+
+ROOMS = ("tokenizer", "lm", "training", "stages", "baselines", "evaluation", "weights", "mini")
+install_import_hook([f"seedtok.{room}" for room in ROOMS], "beartype.beartype")  # shapes and types of every call
 
 import pytest
 import torch
@@ -9,6 +17,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 from typer.testing import CliRunner
 
+from reference import PATH, Reference
 from seedtok.cli.app import app
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.mini.text import bert_tokenizer, clip_tokenizer
@@ -25,15 +34,6 @@ from tiny_lms import bases, model, seed  # noqa: F401  (fixtures)
 from tiny_runs import TINY, tiny
 
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """Tests run on one thread: their matrices are tiny."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +152,8 @@ def runs(tmp_path_factory) -> Path:
     for name in TINY:
         train(tiny(name, out), out / name)
     return out
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    return Reference(PATH)

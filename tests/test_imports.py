@@ -1,17 +1,23 @@
 """What an import and a first use load, in fresh processes: nothing that is not needed, and nothing said of it."""
 
 import gc
+import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import weakref
+from importlib.metadata import requires
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from seedtok.core.errors import ImageError
+from seedtok.core.extras import EXTRAS
 from seedtok.core.images import batches_of
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -66,6 +72,64 @@ def test_the_librarys_own_loading_is_quiet_and_leaves_the_users_settings():
         "assert after[:5] == before[:5], (before, after)\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# ---------------------------------------------------------------- extras
+
+BASE = [  # what a plain `pip install` can do
+    "imagine 'a fox on the left on a blue background' --steps 2 --out p/fox.png", "encode p",
+    "decode --codes '{codes}' --steps 2 --out drawn", "reconstruct p --steps 2 --out compared",
+    "caption p/fox.png", "ask p/fox.png 'What is on the left?'", "draw 'a fox on the left on a blue background' --out x.png",
+]  # fmt: skip
+OPTIONAL = [name for name in EXTRAS if name not in ("accelerate", "pydantic", "tokenizers")]  # others need these
+RUN_WITHOUT = (
+    "import json, shlex, sys\n"
+    "commands, without = json.load(sys.stdin)\n"
+    "sys.modules.update(dict.fromkeys(without))\n"
+    "from typer.testing import CliRunner\n"
+    "from seedtok.cli.app import app\n"
+    "results = [CliRunner().invoke(app, shlex.split(command)) for command in commands]\n"
+    "print(json.dumps([[r.exit_code, r.stderr] for r in results]))\n"
+)
+
+
+def run_without(packages: list[str], commands: list[str], folder: Path) -> list[tuple[int, str]]:
+    """Exit codes and stderr of commands in one process in which some packages cannot be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_WITHOUT], input=json.dumps([commands, packages]), cwd=folder,
+        capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [(code, errors) for code, errors in json.loads(done.stdout)]
+
+
+def test_the_shipped_models_need_no_extra(tmp_path: Path):
+    codes = " ".join(map(str, range(32)))
+    for command, (code, errors) in zip(
+        BASE, run_without(OPTIONAL, [c.format(codes=codes) for c in BASE], tmp_path), strict=True
+    ):
+        assert code == 0, f"{command}: {errors}"
+
+
+@pytest.mark.parametrize("package", OPTIONAL)
+def test_what_to_install_is_said_in_a_line(package: str, monkeypatch: pytest.MonkeyPatch, cli):
+    def command(**_: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{package}.inner'", name=f"{package}.inner")
+
+    monkeypatch.setattr("seedtok.cli.support.recipes", command)
+    monkeypatch.setattr("seedtok.cli.app.recipes", command)
+    code, output, errors = cli("train", "--list")
+    assert (code, output) == (2, "")
+    assert errors == f"error: this needs {package}, which is not installed: pip install 'seedtok[{EXTRAS[package]}]'\n"
+
+
+def test_extras_install_what_they_are_named_for():
+    declared = {
+        canonicalize_name(requirement.name): match[1]
+        for requirement in map(Requirement, requires("seedtok") or [])
+        if (match := re.search(r'extra == "(train|evaluate|mini)"', str(requirement.marker)))
+    }
+    assert declared == {canonicalize_name(package): extra for package, extra in EXTRAS.items()}
 
 
 # ---------------------------------------------------------------- memory

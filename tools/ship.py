@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import seedtok
-from seedtok.core.writing import files_into
+from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.tokenizer.embedder import shared_vision
 
 PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
@@ -49,7 +49,7 @@ def share_vision(path: Path, prefix: str) -> None:
 def main() -> None:
     run, part = Path(sys.argv[1]), sys.argv[2]
     target = PACKAGE / part
-    with files_into(target) as new:
+    with checkpoint_folder(target) as new:
         shutil.copytree(run, new, dirs_exist_ok=True)
         for path in new.rglob("*.safetensors"):
             half(path)

@@ -367,20 +367,25 @@ def test_evaluate_codebook(cli, tiny_tokenizer: Path):
     assert "perplexity: " in out
 
 
-@pytest.mark.parametrize("name", ["retrieval", "generation"])
-def test_evaluate_prints_tables_or_json(cli, monkeypatch: pytest.MonkeyPatch, name: str):
-    def evaluate(*arguments: object, compute: Any = None) -> dict[str, Any]:
-        assert arguments == ("m", 5, 2, 3)
-        return {"one": {"left": 91.256, "right": 4}, "two": {"left": 1.0, "right": 2.0}, "seconds": 1.5}
-
-    monkeypatch.setattr(f"seedtok.evaluation.{name}.evaluate_{name}", evaluate)
-    arguments = ("evaluate", name, "--model", "m", "--count", 5, "--seed", 2, "--batch-size", 3)
-    assert json.loads(cli(*arguments, "--json")[1]) == evaluate("m", 5, 2, 3)
+@pytest.mark.parametrize(("name", "column"), [("retrieval", "r_mean"), ("generation", "caption")])
+def test_evaluate_prints_tables_or_json(
+    cli, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch, name: str, column: str
+):
+    monkeypatch.setenv("COLUMNS", "150")
+    arguments = ("evaluate", name, "--model", tiny_tokenizer, "--count", 5, "--seed", 2, "--batch-size", 3)
+    code, out, error = cli(*arguments, "--json")
+    assert (code, error) == (0, "")
+    found = json.loads(out)
+    assert (found["model"], found["count"], found["seed"]) == (str(tiny_tokenizer), 5, 2)
     code, out, _ = cli(*arguments)
     assert code == 0
-    assert out.count("left") == 1  # one table for both
-    assert "91.26" in out
-    assert "seconds: 1.50" in out
+    assert out.count(column) == 1  # one table for all rows
+    shown = {row: value for row, value in found.items() if isinstance(value, dict) and column in value}
+    assert shown
+    for row, values in shown.items():
+        (line,) = (line for line in out.splitlines() if row in line.split())
+        assert f"{values[column]:.2f}" in line
+    assert "count: 5" in out
 
 
 # ---------------------------------------------------------------- data
@@ -395,7 +400,7 @@ def test_data_scenes(cli, tmp_path: Path):
     names = sorted(os.listdir(tmp_path / "a"))
     assert names == ["00000.tar", "00000_stats.json", "00001.tar", "00001_stats.json"]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
-    check_refused(cli(*arguments, "--out", tmp_path / "a"), "already holds shards")
+    check_refused(cli(*arguments, "--out", tmp_path / "a"), "already has shards")
     wrong = ("data", "scenes", "--split", "test", "--count", 5, "--size", 65, "--out", tmp_path / "c")
     check_refused(cli(*wrong), "64 or 128")
     assert not (tmp_path / "c").exists()

@@ -91,9 +91,10 @@ def write(kind: str, out: Path, wait: float) -> None:
         records = {"state": _Late(begun)} if wait else {"state": {"step": 1}}
         save_checkpoint(out, 1, {"stage": {"x": torch.ones(3)}}, records, 2)
     else:
-        from seedtok.core.writing import files_into, whole_file
+        from seedtok.core.atomic import atomic_file
+        from seedtok.core.checkpoint import checkpoint_folder
 
-        with whole_file(out / "a.txt") if kind == "file" else files_into(out) as new:
+        with atomic_file(out / "a.txt") if kind == "file" else checkpoint_folder(out) as new:
             (new if kind == "file" else new / "config.json").write_text("old")
             begun()
 

@@ -11,12 +11,16 @@ import torch
 from PIL import Image
 
 from mock_device import DEVICE, mock_device
-from seedtok.core.device import device_and_dtype, device_named, tell_accelerate
+from seedtok.core.device import device_and_dtype, device_named, set_training_device
 from seedtok.core.errors import ConfigError
-from seedtok.evaluation.generation import Drawings, unit_pixels
+from seedtok.core.hub import shipped
+from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.generation import Drawings, drawn
 from seedtok.lm import generation
 from seedtok.lm.packing import Sampling
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.mini.evaluation import MiniSet, SceneScorer
+from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world.scenes import render, unique_scenes
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -61,7 +65,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_named("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(ConfigError, match="2 CUDA GPUs here, cuda:0 to cuda:1"):
+    with pytest.raises(ConfigError, match="2 CUDA GPUs, cuda:0 to cuda:1"):
         device_named("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="finds no CUDA GPU"):
@@ -213,15 +217,17 @@ def test_the_language_model_on_another_device(mini: SeedLM, images: list[Image.I
 
 
 def test_drawings_are_judged_on_another_device(mini: SeedLM, images: list[Image.Image]):
-    seed, scenes = mini.seed, unique_scenes("test", 2, 5)
+    seed, indices = mini.seed, range(2)
     seed.config = dataclasses.replace(seed.config, num_inference_steps=2)
-    drawings = Drawings(seed, ("real", "seed"))
+    scorer = SceneScorer(MiniSet(2, 5), SceneJudge.from_pretrained(shipped("judge")))
+    drawings = Drawings(ClipImages.from_pretrained(shipped("eval_clip")), scorer)
     with torch.no_grad(), mock_device():
-        for part in (seed, drawings.judge, drawings.clip):
+        for part in (seed, scorer.judge, drawings.clip.clip):
             part.to(DEVICE)
-        drawings.add("real", unit_pixels(images), scenes)
-        drawings.draw("seed", seed.generation_embeddings(seed.lookup(seed.encode(images))), scenes, noise=0)
-    assert drawings.verdicts["real"].background_share == 100
+        drawings.add("real", images, indices)
+        conditions = seed.generation_embeddings(seed.lookup(seed.encode(images)))
+        drawings.add("seed", drawn(seed, conditions, noise=0), indices)
+    assert drawings.right("real")["background"] == 100
     assert 0 < drawings.similarity("seed") <= 100
 
 
@@ -251,7 +257,7 @@ def test_evaluations_on_a_gpu(cli, name: str, dtype: str):
 @pytest.mark.parametrize(("name", "expected"), [("cpu", {"ACCELERATE_USE_CPU": "true"})])
 def test_accelerate_is_told_of_a_device(monkeypatch: pytest.MonkeyPatch, name: str, expected: dict[str, str]):
     monkeypatch.setattr("os.environ", {"WORLD_SIZE": "1"})
-    tell_accelerate(name)
+    set_training_device(name)
     chosen = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"}
     assert chosen == expected
 
@@ -261,7 +267,7 @@ def test_several_processes_take_no_single_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("os.environ", {"WORLD_SIZE": "2"})
     with pytest.raises(ConfigError, match="its own GPU"):
-        tell_accelerate("cuda:1")
+        set_training_device("cuda:1")
     monkeypatch.setattr("os.environ", {})
-    tell_accelerate("cuda:1")
+    set_training_device("cuda:1")
     assert os.environ == {"ACCELERATE_TORCH_DEVICE": "cuda:1"}

@@ -13,7 +13,7 @@ from PIL import Image
 import seedtok.core.images
 from seedtok.core.errors import ImageError, SeedTokWarning
 from seedtok.core.image_search import find_images, list_images
-from seedtok.core.images import load_image
+from seedtok.core.images import grid, load_image, side_by_side
 from seedtok.data.text import clean_caption
 
 RED = (200, 20, 30)
@@ -143,16 +143,19 @@ def test_strided_array_and_rounding():
     [
         (np.zeros((0, 4, 3), np.uint8), "empty array, 0 x 4 x 3"),
         (np.zeros((0, 0)), "empty array"),
-        (np.zeros((3, 4, 5), np.uint8), "channels last; got 3 x 4 x 5"),
-        (np.zeros((2, 4, 4, 3), np.uint8), "got 2 x 4 x 4 x 3"),
-        (np.zeros((), np.uint8), "a scalar"),
-        (np.zeros((4, 4), np.int64), "not int64"),
-        (np.zeros((4, 4), bool), "not bool"),
-        (np.array([["a"]]), "not <U1"),
+        (
+            np.zeros((3, 4, 5), np.uint8),
+            r"an array of 3 x 4 x 5; expected \(H, W\) or .*, channels last",
+        ),
+        (np.zeros((2, 4, 4, 3), np.uint8), "an array of 2 x 4 x 4 x 3"),
+        (np.zeros((), np.uint8), "an array of one value"),
+        (np.zeros((4, 4), np.int64), "pixels of int64"),
+        (np.zeros((4, 4), bool), "pixels of bool"),
+        (np.array([["a"]]), "pixels of <U1"),
         (np.full((4, 4), np.nan), "NaN or infinite"),
         (np.full((4, 4, 3), np.inf, np.float32), "NaN or infinite"),
-        (np.full((4, 4, 3), 200.0), "must be in 0..1"),
-        (np.full((4, 4, 3), -0.5), "must be in 0..1"),
+        (np.full((4, 4, 3), 200.0), "expected 0..1"),
+        (np.full((4, 4, 3), -0.5), "expected 0..1"),
     ],
 )
 def test_arrays_that_are_no_pictures(array, match):
@@ -213,7 +216,7 @@ def test_flipped_bytes_give_a_picture_or_an_image_error():
 
 @pytest.mark.parametrize("source", [None, 3, [1, 2], {"a": 1}])
 def test_other_things(source):
-    one_line(source, "expected a PIL image, an array, a path or bytes, not ")
+    one_line(source, "; expected a PIL image, an array, a path or bytes")
 
 
 def test_empty_image():
@@ -248,7 +251,7 @@ def test_what_is_no_file_is_never_waited_for(tmp_path):
 def test_what_is_too_large_is_not_read(tmp_path, monkeypatch):
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(30 * 10**9)
-    one_line(tmp_path / "sparse.png", "sparse.png: a file of 30,000,000,000 bytes; at most 1,073,741,824 are read")
+    one_line(tmp_path / "sparse.png", "sparse.png: a file of 30,000,000,000 bytes; expected at most 1,073,741,824")
     thin = saved(Image.new("1", (1, 120_000)), tmp_path / "thin.png")
     one_line(thin, "thin.png: 1 x 120000 pixels is too large: at most 178,956,970 pixels, and 100,000 a side")
     one_line(np.zeros((120_000, 1), np.uint8), "1 x 120000 pixels is too large")
@@ -276,11 +279,11 @@ def test_other_formats_are_taken_or_named(tmp_path, monkeypatch):
     assert [path.name for path in found.images] == sorted([*taken, "a.png"])
     assert all(load_image(path).size == (32, 32) for path in found.images)
     assert [path.name for path, _ in found.ignored] == ["b.eps", "b.heic", "b.svg"]
-    with pytest.warns(SeedTokWarning, match=rf"3 of {3 + len(found.images)} pictures ignored; the first: .*b.eps: "):
+    with pytest.warns(SeedTokWarning, match=rf"3 of {3 + len(found.images)} images ignored; the first: .*b.eps: "):
         assert list_images(tmp_path) == found.images
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c.heic").touch()
-    with pytest.raises(ImageError, match=r"no images in .*1 of 1 pictures ignored; the first: .*c.heic"):
+    with pytest.raises(ImageError, match=r"no images in .*1 of 1 images ignored; the first: .*c.heic"):
         find_images(tmp_path / "sub")
 
 
@@ -326,3 +329,25 @@ def test_list_images_errors(tmp_path):
 def test_clean_caption(text, expected):
     assert clean_caption(text) == expected
     assert clean_caption(expected) == expected
+
+
+# ---------------------------------------------------------------- grids
+
+
+def count(sheet: Image.Image, color: tuple[int, int, int]) -> int:
+    return int((np.asarray(sheet) == color).all(2).sum())
+
+
+def test_pictures_of_different_sizes_are_whole_and_apart():
+    sizes = {(255, 0, 0): (4, 4), (0, 255, 0): (10, 3), (0, 0, 255): (2, 12)}
+    sheet = grid([Image.new("RGB", size, color) for color, size in sizes.items()], columns=2, gap=1)
+    assert sheet.size == (2 * 10 + 3, 2 * 12 + 3)
+    for color, (width, height) in sizes.items():
+        assert count(sheet, color) == width * height
+    assert sheet.getpixel((1 + 3, 1 + 4)) == (255, 0, 0)  # in the middle of its cell
+
+
+def test_pictures_of_one_size_are_where_they_were():
+    sheet = side_by_side([Image.new("RGB", (4, 4), "red")], [Image.new("RGB", (4, 4), "blue")], pairs=1)
+    assert sheet.size == (20, 12)
+    assert [sheet.getpixel(at) for at in ((4, 4), (7, 7), (12, 4))] == [(255, 0, 0), (255, 0, 0), (0, 0, 255)]

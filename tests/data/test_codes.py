@@ -140,7 +140,7 @@ def test_a_copy_of_a_shard_is_the_same_shard(shards, tmp_path):
 
 def test_overwrite_replaces_codes_alone(shards, tmp_path):
     pq.write_table(pa.table({"mine": [1, 2]}), tmp_path / "00001.parquet")
-    with pytest.raises(DataError, match=r"00001\.parquet is in the way"):
+    with pytest.raises(DataError, match=r"00001\.parquet exists and does not say"):
         tokenize_shards(shards, tmp_path, encode, "mini", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["00001.parquet"]
 
@@ -188,7 +188,7 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
     lists = sorted(path.name for path in (tmp_path / "codes").glob("*.jsonl"))
     assert lists == ["00000.skipped.jsonl", "00001.skipped.jsonl"]
     assert json.loads((tmp_path / "codes" / lists[0]).read_text())["key"] == "000003"
-    with pytest.raises(DataError, match="1 of 25 samples cannot be read, and a share of 0 may be bad"):
+    with pytest.raises(DataError, match="1 of 25 samples cannot be read; at most 0 of all may be bad"):
         tokenize_shards(folder, tmp_path / "strict", encode, "mini", limits=SkipLimits(share=0))
     code, out, error = cli("tokenize", folder, "--out", tmp_path / "command", "--model", tiny_tokenizer)
     assert code == 0
@@ -310,13 +310,13 @@ WRONG = {
     "codes as text": (lambda c: c.update(codes=pa.array(["1 2"] * 4)), "'codes' is string, not lists of integers"),
     "codes as floats": (lambda c: c.update(codes=pa.array([[0.5] * 32] * 4)), "not lists of integers"),
     "codes of lists": (lambda c: c.update(codes=pa.array([[[1]]] * 4)), "not lists of integers"),
-    "ragged": (lambda c: c.update(codes=pa.array([[1, 2], [1], [1], []])), "as many codes, not 0 or 1 or 2"),
-    "empty rows": (lambda c: c.update(codes=pa.array([[]] * 4, pa.list_(pa.int64()))), "as many codes, not 0"),
-    "no codes in a row": (lambda c: c.update(codes=pa.array([[1], None, [1], [1]])), "a row without codes"),
-    "no code in a place": (lambda c: c.update(codes=pa.array([[1], [None], [1], [1]])), "a row without codes"),
+    "ragged": (lambda c: c.update(codes=pa.array([[1, 2], [1], [1], []])), "rows of 0 and 1 and 2 codes"),
+    "empty rows": (lambda c: c.update(codes=pa.array([[]] * 4, pa.list_(pa.int64()))), "rows of 0 codes"),
+    "no codes in a row": (lambda c: c.update(codes=pa.array([[1], None, [1], [1]])), "a row has no codes"),
+    "no code in a place": (lambda c: c.update(codes=pa.array([[1], [None], [1], [1]])), "a row has no codes"),
     "codes below 0": (lambda c: c.update(codes=pa.array([[1], [-1], [1], [1]])), "codes from -1 to 1"),
     "codes too large": (lambda c: c.update(codes=pa.array([[1], [70_000], [1], [1]])), "expected 0 to 65535"),
-    "no caption": (lambda c: c.update(caption=pa.array(["a", None, "b", "c"])), "a row without caption"),
+    "no caption": (lambda c: c.update(caption=pa.array(["a", None, "b", "c"])), "a row has no caption"),
     "not UTF-8": (
         lambda c: c.update(caption=pa.array([b"caf\xe9"] * 4).view(pa.string())), "not a file of codes: .*UTF"
     ),
@@ -343,7 +343,7 @@ def test_more_that_is_refused(tmp_path):
         read_codes(tmp_path)
     write(tmp_path / "1.parquet", rows(4, width=8))
     write(tmp_path / "2.parquet", rows(4, width=9))
-    with pytest.raises(DataError, match=r"2\.parquet: 9 codes a row, and .*1\.parquet has 8"):
+    with pytest.raises(DataError, match=r"2\.parquet has 9 codes in a row, and .*1\.parquet has 8"):
         read_codes(tmp_path)
     write(tmp_path / "2.parquet", rows(4, width=8), tokenizer="other")
     with pytest.raises(DataError, match="several tokenizers"):

@@ -103,7 +103,7 @@ def test_they_are_named_and_listed(shards, tmp_path):
 
 @quietly
 def test_too_many_stop_with_a_line(shards):
-    with pytest.raises(DataError, match=r"1 of 24 samples cannot be read, and a share of 0 may be bad; the last: "):
+    with pytest.raises(DataError, match=r"1 of 24 samples cannot be read; at most 0 of all may be bad; the last: "):
         list(islice(ShardSamples(shards, limits=SkipLimits(share=0)), 48))
     with pytest.raises(DataError, match="4 of 24 samples"):
         list(islice(ShardSamples(shards, limits=SkipLimits(share=0.1, at_least=3)), 48))
@@ -130,7 +130,7 @@ def test_a_shard_that_ends_early_is_read_up_to_there(tmp_path, counted):
         (tmp_path / "00001_stats.json").unlink()
     with pytest.warns(SeedTokWarning, match=r"00001\.tar: the shard ends early, after 7 samples"):
         samples = ShardSamples(tmp_path, shuffle=False)
-    with pytest.warns(SeedTokWarning, match="sample 000016: it is cut off"):
+    with pytest.warns(SeedTokWarning, match="sample 000016: it is incomplete"):
         found = keys(samples, samples.epoch_size)
     assert len(set(found[:16])) == 16
     assert found[16] in found[:16]  # in place of the one that is cut off

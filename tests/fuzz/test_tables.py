@@ -14,8 +14,9 @@ from PIL import Image
 from fuzz.values import changed, damaged, json_texts, odd, quick, works_or_says_why
 from seedtok.cli.inputs import codes_of_lines, typed_codes
 from seedtok.cli.support import targets
+from seedtok.data import prepared
 from seedtok.data.pairs import read_pairs
-from seedtok.data.public_sets import SETS, as_pairs, read_public, url_list, write_list
+from seedtok.data.public_sets import SETS, as_pairs, read_public, url_list
 from seedtok.data.shards import pack_pairs
 from seedtok.data.text import clean_caption
 
@@ -84,23 +85,28 @@ NOCAPS = {
 }
 GQA = {"1": {"imageId": "7", "question": "What?", "answer": "fox"}}
 QUESTIONS = {"questions": [{"image_id": 5, "question": "What?", "question_id": 50}]}
-ANSWERS = {"annotations": [{"question_id": 50, "answers": [{"answer": "fox"}, {"answer": "bee"}]}]}
+ANSWERS = {
+    "annotations": [
+        {"question_id": 50, "question_type": "what", "answer_type": "other",
+         "answers": [{"answer": "fox"}, {"answer": "bee"}]},
+    ]
+}  # fmt: skip
 JSON_SETS = {"coco": KARPATHY, "flickr30k": KARPATHY, "nocaps": NOCAPS, "gqa": GQA}
 
 
 def prepare(name: str, annotations: Path, folder: Path) -> None:
     split = "test" if "test" in SETS[name].splits else next(iter(SETS[name].splits))
     with works_or_says_why():
-        for record in read_public(name, annotations, folder, split):
-            assert isinstance(record["image"], str)
+        for entry in read_public(name, annotations, split):
+            assert isinstance(entry.image, str)
     with works_or_says_why():
-        write_list(name, annotations, folder, split, folder / "list.jsonl")
+        prepared.prepare(name, annotations, folder, split, folder / "set")
     if name in ("cc3m", "unsplash"):
         with works_or_says_why():
             url_list(name, annotations, folder / "urls.tsv")
     if name not in ("gqa", "vqav2"):
         with works_or_says_why():
-            for pair in as_pairs(read_public(name, annotations, folder, split)):
+            for pair in as_pairs(read_public(name, annotations, split), folder):
                 [clean_caption(text) for text in pair.captions]
 
 
@@ -132,6 +138,20 @@ UNSPLASH = b"photo_id\tphoto_image_url\tphoto_description\tai_description\n1\tht
 def test_public_sets_in_tsv(folder: Path, name: str, good: bytes, data: st.DataObject):
     (folder / "set.tsv").write_bytes(data.draw(damaged(good) | st.binary(max_size=40)))
     prepare(name, folder / "set.tsv", folder)
+
+
+@quick(60)
+@given(data=st.data())
+def test_prepared_sets(folder: Path, data: st.DataObject):
+    (folder / "set.json").write_text(json.dumps(GQA))
+    (folder / "7.jpg").write_bytes(b"no picture")
+    prepared.prepare("gqa", folder / "set.json", folder, "val_balanced", folder / "set")
+    name = data.draw(st.sampled_from([prepared.HEADER, prepared.ENTRIES]))
+    path = folder / "set" / name
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    with works_or_says_why():
+        for entry in prepared.open_set(folder / "set"):
+            assert isinstance(entry.image, str)
 
 
 def test_a_field_longer_than_csv_allows_is_refused(folder: Path):

@@ -109,5 +109,7 @@ def test_what_is_wrong_with_the_command_is_a_line(cli: Callable, options: tuple[
 
 
 def test_what_is_not_installed_is_named(cli: Callable, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("seedtok.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
-    assert cli("serve") == (2, "", "error: serving needs uvicorn: pip install 'seedtok[serve]'\n")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as where it is not installed
+    monkeypatch.delitem(sys.modules, "seedtok.serving.run", raising=False)
+    message = "error: this needs uvicorn, which is not installed: pip install 'seedtok[serve]'\n"
+    assert cli("serve") == (2, "", message)

@@ -77,7 +77,7 @@ def test_lengths_beams_and_stops(openai: OpenAI, lm: SeedLM):
     greedy = openai.chat.completions.create(
         model="tiny", messages=asked("", picture()), max_completion_tokens=3, extra_body={"num_beams": 1}
     )
-    assert text_of(greedy) == lm.caption(picture(), num_beams=1, max_new_tokens=3)[0]
+    assert [text_of(greedy)] == lm.generate([picture(), "A photo of"], max_images=0, max_new_tokens=3)
     assert greedy.choices[0].finish_reason == "length"
     whole = lm.caption(picture())[0]
     stop = whole[3:5]

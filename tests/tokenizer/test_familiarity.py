@@ -16,8 +16,8 @@ from seedtok.cli.app import app
 from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.hub import shipped
 from seedtok.mini.world.scenes import render, unique_scenes
-from seedtok.tokenizer.familiarity import FILE, Familiarity, encode_compared, far_names
-from seedtok.tokenizer.words import unknown_words
+from seedtok.tokenizer.familiarity import FILE, Familiarity, encode_and_check, far_names
+from seedtok.tokenizer.unknown_words import unknown_words
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +71,18 @@ def test_scenes_are_near_and_other_pictures_far(mini):
         np.zeros((128, 128, 3), np.uint8), np.full((128, 128, 3), 255, np.uint8),
         np.stack([np.tile(ramp, (128, 1))] * 3, axis=2), np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8),
     ]  # fmt: skip
-    codes, far = encode_compared(mini, mini.pixels(strange))
+    codes, far = encode_and_check(mini, mini.pixels(strange))
     assert far.all()
     assert torch.equal(codes, mini.encode_pixels(mini.pixels(strange)))
     scenes = mini.pixels([render(scene) for scene in unique_scenes("test", 200, seed=7)])
-    _, far = encode_compared(mini, scenes)
+    _, far = encode_and_check(mini, scenes)
     assert int(far.sum()) <= 4  # 1 % of 200, and its spread
 
 
 def test_bfloat16_agrees(mini):
     half = SeedTokenizer.from_pretrained("mini", dtype=torch.bfloat16)
     images = [np.zeros((128, 128, 3), np.uint8), render(unique_scenes("test", 1)[0])]
-    assert encode_compared(half, half.pixels(images))[1].tolist() == [True, False]
+    assert encode_and_check(half, half.pixels(images))[1].tolist() == [True, False]
 
 
 def test_it_is_saved_and_loaded_with_its_checkpoint(mini, tmp_path):

@@ -1,4 +1,9 @@
-"""Image decoders other than the mini one: the successor's unCLIP."""
+"""Image decoders other than the mini one, and the classes that a pipeline may name."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +65,51 @@ def test_unclip_draws_from_image_embeddings(unclip):
 def test_what_is_no_image_decoder_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot load an image decoder"):
         ImageDecoder.from_pretrained(tmp_path)
+
+
+# ---------------------------------------------------------------- classes named by their module
+
+
+def naming(tiny_diffusion: Path, folder: Path, module: object) -> Path:
+    """A copy of a pipeline whose autoencoder's class is in another module."""
+    shutil.copytree(tiny_diffusion, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["vae"][0] = module
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """Modules of the mini networks as if nothing had imported them."""
+    for name in ("tokenizer.patch_autoencoder", "mini.networks.patch_autoencoder"):
+        monkeypatch.setitem(sys.modules, f"seedtok.{name}", None)  # so that what is there now comes back
+        monkeypatch.delitem(sys.modules, f"seedtok.{name}")
+
+
+@pytest.mark.parametrize("module", ["seedtok.mini.networks.patch_autoencoder", "seedtok.tokenizer.patch_autoencoder"])
+def test_classes_of_this_package_are_found_by_their_present_and_their_former_name(
+    tiny_diffusion, tmp_path, forgotten, module
+):
+    decoder = ImageDecoder.from_pretrained(naming(tiny_diffusion, tmp_path / "copy", module))
+    assert type(decoder.pipeline.vae).__module__ == "seedtok.mini.networks.patch_autoencoder"
+    assert sum(p.numel() for p in decoder.pipeline.vae.parameters())
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_no_other_module_is_imported_because_a_checkpoint_names_it(tiny_diffusion, tmp_path, monkeypatch, installed):
+    folder = naming(tiny_diffusion, tmp_path / "copy", "stranger")
+    code = tmp_path / "installed" if installed else folder / "vae"
+    code.mkdir(exist_ok=True)
+    (code / "stranger.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    with pytest.raises(CheckpointError, match="vae is of a class in stranger; expected diffusers, "):
+        ImageDecoder.from_pretrained(folder)
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("module", ["json", "seedtok.nothing", "seedtok", "seedtokens.x", "seedtok.core.errors", 3, ""])
+def test_modules_without_the_class_are_one_line(tiny_diffusion, tmp_path, module):
+    with pytest.raises(CheckpointError) as caught:
+        ImageDecoder.from_pretrained(naming(tiny_diffusion, tmp_path / "copy", module))
+    assert str(caught.value).count("\n") == 0

@@ -46,7 +46,7 @@ def test_a_run_skips_them_and_resumes_exactly(shards, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 def test_a_run_stops_where_more_are_bad_than_may_be(shards, tmp_path):
-    with pytest.raises(DataError, match="1 of 9 samples cannot be read, and a share of 0 may be bad"):
+    with pytest.raises(DataError, match="1 of 9 samples cannot be read; at most 0 of all may be bad"):
         train(
             tiny("autoencoder", tmp_path, f"data.shards={shards}", "data.validation=scenes", "data.bad_share=0"),
             tmp_path / "run",

@@ -62,7 +62,7 @@ def files(tmp_path_factory) -> list[Path]:
 
 def test_published_files_become_a_tokenizer_and_go_back(files, tmp_path):
     report = convert(files, tmp_path / "seed", HEADS, "somewhere/else")
-    assert "the paper's" in report.kind
+    assert "as in the paper" in report.kind
     assert set(report.left_out) == {
         "Qformer.bert.embeddings.position_ids", "Reverse_Qformer.bert.embeddings.position_ids",
         "visual_encoder.norm.weight", "visual_encoder.norm.bias",
@@ -138,8 +138,8 @@ def test_blip2_for_a_language_model_keeps_its_way_to_the_language_model(blip2_co
     code, out, _ = cli("convert", tmp_path / "blip2", "--out", tmp_path / "ours")
     assert code == 0
     words = " ".join(out.split())
-    assert "the language model, which has a folder of its own" in words
-    assert f"kept in {PROJECTION_FILE}: language_projection" in words
+    assert "the language model, which is a checkpoint of its own" in words
+    assert f"written to {PROJECTION_FILE}: language_projection" in words
     assert "no text branch" in words
     ours = ImageTextEmbedder.from_pretrained(tmp_path / "ours")
     assert ours.config.qformer.vocab_size is None
@@ -278,10 +278,10 @@ def damaged(kind: str, files: list[Path], folder: Path) -> list[Path]:
     ("kind", "words"),
     [
         ("missing", "no such file"),
-        ("truncated", "truncated or no checkpoint"),
-        ("truncated old", "truncated or no checkpoint"),
-        ("trap", "wants code run"),
-        ("text", "truncated or no checkpoint"),
+        ("truncated", "truncated or not a checkpoint"),
+        ("truncated old", "truncated or not a checkpoint"),
+        ("trap", "would have to run code"),
+        ("text", "truncated or not a checkpoint"),
         ("list", "no named tensors"),
         ("lacks one", "encode_task_layer.2.bias"),
         ("misshapen", "decode_head.2.bias"),

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import assign_strictly, built_for, load_strictly, read_json, read_tensors
 from seedtok.core.hub import locate, named_part, recorded, shipped
 from seedtok.core.notices import quietly
-from seedtok.core.writing import files_into
 from seedtok.lm.base import load_base
 from seedtok.lm.head import logit_map
 from seedtok.lm.packing import end_of, left_padded, pad_of
@@ -123,7 +123,7 @@ class Blip2LM(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ViT, Q-Former and FC layer; a base in a folder stays there, and is named relative to `folder`."""
-        with files_into(Path(folder)) as new:
+        with checkpoint_folder(Path(folder)) as new:
             record = {
                 "format": "seedtok.blip2", "version": VERSION, "base": recorded(self.base, "opt", Path(folder), new),
                 "embedder": asdict(self.embedder.config),

@@ -18,14 +18,22 @@ from seedtok.cli import convert as cli_convert
 from seedtok.cli import data as cli_data
 from seedtok.cli import demo as cli_demo
 from seedtok.cli import evaluate as cli_evaluate
-from seedtok.cli import pictures as cli_pictures
+from seedtok.cli import lm as cli_lm
 from seedtok.cli import plan as cli_plan
 from seedtok.cli import serve as cli_serve
-from seedtok.cli import words as cli_words
+from seedtok.cli import tokenizer as cli_tokenizer
 from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
 from seedtok.core.errors import ConfigError, SeedTokError
-from seedtok.core.machine import flush_output, keep_freed_memory, open_missing_streams, spare_cores
-from seedtok.core.processes import exit_code, is_main_rank, terminate_like_interrupt
+from seedtok.core.extras import missing_extra
+from seedtok.core.processes import (
+    exit_code,
+    flush_output,
+    is_main_rank,
+    keep_freed_memory,
+    open_missing_streams,
+    spare_cores,
+    terminate_like_interrupt,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +61,12 @@ class _Commands(TyperGroup):
             raise typer.Exit(exit_code(interrupt)) from None
         except (SeedTokError, OSError) as error:  # anything else is a bug, and shows its traceback
             fail(error)
+            raise typer.Exit(2) from None
+        except ImportError as error:
+            missing = missing_extra(error)
+            if missing is None:
+                raise
+            fail(missing)
             raise typer.Exit(2) from None
 
 
@@ -82,15 +96,15 @@ def _options(
 
 
 for command in (
-    cli_pictures.encode,
-    cli_pictures.tokenize,
-    cli_pictures.decode,
-    cli_pictures.reconstruct,
-    cli_pictures.imagine,
-    cli_words.caption,
-    cli_words.ask,
-    cli_words.draw,
-    cli_words.chat,
+    cli_tokenizer.encode,
+    cli_tokenizer.tokenize,
+    cli_tokenizer.decode,
+    cli_tokenizer.reconstruct,
+    cli_tokenizer.imagine,
+    cli_lm.caption,
+    cli_lm.ask,
+    cli_lm.draw,
+    cli_lm.chat,
 ):
     app.command()(command)
 
@@ -121,7 +135,7 @@ def train(
     if show:
         for name, function in recipes().items():
             what, *_ = (function.__doc__ or "").strip().split("\n")
-            say(f"{name:<20}{what}")
+            say(f"{name:<24}{what}")
         return
     if folder is None or (recipe is None and not resume):
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
@@ -129,7 +143,7 @@ def train(
     config = resumed_run(folder, recipe, given) if resume else recipe_named(recipe or "", given)
     import torch
 
-    from seedtok.core.device import tell_accelerate
+    from seedtok.core.device import set_training_device
     from seedtok.training.checkpoints import holds_run
     from seedtok.training.loop import train as run
 
@@ -138,7 +152,7 @@ def train(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(spare_cores())
     if device != "auto":
-        tell_accelerate(device)
+        set_training_device(device)
     final = run(config, folder, resume)
     say(f"trained: {final}")
 

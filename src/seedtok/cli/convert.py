@@ -41,8 +41,8 @@ def convert(
     of ours is written in the published layout.
     """
     quiet(loading=True)
+    from seedtok.core.kinds import holds_checkpoint
     from seedtok.core.locks import locked
-    from seedtok.core.writing import holds_checkpoint
     from seedtok.weights.convert import convert as read
     from seedtok.weights.convert import export
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,9 +79,7 @@ def prepare(
     name: Annotated[str, typer.Argument(metavar="SET", help="coco, flickr30k, cc3m, unsplash, nocaps, vqav2 or gqa.")],
     annotations: Annotated[Path, typer.Option(metavar="PATH", help="The publisher's file.", show_default=False)],
     split: Annotated[str, typer.Option(help="As the publisher calls it.", show_default=False)],
-    out: Annotated[
-        Path, typer.Option(metavar="PATH", help="A folder of shards; a .jsonl file for an evaluation list.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for what is written.", show_default=False)],
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where its images are; without it, img2dataset fetches them.")
     ] = None,
@@ -88,40 +87,51 @@ def prepare(
     shard_size: ShardSize = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a public data set's own files into shards to train on, or a list to evaluate on.
+    """Turn a public data set's own files into what `train` or `evaluate` reads.
 
-    A .jsonl has a line an entry: id, image, and captions or else question and answers.
+    Splits to train on become shards. Those to evaluate on become a list of pictures, which stay where they are, with
+    their captions or questions: `seedtok evaluate ... --data DIR`.
     """
     from seedtok.data import public_sets, shards
+    from seedtok.data.prepared import holds_prepared
     from seedtok.data.tars import holds_shards
 
     public = public_sets.public_set(name, split)
     if images is None:
         _fetch(name, annotations, out, size)
         return
-    if out.suffix == ".jsonl":
-        check_free([out], overwrite)
-        made = public_sets.write_list(name, annotations, images, split, out)
-        say(f"{made.found} entries written to {out}; {len(made.missing)} pictures missing")
-        for path in made.missing[:10]:
-            err.print(f"missing: {path}", soft_wrap=True, markup=False)
-        _compare(name, split, made.found, made.published)
-        return
+    published = public.splits[split]
     if split not in public.training:
-        raise DataError(f"{name} {split} is for evaluation: give --out a name that ends in .jsonl")
+        _prepare_evaluation(name, annotations, images, split, out, overwrite)
+        return
+    if holds_prepared(out):
+        raise DataError(f"{out} holds a set to evaluate on: choose another folder for shards")
     check_folder(out, holds_shards, "shards")
-    records = public_sets.read_public(name, annotations, images, split)
-    with progress(name, public.splits[split], "pictures") as done:
-        report = shards.pack_pairs(
-            public_sets.as_pairs(records), out, str(annotations), size=size, shard_size=shard_size, progress=done
-        )
-    _compare(name, split, report.written, public.splits[split])
+    pairs = public_sets.as_pairs(public_sets.read_public(name, annotations, split), images)
+    with progress(name, published["pictures"], "pictures") as done:
+        report = shards.pack_pairs(pairs, out, str(annotations), size=size, shard_size=shard_size, progress=done)
+    _compare(name, split, {"pictures": report.written}, published)
     _report(report, out)
 
 
-def _compare(name: str, split: str, found: int, published: int) -> None:
-    if found != published:
-        say(f"{name} {split}: {found:,} here; its publisher has {published:,}")
+def _prepare_evaluation(name: str, annotations: Path, images: Path, split: str, out: Path, overwrite: bool) -> None:
+    from seedtok.data.prepared import ENTRIES, HEADER, holds_prepared
+    from seedtok.data.prepared import prepare as write
+
+    check_folder(out, holds_prepared, "evaluation set")
+    check_free([out / HEADER, out / ENTRIES], overwrite)
+    made = write(name, annotations, images, split, out)
+    counted = ", ".join(f"{count:,} {what}" for what, count in made.info.counts.items() if count)
+    say(f"{counted} written to {out}; {len(made.missing)} pictures missing")
+    for path in made.missing[:10]:
+        err.print(f"missing: {path}", soft_wrap=True, markup=False)
+    _compare(name, split, made.info.counts, made.info.published)
+
+
+def _compare(name: str, split: str, found: Mapping[str, int], published: Mapping[str, int]) -> None:
+    for what in published.keys() & found.keys():
+        if found[what] != published[what]:
+            say(f"{name} {split}: {found[what]:,} {what} here; its publisher has {published[what]:,}")
 
 
 def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:

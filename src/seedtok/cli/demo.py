@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli.pictures import Model, Seed, imagined
 from seedtok.cli.support import (
     Device,
     DrawingDtype,
@@ -22,6 +21,7 @@ from seedtok.cli.support import (
     say,
     write_picture,
 )
+from seedtok.cli.tokenizer import Model, Seed, draw_captions
 from seedtok.core.progress import progress
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from seedtok.lm.seed_lm import SeedLM
     from seedtok.mini.world.scenes import Scene
+    from seedtok.tokenizer.seed import SeedTokenizer
 
 DRAWN = 4  # captions for the image decoder
 PROMPTS = 2  # for the language model
@@ -54,44 +55,26 @@ def demo(
     check_free([out / name for name in FILES[: 2 if lm is None else 3]], overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
     drawn_in = drawing_dtype(drawing, tokenizer.device) if dtype == Precision.float32 else None
-    from PIL import Image
-
-    from seedtok.core.pictures import grid, side_by_side
+    from seedtok.core.images import grid
     from seedtok.lm.seed_lm import SeedLM
-    from seedtok.mini.world.scenes import caption, render, unique_scenes
+    from seedtok.mini.world.scenes import caption, unique_scenes
 
-    language = (
-        None
-        if lm is None
-        else SeedLM.from_pretrained(lm, seed=tokenizer, dtype=tokenizer.dtype, device=tokenizer.device)
-    )
+    language = None
+    if lm is not None:
+        language = SeedLM.from_pretrained(lm, seed=tokenizer, dtype=tokenizer.dtype, device=tokenizer.device)
     scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed)
-    seen, drawn, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]
-    originals = [Image.fromarray(render(scene)) for scene in seen]
-    say("Scenes that no training saw, and their codes:\n")
-    codes = [row for image in originals for row in tokenizer.encode_pixels(tokenizer.pixels(image)).tolist()]
-    for scene, row in zip(seen, codes, strict=True):
-        say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
-    back: list[Image.Image] = []
-    with progress("draw", count) as done:
-        for start in range(0, count, 8):
-            batch = codes[start : start + 8]
-            back += tokenizer.decode(batch, generator=generators(len(batch), seed), dtype=drawn_in)
-            done(len(back))
-    back = [picture.resize(originals[0].size) for picture in back]
-    captions = [caption(scene) for scene in drawn]
+    seen, captioned, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]
+    files = {"original | reconstruction": (FILES[0], _reconstructions(tokenizer, seen, seed, drawn_in))}
+    captions = [caption(scene) for scene in captioned]
     say("\nCaptions, drawn by the image decoder:\n")
     for text in captions:
         say(text)
-    files = {
-        "original | reconstruction": (FILES[0], side_by_side(originals, back, pairs=3)),
-        "from captions, in order": (
-            FILES[1],
-            grid(imagined(tokenizer, captions, None, None, seed, drawn_in), columns=4),
-        ),
-    }
-    if lm is not None and language is not None:
-        files |= _language(language, lm, seen[0], originals[0], [caption(scene) for scene in asked], seed, drawn_in)
+    drawn = draw_captions(tokenizer, captions, None, None, seed, drawn_in)
+    files["from captions, in order"] = (FILES[1], grid(drawn, columns=4))
+    if language is not None:
+        say(f"\nThe first scene, read by the language model {lm!r} (its instructed one) from its codes alone:\n")
+        sheet = _language(language, seen[0], [caption(scene) for scene in asked], seed, drawn_in)
+        files["from prompts, in order"] = (FILES[2], sheet)
     for name, picture in files.values():
         write_picture(picture, out / name)
     say("")
@@ -99,23 +82,39 @@ def demo(
         say(f"{what + ':':<27}{out / name}")
 
 
-def _language(
-    model: SeedLM,
-    name: str,
-    scene: Scene,
-    picture: Image.Image,
-    prompts: list[str],
-    seed: int,
-    dtype: torch.dtype | None,
-) -> dict[str, tuple[str, Image.Image]]:
-    """Says what is in a picture, answers two questions about it, draws the prompts; returns the pictures to write."""
+def _reconstructions(
+    tokenizer: SeedTokenizer, scenes: list[Scene], seed: int, dtype: torch.dtype | None
+) -> Image.Image:
+    """Says the codes of scenes, and draws them back, each beside its original."""
+    from PIL import Image
+
+    from seedtok.core.images import side_by_side
+    from seedtok.mini.world.scenes import caption, render
+
+    originals = [Image.fromarray(render(scene)) for scene in scenes]
+    say("Scenes that no training saw, and their codes:\n")
+    codes = [row for image in originals for row in tokenizer.encode_pixels(tokenizer.pixels(image)).tolist()]
+    for scene, row in zip(scenes, codes, strict=True):
+        say(f"{caption(scene)}\n  {' '.join(map(str, row))}")
+    back: list[Image.Image] = []
+    with progress("draw", len(codes)) as done:
+        for start in range(0, len(codes), 8):
+            batch = codes[start : start + 8]
+            back += tokenizer.decode(batch, generator=generators(len(batch), seed), dtype=dtype)
+            done(len(back))
+    return side_by_side(originals, [picture.resize(originals[0].size) for picture in back], pairs=3)
+
+
+def _language(model: SeedLM, scene: Scene, prompts: list[str], seed: int, dtype: torch.dtype | None) -> Image.Image:
+    """Says what is in a scene, answers two questions about it, and draws the prompts."""
     import numpy as np
+    from PIL import Image
 
-    from seedtok.core.pictures import grid
+    from seedtok.core.images import grid
     from seedtok.mini.world.questions import questions
+    from seedtok.mini.world.scenes import render
 
-    say(f"\nThe first scene, read by the language model {name!r} (its instructed one) from its codes alone:\n")
-    codes = model.seed.encode_pixels(model.seed.pixels(picture))
+    codes = model.seed.encode_pixels(model.seed.pixels(Image.fromarray(render(scene))))
     say(f"caption: {model.caption(codes)[0]}")
     asked = [question.text for question in questions(scene, np.random.default_rng(seed), 2)]
     for question, answer in zip(asked, model.answer(codes.expand(2, -1), asked), strict=True):
@@ -124,4 +123,4 @@ def _language(
     for prompt in prompts:
         say(prompt)
     drawn = model.draw(prompts, generator=generators(len(prompts), seed), dtype=dtype)
-    return {"from prompts, in order": (FILES[2], grid(drawn, columns=len(drawn)))}
+    return grid(drawn, columns=len(drawn))

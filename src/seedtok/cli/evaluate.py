@@ -1,131 +1,276 @@
-"""`seedtok evaluate`: Tables 1 to 3, and the codebook's health."""
+"""`seedtok evaluate`: Tables 1 to 3, and the codebook's health, on the mini world or on any prepared data set."""
 
-import json
-from importlib import import_module
+from __future__ import annotations
+
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, out, quiet, say
-from seedtok.cli.words import Base, Tokenizer
+from seedtok.cli.evaluate_support import (
+    MINI,
+    Given,
+    drawing_judges,
+    evaluation_set,
+    identified,
+    place_of,
+    report,
+    scene_scorer,
+    shipped_part,
+)
+from seedtok.cli.lm import Base, Beams, Tokenizer, load_lm
+from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
 
-app = typer.Typer(help="Measure a model on test scenes that no training saw.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure a model: on test scenes that no training saw, or on what `seedtok data prepare` wrote.",
+    no_args_is_help=True,
+)
 
-TOKENIZER = "'mini', a checkpoint folder, or a hub id."
-LANGUAGE_MODEL = "'mini', a folder of a SEED language model, or a hub id."
+TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
+RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
+LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
+ReaderModel = Annotated[str, typer.Option(help="A SEED language model, or a BLIP-2 of transformers on OPT.")]
+Data = Annotated[str, typer.Option(metavar="DIR|mini", help="What `data prepare` wrote, or scenes.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where predictions stay; an evaluation that was stopped goes on there."),
+]
+Count = Annotated[int | None, typer.Option(min=1, help="Pictures, from the first on: all of DIR, 1000 scenes.")]
+Scenes = Annotated[int | None, typer.Option(min=1, help="Pictures, from the first on: all of DIR, 20000 scenes.")]
+Seed = Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at once.")]
+DrawingDtype = Annotated[
+    DrawingPrecision | None,
+    typer.Option("--drawing-dtype", help="What the image decoder alone computes in, as in `demo`."),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(help="The CLIP that compares pictures: CLIP ViT-L/14, or for scenes the shipped one."),
+]
+Prompt = Annotated[str, typer.Option(help="paper, lavis, or a text, with {} where a question goes.")]
 
 
-def _add(
-    name: str, module: str, model_help: str, what: str, scenes: int = 1000, batch: int = 32, draws: bool = False
+@app.command()
+def retrieval(
+    model: RetrievalModel = MINI,
+    data: Data = MINI,
+    out: Out = None,
+    count: Count = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
 ) -> None:
-    """The command NAME, which runs and prints `evaluate_NAME` of a module of `seedtok.evaluation`."""
-
-    @app.command(name, help=what)
-    def command(
-        model: Annotated[str, typer.Option(help=model_help)] = "mini",
-        count: Annotated[int, typer.Option(min=1, help="Test scenes.")] = scenes,
-        seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
-        batch_size: Annotated[int, typer.Option(min=1)] = batch,
-        dtype: Dtype = Precision.float32,
-        device: Device = "auto",
-        drawing: Annotated[DrawingPrecision | None, _drawing_option(draws)] = None,
-    ) -> None:
-        quiet(loading=True)
-        compute = _compute(device, dtype, drawing)
-        evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
-        _show(evaluate(model, count, seed, batch_size, compute=compute), as_json)
-
-
-def _drawing_option(draws: bool) -> Any:
-    """`--drawing-dtype`, which only evaluations that draw show."""
-    return typer.Option(
-        "--drawing-dtype", hidden=not draws, help="What the image decoder alone computes in, as in `demo`."
-    )
-
-
-def _show(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print(result)
-
-
-def _compute(device: str, dtype: Precision, drawing: DrawingPrecision | None) -> Any:
+    """Table 1: recall of captions by pictures and back, from embeddings and from codes."""
+    quiet(loading=True)
     import torch
 
-    from seedtok.core.device import device_named
-    from seedtok.evaluation.common import Compute
+    from seedtok.evaluation.retrieval import evaluate_retrieval
+    from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieval_model
+    from seedtok.tokenizer.embedder import ImageTextEmbedder
 
-    chosen = device_named(device)
-    return Compute(chosen, getattr(torch, dtype.value), drawing_dtype(drawing, chosen))
-
-
-def _add_lm(name: str, module: str, what: str, batch: int = 32, draws: bool = False) -> None:
-    """As `_add`, of a language model, whose base and image tokenizer can be named anew."""
-
-    @app.command(name, help=what)
-    def command(
-        model: Annotated[str, typer.Option(help=LANGUAGE_MODEL)] = "mini",
-        base: Base = None,
-        tokenizer: Tokenizer = None,
-        count: Annotated[int, typer.Option(min=1, help="Test scenes.")] = 1000,
-        seed: Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")] = 0,
-        as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
-        batch_size: Annotated[int, typer.Option(min=1)] = batch,
-        dtype: Dtype = Precision.float32,
-        device: Device = "auto",
-        drawing: Annotated[DrawingPrecision | None, _drawing_option(draws)] = None,
-    ) -> None:
-        quiet(loading=True)
-        compute = _compute(device, dtype, drawing)
-        evaluate = getattr(import_module(f"seedtok.evaluation.{module}"), f"evaluate_{name}")
-        _show(evaluate(model, count, seed, batch_size, base, tokenizer, compute), as_json)
+    where, kind = place_of(device), getattr(torch, dtype.value)
+    found = evaluation_set(data, count or 1000, count, seed)
+    chosen = load_retrieval_model(model, kind, where)
+    models: dict[str, Any] = {}
+    if data == MINI:  # the BLIP-2-style Q-Former, as in the paper's table
+        baseline = ImageTextEmbedder.from_pretrained(shipped_part("bidirectional")).to(where, kind)
+        models["bidirectional"] = EmbedderRetrieval(baseline)
+    models[chosen.row] = chosen
+    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
+    report(lambda: evaluate_retrieval(models, found, given.run), given, found, as_json)
 
 
-_add(
-    "retrieval", "retrieval", TOKENIZER,
-    "Table 1: recall of captions by pictures and back, from embeddings and from codes.",
-)  # fmt: skip
-_add(
-    "generation", "generation", TOKENIZER,
-    "Table 2: drawings from captions and from codes, beside the real picture.", batch=16, draws=True,
-)  # fmt: skip
-_add("codebook", "codebook", TOKENIZER, "How many of its codes a tokenizer uses, and how evenly.", scenes=20_000)
-_add_lm(
-    "captioning", "understanding",
-    "Table 3: captions, by pycocoevalcap and by whether they name all of a scene right.",
-)  # fmt: skip
-_add_lm(
-    "vqa", "understanding",
-    "Table 3: answers to a question a scene, by VQAv2's accuracy and GQA's exact match.",
-)  # fmt: skip
-_add_lm(
-    "drawing", "drawing",
-    "Pictures that the language model draws of captions, beside the diffusion model's own.", batch=16, draws=True,
-)  # fmt: skip
+@app.command()
+def generation(
+    model: TokenizerModel = MINI,
+    data: Data = MINI,
+    out: Out = None,
+    clip: Clip = None,
+    count: Count = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 16,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+    drawing: DrawingDtype = None,
+) -> None:
+    """Table 2: drawings from captions and from codes, beside the real picture."""
+    quiet(loading=True)
+    where = place_of(device)
+    found = evaluation_set(data, count or 1000, count, seed)
+    tokenizer = load_tokenizer(model, dtype.value, str(where))
+    from seedtok.evaluation.generation import evaluate_generation
+
+    judges, drawn_in = drawing_judges(data, found, clip, where), drawing_dtype(drawing, where)
+    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
+    report(lambda: evaluate_generation(tokenizer, found, given.run, *judges, drawn_in), given, found, as_json)
 
 
-def _print(result: dict[str, Any]) -> None:
-    missing = result.pop("missing", {})
-    groups: dict[tuple[str, ...], list[str]] = {}  # the parts of a result with the same columns share a table
-    for name, value in result.items():
-        if isinstance(value, dict):
-            groups.setdefault(tuple(value), []).append(name)
-    for columns, names in groups.items():
-        table = Table("", *columns)
-        for name in names:
-            table.add_row(name, *(_number(result[name][column]) for column in columns))
-        out.print(table)
-    for name, value in result.items():
-        if not isinstance(value, dict):
-            say(f"{name}: {_number(value)}")
-    for name, reason in missing.items():
-        say(f"{name} is not there: {reason}")
+@app.command()
+def codebook(
+    model: TokenizerModel = MINI,
+    data: Data = MINI,
+    out: Out = None,
+    count: Scenes = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+) -> None:
+    """How many of its codes a tokenizer uses, and how evenly."""
+    quiet(loading=True)
+    found = evaluation_set(data, count or 20_000, count, seed)
+    tokenizer = load_tokenizer(model, dtype.value, str(place_of(device)))
+    from seedtok.evaluation.codebook import evaluate_codebook
+
+    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
+    report(lambda: evaluate_codebook(tokenizer, found, given.run), given, found, as_json)
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+@app.command()
+def captioning(
+    model: ReaderModel = MINI,
+    base: Base = None,
+    tokenizer: Tokenizer = None,
+    data: Data = MINI,
+    out: Out = None,
+    prompt: Prompt = "paper",
+    beams: Beams = 5,
+    count: Count = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+) -> None:
+    """Table 3: captions, by pycocoevalcap; of scenes, also by whether they name all of one right."""
+    quiet(loading=True)
+    from seedtok.evaluation.captioning import evaluate_captioning
+    from seedtok.evaluation.captions import check_installed
+    from seedtok.evaluation.prompts import caption_decoding, prompts_named
+
+    check_installed()
+    prompts = prompts_named(prompt)
+    found = evaluation_set(data, count or 1000, count, seed, every_wording=True)
+    readers = _readers(model, base, tokenizer, dtype, place_of(device), data)
+    given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
+    decoding, scorer = caption_decoding(beams), scene_scorer(found) if data == MINI else None
+    report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
+
+
+@app.command()
+def vqa(
+    model: ReaderModel = MINI,
+    base: Base = None,
+    tokenizer: Tokenizer = None,
+    data: Data = MINI,
+    out: Out = None,
+    prompt: Prompt = "paper",
+    beams: Beams = 5,
+    count: Count = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+) -> None:
+    """Table 3: answers to questions, by VQAv2's accuracy and type of answer, and by GQA's exact match."""
+    quiet(loading=True)
+    from seedtok.evaluation.prompts import answer_decoding, prompts_named
+    from seedtok.evaluation.vqa import evaluate_vqa
+
+    prompts = prompts_named(prompt)
+    found = evaluation_set(data, count or 1000, count, seed)
+    readers = _readers(model, base, tokenizer, dtype, place_of(device), data, instructed=True)
+    given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
+    report(lambda: evaluate_vqa(readers, found, given.run, prompts, answer_decoding(beams)), given, found, as_json)
+
+
+@app.command()
+def drawing(
+    model: LanguageModel = MINI,
+    base: Base = None,
+    tokenizer: Tokenizer = None,
+    data: Data = MINI,
+    out: Out = None,
+    clip: Clip = None,
+    count: Count = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    batch_size: BatchSize = 16,
+    dtype: Dtype = Precision.float32,
+    device: Device = "auto",
+    drawing: DrawingDtype = None,
+) -> None:
+    """Pictures that the language model draws of captions, beside the diffusion model's own."""
+    quiet(loading=True)
+    where = place_of(device)
+    found = evaluation_set(data, count or 1000, count, seed)
+    lm = load_lm(model, dtype.value, str(where), base, tokenizer)
+    from seedtok.evaluation.drawing import evaluate_drawing
+
+    judges, drawn_in = drawing_judges(data, found, clip, where), drawing_dtype(drawing, where)
+    given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
+    report(lambda: evaluate_drawing(lm, found, given.run, *judges, drawn_in), given, found, as_json)
+
+
+@app.command()
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS", show_default=False,
+            help="The --out of an evaluation; captions or answers as COCO's, VQAv2's or GQA's results files; or a "
+            "folder of pictures, each named by an id or a file of the data set.",
+        ),
+    ],
+    data: Data = MINI,
+    clip: Clip = None,
+    count: Count = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:  # fmt: skip
+    """Score predictions without the model: again, or those that other programs made."""
+    quiet(loading=True)
+    from seedtok.evaluation.score import Judges, kind_of_predictions, score_predictions
+
+    where, kind = place_of(device), kind_of_predictions(predictions)
+    found = evaluation_set(data, count or 1000, count, seed, every_wording=kind in ("captioning", "captions"))
+    judges = Judges(device=where)
+    if kind in ("generation", "drawing", "pictures"):
+        judges = Judges(*drawing_judges(data, found, clip, where), device=where)
+    elif data == MINI:
+        judges = Judges(scorer=scene_scorer(found), device=where)
+    given = Given(str(predictions), None, 1, seed, {})
+    report(lambda: score_predictions(predictions, found, judges), given, found, as_json)
+
+
+def _readers(
+    model: str, base: str | None, tokenizer: str | None, dtype: Precision, device: Any, data: str,
+    instructed: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """The model by its row, and on scenes beside the shipped one the shipped others, which say nothing about any else.
+
+    With `instructed`, for questions: the shipped model has seen some of the training split; beside it stands the one
+    that has seen captions alone, as the paper's.
+    """
+    import torch
+
+    from seedtok.baselines.blip2 import Blip2LM
+    from seedtok.evaluation.readers import Blip2Reader, SeedReader, load_reader
+    from seedtok.lm.seed_lm import SeedLM
+
+    kind = getattr(torch, dtype.value)
+    reader = load_reader(model, kind, device, base, tokenizer)
+    if model != MINI or data != MINI or not isinstance(reader, SeedReader):
+        return {reader.row: reader}
+    readers: dict[str, Any] = {reader.row: reader}
+    if instructed:
+        others = SeedLM.from_pretrained(shipped_part("lm_captions"), seed=reader.model.seed, dtype=kind, device=device)
+        readers = {"zero_shot": SeedReader(others), "instructed": reader}
+    return readers | {"blip2": Blip2Reader(Blip2LM.from_pretrained().to(device, kind))}

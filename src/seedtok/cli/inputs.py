@@ -50,7 +50,7 @@ def encoded(
     """Batches of paths with their codes (B, 32); of a picture only what the ViT sees stays in memory."""
     import torch
 
-    from seedtok.tokenizer.familiarity import encode_compared, warn_of_far_pictures
+    from seedtok.tokenizer.familiarity import encode_and_check, warn_of_far_images
 
     far: list[str] = []
     names: list[Path] = []
@@ -65,14 +65,14 @@ def encoded(
         except MemoryError:
             bad.append(ImageError(f"{path}: not enough memory to read it; make it smaller"))
         if names and (len(names) == batch_size or number == len(paths)):
-            codes, is_far = encode_compared(tokenizer, torch.cat(pixels))
+            codes, is_far = encode_and_check(tokenizer, torch.cat(pixels))
             far += [str(name) for name, away in zip(names, is_far.tolist(), strict=True) if away]
             yield names, codes
             names, pixels, any_read = [], [], True
             done(number)
     if not any_read:
         _nothing_left(bad)
-    warn_of_far_pictures(far)
+    warn_of_far_images(far)
 
 
 def _nothing_left(bad: list[ImageError]) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from seedtok.cli.lm import Base, Model, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
-from seedtok.cli.words import Base, Model, Tokenizer, load_lm
-from seedtok.core.errors import ConfigError
 
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -42,8 +39,6 @@ def serve(
     /v1/chat/completions, /v1/images/generations, /v1/models, /v1/seed/encode and /v1/seed/decode; /healthz and
     /metrics. Ctrl-C or SIGTERM finishes what has begun and exits with 130 or 143.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ConfigError(f"serving needs {', '.join(missing)}: pip install 'seedtok[serve]'")
     from seedtok.serving.app import create_app
     from seedtok.serving.guard import read_keys
     from seedtok.serving.limits import Limits

@@ -144,7 +144,7 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
 
 def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str) -> None:
     """Raises ConfigError for a folder to be written that is not empty, and has nothing of this command's in it."""
-    from seedtok.core.writing import is_empty
+    from seedtok.core.atomic import is_empty
 
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: --out takes a folder")
@@ -156,10 +156,10 @@ def write_picture(image: Image.Image, path: Path) -> None:
     """Writes a picture, in the format of its suffix, under a temporary name until complete."""
     from PIL import Image as Images
 
-    from seedtok.core.writing import whole_file
+    from seedtok.core.atomic import atomic_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         image.save(temporary, format=Images.registered_extensions()[path.suffix.lower()])
 
 
@@ -194,20 +194,18 @@ def targets(names: list[str], folder: Path) -> list[Path]:
 
 
 def recipes() -> dict[str, Callable[[], RunConfig]]:
-    """The public functions of the recipe modules, as MODULE.FUNCTION."""
-    from importlib import import_module
-    from importlib.util import find_spec
+    """The public functions of the recipe modules, by names such as "mini.stage1"."""
     from inspect import isfunction
 
-    found: dict[str, Callable[[], RunConfig]] = {}
-    for name in ("mini", "paper"):
-        if find_spec(f"seedtok.recipes.{name}") is None:
-            continue
-        module = import_module(f"seedtok.recipes.{name}")
-        for key, value in vars(module).items():
-            if isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_"):
-                found[f"{name}.{key}"] = value
-    return found
+    from seedtok.mini import recipes as mini
+    from seedtok.recipes import paper
+
+    return {
+        f"{size}.{name}": value
+        for size, module in (("mini", mini), ("paper", paper))
+        for name, value in vars(module).items()
+        if isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }
 
 
 def recipe_named(name: str, overrides: Sequence[str]) -> RunConfig:

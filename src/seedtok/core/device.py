@@ -1,4 +1,4 @@
-"""Where a model runs: devices by name, and modules that move as a whole."""
+"""Where a model runs: devices, dtypes, ranks, and modules that move and cast with all their parts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import re
 from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from seedtok.core.errors import ConfigError
 
 
 def device_named(name: str | torch.device) -> torch.device:
-    """The device that a name stands for; "auto" is the first CUDA GPU, else Apple's (mps), else the CPU.
+    """The device of a name; "auto" is the first CUDA GPU, or else Apple's GPU (mps), or else the CPU.
 
-    A `torch.device` is returned as it is. Raises ConfigError for an unknown name, or a device that this machine or this
-    build of torch does not have.
+    A `torch.device` is returned unchanged. Raises ConfigError for an unknown name, and for a device that this machine
+    or this build of torch does not have.
     """
     if isinstance(name, torch.device):
         return name
@@ -27,21 +28,21 @@ def device_named(name: str | torch.device) -> torch.device:
         raise ConfigError(f"unknown device {name!r}: expected auto, cpu, cuda, cuda:N or mps")
     kind, _, number = name.partition(":")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device mps: there is no GPU of Apple's here, or this torch cannot use it; take auto or cpu")
+        raise ConfigError("device mps: there is no Apple GPU, or this build of torch cannot use it; use auto or cpu")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            raise ConfigError(f"device {name}: torch {torch.__version__} finds no CUDA GPU here; take auto or cpu")
+            raise ConfigError(f"device {name}: torch {torch.__version__} finds no CUDA GPU; use auto or cpu")
         if int(number or 0) >= count:
-            raise ConfigError(f"device {name}: there are {count} CUDA GPUs here, cuda:0 to cuda:{count - 1}")
+            raise ConfigError(f"device {name}: there are {count} CUDA GPUs, cuda:0 to cuda:{count - 1}")
     return torch.device(name)
 
 
-def tell_accelerate(name: str) -> None:
-    """Chooses the device that accelerate trains on in this process, by the environment that it reads at its start.
+def set_training_device(name: str) -> None:
+    """Sets the device on which accelerate trains in this process, by the environment variables that it reads.
 
-    Raises ConfigError as `device_named` does, and for one GPU where `accelerate launch` or torchrun has started several
-    processes, each with a GPU of its own.
+    Raises ConfigError as `device_named` does, and for a GPU where `accelerate launch` or torchrun has started several
+    processes, each of which has its own.
     """
     device = device_named(name)
     if device.type == "cpu":
@@ -53,37 +54,41 @@ def tell_accelerate(name: str) -> None:
 
 
 def computes_bfloat16_fast(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16; a CPU without them is slower in it than in float32."""
+    """Whether a device has bfloat16 instructions; a CPU without them is slower in bfloat16 than in float32."""
     if device.type == "cpu":
         return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-class MovesAsAWhole(nn.Module):
-    """A module with parts that torch does not see, such as a diffusion pipeline: they move along with it.
+def rank_and_world() -> tuple[int, int]:
+    """This process's rank and the number of ranks of `torch.distributed`; (0, 1) where it is not initialised."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
 
-    Every way to move or cast a module goes by `to` here.
-    """
 
-    def unseen(self) -> list[Any]:
-        """The parts that torch does not see; each has a method `to(device, dtype)`, of which one may be None."""
+class CompositeModule(nn.Module):
+    """A module with parts that are no `nn.Module`, such as a diffusion pipeline, which move and cast along with it."""
+
+    def unregistered_parts(self) -> list[Any]:
+        """The parts that are no children; each has a method `to(device, dtype)`, of which one argument may be None."""
         return []
 
-    def uncast(self) -> list[nn.Module]:
-        """Children that keep their dtype."""
+    def fixed_dtype_children(self) -> list[nn.Module]:
+        """The children that keep their dtype when the module is cast."""
         return []
 
     def to(self, *args: Any, **options: Any) -> Self:
-        """As of every module; the parts that torch does not see come along."""
+        """Moves and casts the module, with the arguments of `nn.Module.to`."""
         device, dtype = device_and_dtype(args, options)
         if device is not None:
             super().to(device)
         if dtype is not None:
-            kept = self.uncast()
-            for part in self.children():
-                if not any(part is other for other in kept):
-                    part.to(dtype)
-        for part in self.unseen():
+            fixed = self.fixed_dtype_children()
+            for child in self.children():
+                if not any(child is other for other in fixed):
+                    child.to(dtype)
+        for part in self.unregistered_parts():
             part.to(device, dtype)
         return self
 
@@ -107,7 +112,7 @@ class MovesAsAWhole(nn.Module):
 
 
 def device_and_dtype(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[torch.device | None, torch.dtype | None]:
-    """What the arguments of `nn.Module.to` ask for: a device, a dtype, both, or those of a tensor."""
+    """The device and dtype in the arguments of `nn.Module.to`; those of a tensor, if one is given."""
     device: torch.device | None = None
     dtype: torch.dtype | None = None
     named = (options.get(name) for name in ("device", "dtype", "tensor"))

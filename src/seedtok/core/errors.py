@@ -1,37 +1,37 @@
-"""What can be wrong with what a user gave: an error says what was given, what was expected, what to do."""
+"""The errors of this package: each message says what was given, what was expected and what to do."""
 
 
 class SeedTokError(ValueError):
-    """The root of the errors that this package raises on purpose."""
+    """Base class of the errors that this package raises for bad input."""
 
 
 class ImageError(SeedTokError):
-    """A picture that cannot be read, or an array that is not a picture."""
+    """An image that cannot be read, or an array that is not an image."""
 
 
 class DataError(SeedTokError):
-    """A data set, a table of captions or a shard that is missing, broken or in the way."""
+    """A data set, a table of captions or a shard that is missing or broken, or a file that already exists."""
 
 
 class CheckpointError(SeedTokError):
-    """A checkpoint that is missing, broken or of another model."""
+    """A checkpoint that is missing or broken, or that belongs to another model."""
 
 
 class ConfigError(SeedTokError):
-    """A configuration that asks for something unknown or impossible."""
+    """A configuration with an unknown or impossible value."""
 
 
 class BusyError(SeedTokError):
-    """A folder that another process is writing to."""
+    """A folder that is locked by another process."""
 
 
 class InputError(SeedTokError):
-    """An argument of a call that is out of range or does not fit the others."""
+    """An argument that is out of range or does not fit the others."""
 
 
 class TrainingError(SeedTokError, FloatingPointError):
-    """A training run whose loss is no longer a number."""
+    """A training run whose loss is not finite."""
 
 
 class SeedTokWarning(UserWarning):
-    """Something that works, but not as a user may expect."""
+    """A result that may differ from what the user expects."""

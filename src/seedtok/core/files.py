@@ -1,22 +1,23 @@
-"""The files of a checkpoint, read strictly."""
+"""JSON and safetensors files of a checkpoint: read, written, and loaded strictly into modules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from seedtok.core.errors import CheckpointError
+from seedtok.core.kinds import stored_tensors
 from seedtok.core.records import json_value
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint; raises CheckpointError when it is missing or broken."""
+    """The JSON object in a file; raises CheckpointError when the file is missing, broken or holds something else."""
     try:
         record = json_value(path.read_bytes())
     except FileNotFoundError:
@@ -31,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file; raises CheckpointError when it is missing, truncated or broken."""
+    """The tensors of a safetensors file; raises CheckpointError when it is missing, truncated or broken."""
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -40,21 +41,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file. Tied weights, which share memory, are stored once for each name."""
+    stored: dict[str, Tensor] = {}
+    addresses: set[int] = set()
+    for name, value in tensors.items():
+        tensor = value.detach().cpu().contiguous()
+        stored[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
+        addresses.add(tensor.data_ptr())
+    save_file(stored, path)
+
+
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The shapes of a safetensors file's tensors, from its header alone; raises CheckpointError as `read_tensors`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError(f"not a checkpoint: {path} is missing") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+    """The shapes of the tensors of a safetensors file, read from its header; raises as `read_tensors` does."""
+    return {name: shape for name, shape, _ in stored_tensors(path)}
 
 
-class Uninitialised(TorchFunctionMode):
-    """Within, the functions of `torch.nn.init` do nothing: for modules whose weights are about to be loaded.
+class SkipInitialisation(TorchFunctionMode):
+    """Within the block, the functions of `torch.nn.init` do nothing, for modules whose weights will be loaded.
 
-    On the meta device there is nothing to fill either, and for trying torch would import its compiler, in a second.
+    On the meta device they would have no effect, but torch would import its compiler for them, which takes a second.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -65,20 +71,20 @@ class Uninitialised(TorchFunctionMode):
 
 @contextmanager
 def built_for(record: Any, path: Path) -> Iterator[None]:
-    """Within, a model is built by the sizes in `record` on the meta device, where it takes no memory.
+    """Within the block, modules are built on the meta device, where they take no memory.
 
-    `path` is the safetensors file that its tensors will be read from: a model has no more layers than that has tensors.
-    Raises CheckpointError for that and for other sizes that no model can have.
+    `record` is the JSON object with their sizes, and `path` the safetensors file with their tensors. Raises
+    CheckpointError for more layers than the file has tensors, and for other sizes that no model can have.
     """
     where, count = path.parent / "config.json", len(tensor_shapes(path))
     for layers in _values_of("layers", record):
         if not isinstance(layers, int) or not 0 <= layers <= count:
-            raise CheckpointError(f"{where} asks for {layers} layers, but {path.name} has {count} tensors")
-    for heads in _values_of("heads", record):  # no tensor has this size, so nothing else would tell
+            raise CheckpointError(f"{where} has {layers} layers, but {path.name} has {count} tensors")
+    for heads in _values_of("heads", record):  # no tensor has this size: it is checked nowhere else
         if not isinstance(heads, int) or heads < 1:
-            raise CheckpointError(f"{where} asks for {heads} attention heads; expected one or more")
+            raise CheckpointError(f"{where} has {heads} attention heads; expected one or more")
     try:
-        with torch.device("meta"), Uninitialised():
+        with torch.device("meta"), SkipInitialisation():
             yield
     except CheckpointError:
         raise
@@ -88,7 +94,7 @@ def built_for(record: Any, path: Path) -> Iterator[None]:
 
 
 def _values_of(key: str, record: Any) -> Iterator[Any]:
-    """Every value under a key of a JSON object, at any depth."""
+    """Every value of a key in nested JSON objects."""
     if isinstance(record, dict):
         for name, value in record.items():
             if name == key:
@@ -100,7 +106,7 @@ def check_finite(found: dict[str, Tensor], where: str) -> None:
     """Raises CheckpointError naming the first tensor that holds a NaN or an infinity."""
     for name, tensor in found.items():
         if tensor.is_floating_point() and tensor.numel():
-            least, most = torch.aminmax(tensor.detach())  # one pass and no copy; a NaN is both
+            least, most = torch.aminmax(tensor.detach())  # one pass, no copy; both are NaN where any value is
             if not (torch.isfinite(least) and torch.isfinite(most)):
                 raise CheckpointError(f"{where}: tensor {name!r} holds NaN or infinity")
 
@@ -134,15 +140,16 @@ def load_strictly(module: nn.Module, found: dict[str, Tensor], where: str) -> No
 
 
 def assign_strictly(module: nn.Module, found: dict[str, Tensor], where: str, dtypes: dict[str, torch.dtype]) -> None:
-    """Makes tensors a module's own, such as one on the meta device: what is in the right dtype is not copied.
+    """Replaces the parameters and buffers of a module, such as one on the meta device, by the given tensors.
 
-    `dtypes` are of floating-point tensors by the start of their names, the longest that fits, "" for the others. Raises
-    CheckpointError as `check_tensors` and `check_finite` do.
+    `dtypes` maps prefixes of names to the dtype of the floating-point tensors; the longest matching prefix counts, and
+    "" matches all. Tensors that have their dtype already are not copied. Raises CheckpointError as `check_tensors` and
+    `check_finite` do.
     """
     check_tensors(module.state_dict(), found, where)
     check_finite(found, where)
-    kinds = sorted(dtypes.items(), key=lambda kind: -len(kind[0]))
+    by_length = sorted(dtypes.items(), key=lambda item: -len(item[0]))
     for name, tensor in found.items():
         if tensor.is_floating_point():
-            found[name] = tensor.to(next(dtype for start, dtype in kinds if name.startswith(start)))
+            found[name] = tensor.to(next(dtype for prefix, dtype in by_length if name.startswith(prefix)))
     module.load_state_dict(found, strict=True, assign=True)

@@ -1,7 +1,7 @@
-"""Where checkpoints are: in the package, in a folder, on a model hub; and how one checkpoint names another.
+"""Where checkpoints are: in the package, in a folder or on a model hub; and how one checkpoint names another.
 
-A source is what names a checkpoint for good: "mini" (shipped with the package), the absolute path of a folder, or a hub
-id. A checkpoint on disk records the sources of its parts without paths of the machine: see `recorded`.
+A source identifies a checkpoint: "mini" (shipped with the package), the absolute path of a folder, or a hub id. A
+checkpoint on disk names the sources of its parts without absolute paths: see `recorded`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from typing import Any
 from seedtok.core.errors import CheckpointError
 
 MINI = "mini"
-ANSWER_SECONDS = 4.0  # how long the hub may take to say whether it has a repository
+PAPER = "https://arxiv.org/abs/2307.08041"
+ANSWER_SECONDS = 4.0  # time limit of the hub's answer on whether a repository exists
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-FIELDS = {"opt": "base", "tokenizer": "tokenizer", "diffusion": "image_decoder"}  # what config.json calls a part
+FIELDS = {"opt": "base", "tokenizer": "tokenizer", "diffusion": "image_decoder"}  # the field of a part in config.json
 
 
 def shipped(part: str) -> Path:
-    """A folder of the mini weights that come with the package."""
+    """The folder of a part of the mini weights that are shipped with the package."""
     return Path(str(files("seedtok") / "pretrained" / "mini" / part))
 
 
 def source_of(name: str | Path, part: str, beside: Path | None = None) -> str:
     """The source of a checkpoint that a user or another checkpoint names, whether or not it exists.
 
-    The string "mini" is the shipped `part`; a `Path`, or a string such as "./mini", is a folder; any other string is
-    a folder if there is one, or else a hub id if it can be one. A folder is relative to the folder `beside`, which is
-    that of the checkpoint that names it; by default to the working directory.
+    The string "mini" means the shipped `part`. A `Path`, or a string such as "./mini", is a folder; any other string is
+    a folder if that exists, and otherwise a hub id if it has the form of one. Folders are relative to `beside`, the
+    folder of the checkpoint that names them, or else to the working directory.
     """
     if name == MINI:
         return MINI
     folder = Path(os.path.expanduser(name)) if beside is None else beside / name
-    own_copy = beside is not None and name == FIELDS.get(part)  # "base" is a folder of the checkpoint, and no hub id
+    own_copy = beside is not None and name == FIELDS.get(part)  # "base" is a sub-folder of the checkpoint, not a hub id
     hub_id = isinstance(name, str) and bool(HUB_ID.fullmatch(name)) and ("/" in name or part == "opt")
     if hub_id and not own_copy and not folder.exists():
         return str(name)
@@ -57,12 +58,12 @@ def locate(name: str | Path, part: str, beside: Path | None = None) -> str:
     option = {"opt": " (--base)", "tokenizer": " (--tokenizer)"}.get(part, "")
     raise CheckpointError(
         f'"{FIELDS[part]}" in {beside / "config.json"} is {name}, and there is no such folder: '
-        f"put it there, or name another{option}"
+        f"put it there, or give another{option}"
     )
 
 
 def named_part(record: dict[str, Any], field: str, folder: Path) -> str:
-    """What the config.json of a folder calls a part; raises CheckpointError where it names none."""
+    """The name of a part in the config.json of a folder; raises CheckpointError where there is none."""
     name = record.get(field)
     if not isinstance(name, str) or not name:
         raise CheckpointError(f'"{field}" in {folder / "config.json"} is {name!r}; expected a folder or a hub id')
@@ -77,9 +78,9 @@ def local_folder(source: str, part: str) -> Path | None:
 
 
 def resolve(name: str | Path, part: str = "tokenizer", beside: Path | None = None) -> Path:
-    """The folder of a checkpoint of ours, downloaded where it is on a hub; raises CheckpointError where there is none.
+    """The folder of a checkpoint of this package, downloaded if it is on a hub.
 
-    `name` as for `locate`.
+    The arguments are those of `locate`. Raises CheckpointError where there is no such checkpoint.
     """
     source = locate(name, part, beside)
     folder = local_folder(source, part)
@@ -90,29 +91,29 @@ def resolve(name: str | Path, part: str = "tokenizer", beside: Path | None = Non
 
 
 def downloaded(repo_id: str) -> Path:
-    """The folder of all files of a repository on the hub, downloaded or from the cache.
+    """The local folder of a repository on the hub, downloaded or from the cache.
 
-    Raises CheckpointError, in one line, for one that is missing, gated or out of reach.
+    Raises CheckpointError for a repository that is missing, gated or cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
     only_cache = cache_only(repo_id, "config.json")
     try:
         return Path(snapshot_download(repo_id, local_files_only=only_cache))
-    except Exception as error:  # of the HTTP library too, which differs between releases of huggingface_hub
+    except Exception as error:  # also of the HTTP library, which differs between releases of huggingface_hub
         raise CheckpointError(f"cannot download {repo_id}: {_first_line(error)}") from None
 
 
 def cache_only(repo_id: str, file: str) -> bool:
-    """Whether a repository is to be read from the cache alone, because the hub does not answer within seconds.
+    """Whether to read a repository from the cache, because the hub does not answer within `ANSWER_SECONDS`.
 
-    `file` is one that the repository has. Raises CheckpointError, in one line, for a repository that the hub does not
-    have or does not give, and for one that is neither in the cache nor in reach.
+    `file` is any file of the repository. Raises CheckpointError for a repository that does not exist or is not
+    accessible, and for one that is not in the cache while the hub cannot be reached.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    problem = _asked(repo_id)
+    problem = _access_error(repo_id)
     if problem is None:
         return False
     if isinstance(problem, HFValidationError):
@@ -134,34 +135,34 @@ def cache_only(repo_id: str, file: str) -> bool:
     )
 
 
-def _asked(repo_id: str) -> Exception | None:
-    """Asks the hub for a repository, without waiting longer than a few seconds; what was wrong, None for nothing.
+def _access_error(repo_id: str) -> Exception | None:
+    """The error of asking the hub for a repository, None where it is accessible; takes at most `ANSWER_SECONDS`.
 
-    In a thread, because a timeout of the HTTP library does not cover the look-up of the hub's address.
+    The request runs in a thread, because the time limit of the HTTP library does not cover the DNS look-up.
     """
     from huggingface_hub import HfApi
 
     problems: list[Exception | None] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             api = HfApi()
             if api.model_info(repo_id, timeout=ANSWER_SECONDS).gated:
                 api.auth_check(repo_id)
             problems.append(None)
-        except Exception as error:  # of the HTTP library too, which differs between releases of huggingface_hub
+        except Exception as error:  # also of the HTTP library, which differs between releases of huggingface_hub
             problems.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(ANSWER_SECONDS)
     return problems[0] if problems else TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} seconds")
 
 
 def push(folder: Path, repo_id: str, card: str, private: bool, token: str | None) -> str:
-    """Uploads a folder to a model hub, with a model card unless the repository has one; returns the commit's address.
+    """Uploads a folder to a model hub, with a model card unless the repository has one; returns the commit's URL.
 
-    Raises CheckpointError, in one line, where the hub is out of reach or refuses.
+    Raises CheckpointError where the hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -174,7 +175,7 @@ def push(folder: Path, repo_id: str, card: str, private: bool, token: str | None
         return str(api.upload_folder(repo_id=repo_id, folder_path=str(folder)))
     except OfflineModeIsEnabled:
         raise CheckpointError(f"cannot upload to {repo_id}: HF_HUB_OFFLINE forbids it") from None
-    except Exception as error:  # of the HTTP library too, which differs between releases of huggingface_hub
+    except Exception as error:  # also of the HTTP library, which differs between releases of huggingface_hub
         raise CheckpointError(f"cannot upload to {repo_id}: {_first_line(error)}") from None
 
 
@@ -186,11 +187,10 @@ def _first_line(error: Exception) -> str:
 
 
 def recorded(source: str, part: str, folder: Path, new: Path, copy: bool = False) -> str:
-    """What the config.json of a checkpoint at `folder`, being written at `new`, says of a part with this source.
+    """The name that config.json gives to a part: of the checkpoint at `folder`, which is being written at `new`.
 
-    "mini" and hub ids stay what they are; a folder is recorded relative to the checkpoint, so that both can move
-    together. It is copied into the checkpoint instead with `copy`, and where it lies in the hub's cache or on another
-    drive.
+    "mini" and hub ids are kept. A folder is named relative to the checkpoint, so that both can be moved together; with
+    `copy`, or where it is in the hub's cache or on another drive, it is copied into the checkpoint instead.
     """
     path = None if source == MINI else local_folder(source, part)
     if path is None:
@@ -198,7 +198,7 @@ def recorded(source: str, part: str, folder: Path, new: Path, copy: bool = False
     if not copy and not _in_hub_cache(path):
         try:
             return Path(os.path.relpath(path, folder.resolve())).as_posix()
-        except ValueError:  # another drive of Windows
+        except ValueError:  # on another drive, on Windows
             pass
     name = FIELDS[part]
     shutil.copytree(path, new / name)
@@ -213,7 +213,7 @@ def _in_hub_cache(path: Path) -> bool:
 
 
 def without_paths(folder: Path) -> None:
-    """Removes what other libraries note in JSON files of where something was loaded from, such as "_name_or_path"."""
+    """Removes the fields of JSON files in which other libraries record a local path, such as "_name_or_path"."""
     for path in folder.rglob("*.json"):
         try:
             record: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -223,3 +223,44 @@ def without_paths(folder: Path) -> None:
             kept = {key: value for key, value in record.items() if not key.endswith("_name_or_path")}
             if len(kept) < len(record):
                 path.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+
+
+# ------------------------------------------------------------ model cards
+
+
+def tokenizer_card(repo_id: str, image_decoder: str, license: str | None) -> str:
+    """The model card of a SEED tokenizer; `image_decoder` is the source of its image decoder."""
+    what = f"A SEED tokenizer: images as discrete causal codes, and back ({PAPER})."
+    usage = (
+        "from seedtok import SeedTokenizer", f"tokenizer = SeedTokenizer.from_pretrained({repo_id!r})",
+        'codes = tokenizer.encode("image.png")', "images = tokenizer.decode(codes)",
+    )  # fmt: skip
+    return _card(repo_id, what, usage, {"Image decoder": image_decoder}, license)
+
+
+def lm_card(repo_id: str, base: str, tokenizer: str | None, license: str | None) -> str:
+    """The model card of a SEED language model; `base` and `tokenizer` are the sources of its parts."""
+    what = f"A SEED language model: it reads and writes texts and the codes of images ({PAPER})."
+    usage = (
+        "from seedtok import SeedLM", f"lm = SeedLM.from_pretrained({repo_id!r})", 'print(lm.caption("image.png"))',
+        'lm.draw("a fox")[0].save("fox.png")',
+    )  # fmt: skip
+    return _card(repo_id, what, usage, {"Base language model": base, "Image tokenizer": tokenizer}, license)
+
+
+def _card(repo_id: str, what: str, usage: tuple[str, ...], parts: dict[str, str | None], license: str | None) -> str:
+    """A model card with description, usage, parts and license; the uploader adds the evaluation."""
+    from huggingface_hub import ModelCardData
+
+    where = {n: "in this repository" if s is None or os.path.isabs(s) else s for n, s in parts.items()}
+    base = [s for s in parts.values() if s and s != MINI and not os.path.isabs(s)]
+    data = ModelCardData(library_name="seedtok", license=license, tags=["seedtok"], base_model=base or None)
+    return "\n\n".join((
+        f"---\n{data.to_yaml()}\n---",
+        f"# {repo_id.rpartition('/')[2]}",
+        what,
+        "\n".join(("```python", *usage, "```")),
+        "\n".join(f"- {name}: {place}" for name, place in where.items()),
+        f"License: {license or 'not stated; ask who uploaded this'}.",
+        "Evaluation: add the numbers that you measured, such as those of `seedtok evaluate`.",
+    )) + "\n"  # fmt: skip

@@ -1,4 +1,4 @@
-"""The pictures in a folder, and what is no picture that can be read."""
+"""The images in a folder, and the files there that are ignored."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from seedtok.core.errors import ImageError, SeedTokWarning
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
-# Suffixes of files that Pillow opens, or knows about, and that are no pictures for us: data, films, and formats that
-# need another program.
-_NOT_TAKEN = frozenset(
+# Suffixes that Pillow registers and that are not used here: data, videos, and formats that need another program.
+_EXCLUDED = frozenset(
     {".bufr", ".emf", ".eps", ".grib", ".h5", ".hdf", ".iim", ".mpeg", ".mpg", ".ps", ".wmf"}
 )  # fmt: skip
-# Suffixes of pictures that Pillow may be unable to open: such files are named when a folder is searched.
-_KNOWN_PICTURES = frozenset(
+# Suffixes of image formats that Pillow may be unable to open: such files are reported as ignored.
+_OTHER_IMAGES = frozenset(
     {
         ".ai", ".arw", ".avif", ".avifs", ".cr2", ".cr3", ".dng", ".emf", ".eps", ".exr", ".hdr", ".heic", ".heif",
         ".hif", ".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw", ".svg", ".svgz",
@@ -33,39 +32,39 @@ _KNOWN_PICTURES = frozenset(
 
 @dataclass
 class FoundImages:
-    """The images of a search, and the files and folders it ignored, each with the reason."""
+    """The images that a search found, and the files and folders that it ignored, each with the reason."""
 
     images: list[Path] = field(default_factory=list)
     ignored: list[tuple[Path, str]] = field(default_factory=list)
 
     def summary(self) -> str:
-        """How many pictures are ignored, and the first of them with its reason."""
+        """The number of ignored images, and the first of them with its reason."""
         count, (path, reason) = len(self.ignored), self.ignored[0]
-        return f"{count} of {count + len(self.images)} pictures ignored; the first: {path}: {reason}"
+        return f"{count} of {count + len(self.images)} images ignored; the first: {path}: {reason}"
 
 
 def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The files given, and for each folder the images in and below it, sorted; hidden ones are left out.
+    """The given files, and for each given folder the images in it and its sub-folders, sorted.
 
-    A file given by name is taken whatever its suffix. What `find_images` ignores is counted in a SeedTokWarning.
-    Raises ImageError for a missing path or a folder without images.
+    A file is listed whatever its suffix. A SeedTokWarning counts what `find_images` ignores. Raises ImageError for a
+    missing path or a folder without images.
     """
-    every = FoundImages()
+    listed = FoundImages()
     for path in [paths] if isinstance(paths, str | Path) else paths:
         found = find_images(path)
-        every.images += found.images
-        every.ignored += found.ignored
-    if every.ignored:
-        warnings.warn(every.summary(), SeedTokWarning, stacklevel=2)
-    return every.images
+        listed.images += found.images
+        listed.ignored += found.ignored
+    if listed.ignored:
+        warnings.warn(listed.summary(), SeedTokWarning, stacklevel=2)
+    return listed.images
 
 
 def find_images(path: str | Path) -> FoundImages:
-    """A file as it is given; for a folder, the images in and below it, sorted, and what was ignored there.
+    """A file as given; for a folder, the images in it and its sub-folders, sorted, and what was ignored.
 
-    Images are files with the suffix of a format that Pillow opens here. Ignored are pictures of other formats, folders
-    that cannot be read, and links to folders, which are not followed. Hidden files and folders are left out. Raises
-    ImageError for a missing path or a folder without images.
+    Images are files with the suffix of a format that the installed Pillow opens. Ignored are images in other formats,
+    unreadable folders, and links to folders, which are not followed. Hidden files and folders are skipped silently.
+    Raises ImageError for a missing path or a folder without images.
     """
     path = Path(path)
     try:
@@ -97,8 +96,8 @@ def _images_below(folder: Path) -> FoundImages:
             suffix = path.suffix.lower()
             if suffix in SUFFIXES or suffix in _pillow_suffixes():
                 found.images.append(path)
-            elif suffix in _KNOWN_PICTURES:
-                found.ignored.append((path, f"{suffix} pictures cannot be read here; convert it to .png or .jpg"))
+            elif suffix in _OTHER_IMAGES:
+                found.ignored.append((path, f"{suffix} images cannot be read; convert it to .png or .jpg"))
     found.images.sort()
     found.ignored.sort()
     return found
@@ -106,5 +105,5 @@ def _images_below(folder: Path) -> FoundImages:
 
 @cache
 def _pillow_suffixes() -> frozenset[str]:
-    """The suffixes of the pictures that Pillow, as it is installed here, opens."""
-    return frozenset(end for end, name in Image.registered_extensions().items() if name in Image.OPEN) - _NOT_TAKEN
+    """The suffixes of the image formats that the installed Pillow opens."""
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in Image.OPEN) - _EXCLUDED

@@ -1,4 +1,4 @@
-"""Whatever people call a picture, as an upright RGB `PIL.Image`."""
+"""Images of any kind as upright RGB `PIL.Image`s, and grids of images to look at."""
 
 from __future__ import annotations
 
@@ -17,34 +17,38 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seedtok.core.errors import ImageError
 
-# What is larger is refused before it is read. Set these to other values, as in `seedtok.core.images.MAX_BYTES = 2**32`;
-# above this number of pixels, set `PIL.Image.MAX_IMAGE_PIXELS`, of which Pillow allows twice as many, as well.
+# Larger images are refused before they are read. The limits can be changed, as in
+# `seedtok.core.images.MAX_BYTES = 2**32`. For more pixels, raise `PIL.Image.MAX_IMAGE_PIXELS` too: Pillow allows twice
+# its value.
 MAX_BYTES = 2**30  # of an image file
 MAX_PIXELS = 178_956_970  # width x height
-MAX_SIDE = 100_000  # of the longer side: resizing takes memory in proportion to it
+MAX_SIDE = 100_000  # pixels of the longer side: the memory for resizing is proportional to it
 
 ImageSource = Image.Image | np.ndarray | str | Path | bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Pictures = ImageSource | Tensor | Sequence[ImageSource | Tensor]
+    Images = ImageSource | Tensor | Sequence[ImageSource | Tensor]
 else:
-    Pictures = Any  # so that listing pictures does not take the import of torch
+    Images = Any  # so that listing images does not import torch
 
 
 def load_image(source: ImageSource) -> Image.Image:
-    """An RGB picture: EXIF orientation applied, transparency composited over white, 16 bits reduced to 8.
+    """An RGB image: EXIF orientation applied, transparency composited over white, 16 bits reduced to 8.
 
-    `source` is a PIL image, a path, the bytes of an image file, or an array (H, W) or (H, W, 1 | 3 | 4) of
-    uint8 or of floats in 0..1. Raises ImageError, in one line, for anything that is none of these, for a path that is
-    not a regular file (a pipe, a device), and for what is larger than `MAX_BYTES`, `MAX_PIXELS` or `MAX_SIDE`, which is
-    not read at all, or than the memory that is left.
+    Args:
+        source: a PIL image, a path, the bytes of an image file, or an array (H, W) or (H, W, 1 | 3 | 4) of uint8 or of
+            floats in 0..1.
+
+    Raises:
+        ImageError: `source` is none of these or cannot be decoded; a path is not a regular file (a pipe, a device); the
+            image exceeds `MAX_BYTES`, `MAX_PIXELS` or `MAX_SIDE`, and is then not read, or the available memory.
     """
     try:
         return _load(source)
     except MemoryError:
         name = source if isinstance(source, str | Path) else "the image"
-        raise ImageError(f"{name}: not enough memory to decode it; make it smaller") from None
+        raise ImageError(f"{name}: not enough memory to decode it; reduce its size") from None
 
 
 def _load(source: ImageSource) -> Image.Image:
@@ -55,7 +59,7 @@ def _load(source: ImageSource) -> Image.Image:
     if isinstance(source, bytes):
         return _open(source, "these bytes")
     if not isinstance(source, str | Path):
-        raise ImageError(f"expected a PIL image, an array, a path or bytes, not {type(source).__name__}")
+        raise ImageError(f"an image of type {type(source).__name__}; expected a PIL image, an array, a path or bytes")
     path = Path(source)
     try:
         data = _read(path)
@@ -63,14 +67,14 @@ def _load(source: ImageSource) -> Image.Image:
         raise ImageError(f"no such image: {path}") from None
     except ImageError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     return _open(data, str(path))
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file of at most `MAX_BYTES`; never waits for another program to write them."""
-    _check_file(path, path.stat())  # before it is opened: opening a device may have an effect
+    """The bytes of a regular file of at most `MAX_BYTES`; never blocks, as reading a pipe would."""
+    _check_file(path, path.stat())  # before opening: opening a device may have side effects
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         status = os.fstat(file.fileno())
         _check_file(path, status)
@@ -82,52 +86,54 @@ def _check_file(path: Path, status: os.stat_result) -> None:
         raise ImageError(f"{path} is a folder, not an image")
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-        raise ImageError(f"{path} is {kinds.get(stat.S_IFMT(status.st_mode), 'no regular file')}, not an image file")
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "no regular file")
+        raise ImageError(f"{path} is {kind}, not an image file")
     if status.st_size > MAX_BYTES:
-        raise ImageError(f"{path}: a file of {status.st_size:,} bytes; at most {MAX_BYTES:,} are read")
+        raise ImageError(f"{path}: a file of {status.st_size:,} bytes; expected at most {MAX_BYTES:,}")
 
 
-def as_pil(images: Pictures) -> list[Image.Image]:
-    """One picture, several, or an array or tensor with a leading batch axis, each by `load_image`.
+def as_pil(images: Images) -> list[Image.Image]:
+    """One image, a sequence of images, or an array or tensor with a leading batch axis, as PIL images.
 
-    A tensor is (3, H, W). Raises ImageError for none at all, or as `load_image` does.
+    A tensor image is (3, H, W); for the others, and for errors, see `load_image`. Raises ImageError for an empty
+    sequence.
     """
-    every: list[Any] = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
-    if not every:
+    listed: list[Any] = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
+    if not listed:
         raise ImageError("no images given")
-    return [load_image(_channels_last(image) if _is_tensor(image) else image) for image in every]
+    return [load_image(_channels_last(image) if _is_tensor(image) else image) for image in listed]
 
 
-def batches_of(images: Pictures | Iterable[ImageSource | Tensor], size: int) -> Iterator[Any]:
-    """`images` as for `as_pil`, or any iterable of pictures, `size` at a time; what is read is not kept.
+def batches_of(images: Images | Iterable[ImageSource | Tensor], size: int) -> Iterator[Any]:
+    """Batches of `size` images. `images` is as for `as_pil`, or any iterable of images, which is read lazily.
 
     Raises ImageError for a size below 1.
     """
     if size < 1:
-        raise ImageError(f"a batch size of {size}: give 1 or more")
+        raise ImageError(f"a batch size of {size}; expected 1 or more")
     if _is_one(images):
         yield images
         return
-    every = iter(images)  # type: ignore[arg-type]
-    while batch := list(islice(every, size)):
+    iterator = iter(images)  # type: ignore[arg-type]
+    while batch := list(islice(iterator, size)):
         yield batch
 
 
 def _is_one(images: Any) -> bool:
-    """Whether this is one picture, or what `load_image` refuses as one, and not several."""
+    """Whether this is a single image, valid or not, and not a collection of images."""
     if isinstance(images, np.ndarray) or _is_tensor(images):
         return images.ndim != 4
     return isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable)
 
 
 def _is_tensor(image: Any) -> TypeGuard[Tensor]:
-    torch = sys.modules.get("torch")  # no tensor is made without it
+    torch = sys.modules.get("torch")  # where torch is not imported there are no tensors
     return torch is not None and isinstance(image, torch.Tensor)
 
 
 def _channels_last(image: Tensor) -> np.ndarray:
     if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
-        raise ImageError(f"a tensor image is (3, H, W), not {tuple(image.shape)}")
+        raise ImageError(f"a tensor of shape {tuple(image.shape)}; expected (3, H, W)")
     array = image.detach().cpu().permute(1, 2, 0)
     return (array.float() if array.is_floating_point() else array).numpy()
 
@@ -136,14 +142,14 @@ def _open(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: an empty file, not an image")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a large picture is fine, and so are untidy metadata
+        warnings.simplefilter("ignore")  # of Pillow, on large images and invalid metadata
         try:
             image = Image.open(BytesIO(data))
         except UnidentifiedImageError:
             raise ImageError(f"{name}: not an image in a format that Pillow reads") from None
         except Image.DecompressionBombError as error:
-            raise ImageError(f"{name}: too large to decode safely; make it smaller ({error})") from None
-        except Exception as error:  # a hostile header can raise nearly anything
+            raise ImageError(f"{name}: too large to decode safely; reduce its size ({error})") from None
+        except Exception as error:  # a malformed header can raise almost any exception
             raise ImageError(f"{name}: not a readable image ({_line(error)})") from None
         return _decode(image, name)
 
@@ -154,11 +160,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     _check_size(*image.size, name)
     try:
         image.load()
-    except Exception as error:  # as above
+    except Exception as error:  # see `_open`
         raise ImageError(f"{name}: broken or truncated image ({_line(error)})") from None
     try:
         upright = ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF says nothing about the pixels
+    except Exception:  # invalid EXIF metadata does not affect the pixels
         upright = image.copy()
     try:
         return _flatten(upright)
@@ -176,7 +182,7 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255; PGM files of 16 bits have mode I
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255; 16-bit PGM files have mode I
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"values from {values.min()} to {values.max()}; expected 0 to 65535 in 16-bit grayscale")
@@ -192,7 +198,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     shape = " x ".join(map(str, array.shape))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(f"expected an array (H, W) or (H, W, 1, 3 or 4), channels last; got {shape or 'a scalar'}")
+        raise ImageError(f"an array of {shape or 'one value'}; expected (H, W) or (H, W, 1, 3 or 4), channels last")
     if array.size == 0:
         raise ImageError(f"an empty array, {shape}, is not an image")
     _check_size(array.shape[1], array.shape[0], "the array")
@@ -200,13 +206,11 @@ def _from_array(array: np.ndarray) -> Image.Image:
         if not np.isfinite(array).all():
             raise ImageError("the array has NaN or infinite pixels")
         low, high = float(array.min()), float(array.max())
-        if low < -1e-3 or high > 1 + 1e-3:  # what resampling overshoots by rounding is forgiven
-            raise ImageError(
-                f"float pixels must be in 0..1, and these are in {low:g}..{high:g}; scale them, or use uint8"
-            )
+        if low < -1e-3 or high > 1 + 1e-3:  # resampling may overshoot by a rounding error
+            raise ImageError(f"float pixels are in {low:g}..{high:g}; expected 0..1: scale them, or use uint8")
         array = (array.astype(np.float32).clip(0, 1) * 255 + 0.5).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise ImageError(f"expected uint8 or float pixels, not {array.dtype}")
+        raise ImageError(f"pixels of {array.dtype}; expected uint8 or floats")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     return Image.fromarray(np.ascontiguousarray(array))
@@ -214,3 +218,29 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+# ---------------------------------------------------------------- grids
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Tensors (B, 3, H, W) in -1..1 as PIL images."""
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(p) for p in pixels]
+
+
+def grid(images: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
+    """One image of all `images` in rows on white; each is centred in a cell that fits the largest."""
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for i, image in enumerate(images):
+        left = gap + i % columns * (width + gap) + (width - image.width) // 2
+        top = gap + i // columns * (height + gap) + (height - image.height) // 2
+        sheet.paste(image, (left, top))
+    return sheet
+
+
+def side_by_side(left: Sequence[Image.Image], right: Sequence[Image.Image], pairs: int = 4) -> Image.Image:
+    """A grid of pairs of images, left beside right, with `pairs` pairs in a row."""
+    return grid([image for pair in zip(left, right, strict=True) for image in pair], 2 * pairs)

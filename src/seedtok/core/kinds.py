@@ -1,4 +1,4 @@
-"""What a folder holds, by its configuration alone: which kind of checkpoint, what it is for, how many parameters."""
+"""The kind of checkpoint in a folder, its use and its size, from its configuration and its headers alone."""
 
 import json
 import shlex
@@ -11,12 +11,14 @@ from typing import Any
 from seedtok.core.errors import CheckpointError
 
 TOKENIZER, EMBEDDER, LM = "seedtok.tokenizer", "seedtok.embedder", "seedtok.lm"
+BLIP2, JUDGE = "seedtok.blip2", "seedtok.judge"
+OURS = "seedtok"  # the family of these five
 NAMES = {
     TOKENIZER: "a SEED tokenizer",
     EMBEDDER: "an embedder of stage I",
     LM: "a SEED language model",
-    "seedtok.blip2": "a BLIP-2 baseline",
-    "seedtok.judge": "a scene judge",
+    BLIP2: "a BLIP-2 baseline",
+    JUDGE: "a scene judge",
     "diffusion": "a diffusion model",
     "run": "the folder of a training run",
     "clip": "a CLIP",
@@ -28,7 +30,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One of `NAMES`, and in a line what a folder of it is used for next."""
+    """A kind of checkpoint, a key of `NAMES`, and one line on what to do with it next."""
 
     format: str
     next: str
@@ -39,10 +41,10 @@ class Kind:
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """The kind of checkpoint in a folder; None where it is none that is known here, or cannot be read."""
+    """The kind of checkpoint in a folder; None where it is unknown or cannot be read."""
     where = shlex.quote(str(folder))
     if (folder / "model_index.json").is_file():
-        return Kind("diffusion", f"name it as an image decoder, by stage.image_decoder={where} or --image-decoder")
+        return Kind("diffusion", f"use it as an image decoder, with stage.image_decoder={where} or --image-decoder")
     record = _record(folder / "config.json")
     if "recipe" in record and "stage" in record:
         return Kind("run", _after_run(folder, str(record["recipe"])))
@@ -55,15 +57,15 @@ def kind_of(folder: Path) -> Kind | None:
     uses = {
         TOKENIZER: f"encode, decode, reconstruct and tokenize take it as --model {where}",
         LM: f"caption, ask, draw and chat take it as --model {where}",
-        "seedtok.blip2": "only the evaluation uses it",
-        "seedtok.judge": "only the evaluation uses it",
+        BLIP2: "only the evaluation uses it",
+        JUDGE: "only the evaluation uses it",
     }
     if isinstance(own, str) and own in uses:
         return Kind(own, uses[own])
     if record.get("_class_name") == "PatchAutoencoder":
         return Kind("autoencoder", f"train a diffusion model on it: stage.autoencoder={where}")
     published = {
-        "clip": f"the tokenizer sees through it: seedtok train mini.bidirectional --out RUN stage.clip={where}",
+        "clip": f"train a Q-Former on its ViT: seedtok train mini.bidirectional --out RUN stage.clip={where}",
         "blip-2": f"convert it: seedtok convert {where} --out FOLDER",
     }
     if isinstance(foreign, str) and foreign in published:
@@ -73,22 +75,42 @@ def kind_of(folder: Path) -> Kind | None:
     return None
 
 
+def family_of(folder: Path) -> tuple[str | None, dict[str, Any]]:
+    """The family of the checkpoint in a folder, and its configuration; None where there is no checkpoint.
+
+    The family is `OURS`, or else a model type of transformers or a class of diffusers, such as "opt".
+    """
+    for name in ("config.json", "model_index.json"):
+        config = _record(folder / name)
+        if str(config.get("format")).startswith("seedtok."):
+            return OURS, config
+        if config:
+            family = config.get("model_type") or config.get("_class_name")
+            return (None if family is None else str(family)), config
+    return None, {}
+
+
+def holds_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint in a format of this package."""
+    return family_of(folder)[0] == OURS
+
+
 def check_kind(folder: Path, wanted: str) -> None:
-    """Raises CheckpointError, with what the folder is and is for, where it is known to be of another kind."""
+    """Raises CheckpointError for a folder of another known kind, and says what it is and what it is used for."""
     kind = kind_of(folder)
     if kind is not None and kind.format != wanted:
         raise CheckpointError(f"{folder} is {kind.name}, not {NAMES[wanted]}: {kind.next}")
 
 
 def stored_parts(folder: Path) -> dict[str, dict[str, int]]:
-    """Parameters and bytes by part, from the headers of a folder's safetensors files alone.
+    """Parameters and bytes of each part of a checkpoint, read from the headers of its safetensors files.
 
-    A part is a file's folder, or else the first word of the tensors' names. Raises CheckpointError for a broken file.
+    A part is a sub-folder, or else the first component of the tensors' names. Raises CheckpointError for a broken file.
     """
     parts: dict[str, dict[str, int]] = {}
     for path in sorted(folder.rglob("*.safetensors")):
         inner = path.parent.relative_to(folder).as_posix()
-        for name, shape, size in _tensors(path):
+        for name, shape, size in stored_tensors(path):
             part = parts.setdefault(name.split(".")[0] if inner == "." else inner, {"parameters": 0, "bytes": 0})
             part["parameters"] += prod(shape)
             part["bytes"] += size
@@ -110,20 +132,25 @@ def _after_run(folder: Path, recipe: str) -> str:
         return f"its result, {final}, is {kind.name}; {kind.next}"
     if final.is_dir():
         return f"its result is {final}"
-    return f"it has no result yet; go on with it: seedtok train {recipe} --out {shlex.quote(str(folder))} --resume"
+    return f"it has no result yet; resume it: seedtok train {recipe} --out {shlex.quote(str(folder))} --resume"
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, list[int], int]]:
-    """Name, shape and bytes of each tensor of a safetensors file."""
+def stored_tensors(path: Path) -> Iterator[tuple[str, list[int], int]]:
+    """The name, shape and bytes of each tensor of a safetensors file, read from its header, without torch.
+
+    Raises CheckpointError for a file that is missing or broken.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
-                raise ValueError("it is truncated, or no safetensors file")
+                raise ValueError("it is truncated, or not a safetensors file")
             header = json.loads(file.read(length))
         for name, entry in header.items():
             if name != "__metadata__":
                 first, last = entry["data_offsets"]
                 yield name, [int(n) for n in entry["shape"]], int(last) - int(first)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except FileNotFoundError:
+        raise CheckpointError(f"not a checkpoint: {path} is missing") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None

@@ -1,4 +1,4 @@
-"""One writer at a time: a folder's lock, which says who holds it."""
+"""Locks of folders: one writer at a time. The lock file names the process that holds it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ except ImportError:  # Windows
     fcntl = None
 
 NAME = ".seedtok.lock"
-_held: set[int] = set()  # file descriptors of the locks that this process holds
+_held: set[int] = set()  # file descriptors of the kernel locks that this process holds
 
 
-def _let_go_in_child() -> None:
-    """A forked child would otherwise keep its parent's lock for as long as it lives."""
+def _close_in_child() -> None:
+    """Closes the locks that a forked child inherits: it would otherwise hold them until it ends."""
     for descriptor in _held:
         with suppress(OSError):
             os.close(descriptor)
@@ -33,50 +33,51 @@ def _let_go_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Makes a folder if there is none, and holds it against other writers that ask for its lock.
+    """Holds the lock of a folder, which is created if it does not exist.
 
-    The lock is a hidden file in the folder, which names its holder and is removed at the end; so is the folder, when
-    it is new and still empty. The lock of a process that was killed does not count. Raises BusyError, naming the
-    holder, when the folder is held; OSError when it cannot be written to.
+    The lock is a hidden file in the folder that names its holder, and is removed at the end, as is a new folder that is
+    still empty. The lock of a killed process is ignored. Raises BusyError, naming the holder, when another process
+    holds the lock; OSError when the folder cannot be written to.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
-        release = _acquire(folder, made)
+        release = _acquire(folder, created)
         try:
             yield
         finally:
             release()
     finally:
-        for new in reversed(made):
-            with suppress(OSError):  # it is in use by now
+        for new in reversed(created):
+            with suppress(OSError):  # it is not empty
                 new.rmdir()
 
 
-def _acquire(folder: Path, made: list[Path]) -> Callable[[], None]:
-    for _ in range(100):  # whoever held it may remove the file, or a new folder, at any moment
-        made += _make(folder)
+def _acquire(folder: Path, created: list[Path]) -> Callable[[], None]:
+    """Takes the lock, and adds the folders that it created to `created`; returns the function that releases it."""
+    for _ in range(100):  # the previous holder may remove the file, or a new folder, at any moment
+        created += _create(folder)
         with suppress(FileNotFoundError):
-            release = _by_flock(folder) if fcntl else _by_file(folder)
+            release = _kernel_lock(folder) if fcntl else _file_lock(folder)
             if release:
                 return release
         time.sleep(0.01)
-    raise BusyError(f"cannot lock {folder}: other processes keep taking it")
+    raise BusyError(f"cannot lock {folder}: other processes keep locking it; try again")
 
 
-def _make(folder: Path) -> list[Path]:
-    """Makes a folder and its parents; returns those that are new, the outermost first."""
+def _create(folder: Path) -> list[Path]:
+    """Creates a folder and its parents; returns the new ones, the outermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing[::-1]
 
 
-def _by_flock(folder: Path) -> Callable[[], None] | None:
-    """Locks by the kernel, which lets go when the process ends; None to try again."""
+def _kernel_lock(folder: Path) -> Callable[[], None] | None:
+    """A lock of the kernel (flock), which is released when the process ends; None to try again."""
     assert fcntl is not None
     path = folder / NAME
     try:
@@ -88,13 +89,13 @@ def _by_flock(folder: Path) -> Callable[[], None] | None:
     except BlockingIOError:
         os.close(descriptor)
         raise _busy(folder) from None
-    except OSError:  # a file system without such locks
+    except OSError:  # the file system has no such locks
         if is_new:
-            return _made_by_us(path, descriptor)
+            return _own_file(path, descriptor)
         os.close(descriptor)
-        return _by_file(folder)
+        return _file_lock(folder)
     try:
-        is_same = os.fstat(descriptor).st_ino == path.stat().st_ino  # else its last holder has just removed it
+        is_same = os.fstat(descriptor).st_ino == path.stat().st_ino  # otherwise its last holder has just removed it
     except FileNotFoundError:
         is_same = False
     if not is_same:
@@ -113,11 +114,11 @@ def _by_flock(folder: Path) -> Callable[[], None] | None:
     return release
 
 
-def _by_file(folder: Path) -> Callable[[], None] | None:
-    """Locks by being the one who makes the file, once its last maker is gone; None to try again."""
+def _file_lock(folder: Path) -> Callable[[], None] | None:
+    """A lock that the process holds which created the file, unless that process has ended; None to try again."""
     path = folder / NAME
     try:
-        return _made_by_us(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        return _own_file(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
         holder = _holder(path)
         if holder and holder[0].is_gone():
@@ -126,7 +127,8 @@ def _by_file(folder: Path) -> Callable[[], None] | None:
         raise _busy(folder) from None
 
 
-def _made_by_us(path: Path, descriptor: int) -> Callable[[], None]:
+def _own_file(path: Path, descriptor: int) -> Callable[[], None]:
+    """Writes this process's record into a lock file that it has just created; returns the function that removes it."""
     owner = os.getpid()
     os.write(descriptor, _record())
     os.close(descriptor)
@@ -145,7 +147,7 @@ def _record() -> bytes:
 
 
 def _holder(path: Path) -> tuple[ProcessId, str] | None:
-    """The process that a lock names, and what it says of itself; None for a lock that is just being written."""
+    """The process that a lock names, and its description; None for a lock that is being written."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         process = ProcessId(str(record["host"]), int(record["pid"]), int(record["started"]))

@@ -1,4 +1,4 @@
-"""Notices of other packages, such as loading bars and deprecations, kept off the terminal while a model loads."""
+"""Suppresses the messages of other libraries, such as progress bars and deprecations, while a model loads."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
-PASSING = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)  # for whoever calls the other packages: us
-OTHERS = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers)(\.|$)"
+DEPRECATIONS = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)
+LIBRARIES = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers)(\.|$)"
 
 
 @contextmanager
 def quietly(*libraries: str) -> Iterator[None]:
-    """Within, "transformers" and "diffusers" show errors alone and no loading bars; downloads keep their bars.
+    """Within the block, the `libraries`, "transformers" or "diffusers", log errors only and show no loading bars.
 
-    Afterwards every setting is as it was: it is the user's. Our own warnings stay.
+    Downloads keep their progress bars, and warnings of this package are shown. All settings are restored at the end.
     """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        for category in PASSING:
+        for category in DEPRECATIONS:
             warnings.simplefilter("ignore", category)
-        warnings.filterwarnings("ignore", module=OTHERS)
+        warnings.filterwarnings("ignore", module=LIBRARIES)
         for library in libraries:
             stack.enter_context(_quiet(import_module(f"{library}.utils.logging")))
         yield
@@ -35,7 +35,7 @@ def _quiet(logging: Any) -> Iterator[None]:
     level, bars, downloads = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
     logging.set_verbosity(max(level, logging.ERROR))
     logging.disable_progress_bar()
-    # the libraries' own switch takes the bars of downloads along
+    # which the libraries' own switch has turned off, too
     (disable_progress_bars if downloads else enable_progress_bars)()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The progress bar of commands and evaluations: how many are done, at what rate, and how long the rest will take."""
+"""The progress bar of commands and evaluations: count, rate and remaining time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +30,10 @@ class _Rate(ProgressColumn):
 def progress(
     label: str, total: int | None, unit: str = "images", shown: bool = True, console: Console | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on `console`, stderr unless given, when that is a terminal; yields what sets the number done."""
+    """Shows a progress bar; yields the function that sets the number of finished `unit`s.
+
+    The bar is on `console`, by default stderr, and only where that is a terminal. `total` None means unknown.
+    """
     console = console or Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     bar = Progress(

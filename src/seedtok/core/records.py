@@ -1,4 +1,4 @@
-"""JSON that anybody may have written, as what it should be: a value, or a configuration of the right types."""
+"""Untrusted JSON, parsed and converted into configuration dataclasses with checked types."""
 
 import json
 import math
@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from seedtok.core.errors import CheckpointError, SeedTokError
 
 T = TypeVar("T")
-LARGE = 1 << 31  # no size or count is as large
+LIMIT = 1 << 31  # sizes and counts are below it
 EXPECTED = {
-    int: "an integer from 0 on", float: "a finite number", str: "a text", bool: "true or false", tuple: "a list",
+    int: "an integer of at least 0", float: "a finite number", str: "a text", bool: "true or false", tuple: "a list",
 }  # fmt: skip
 
 
 def json_value(text: str | bytes) -> Any:
-    """What a JSON text says; raises ValueError, of one line, for all else, such as one nested too deeply."""
+    """The value of a JSON text; raises ValueError, with a message of one line, for invalid JSON."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -26,40 +26,39 @@ def json_value(text: str | bytes) -> Any:
 
 
 def from_record(kind: type[T], record: Any, what: str) -> T:
-    """The inverse of `dataclasses.asdict`, of JSON that may be anything: types are checked, numbers are finite,
-    and integers are sizes or counts.
+    """A configuration dataclass from a JSON object: the inverse of `dataclasses.asdict`.
 
-    `what` is what an error calls the configuration. Raises CheckpointError for a field that does not exist, is missing
-    or of another type, and for what the dataclass itself refuses.
+    Numbers must be finite, and integers non-negative. `what` names the model in messages. Raises CheckpointError for a
+    field that is unknown, missing or of another type, and for values that the dataclass itself refuses.
     """
     try:
         return _dataclass(kind, record, "")
-    except _Unfit as problem:
+    except _Mismatch as problem:
         raise CheckpointError(f"not a configuration of {what}: {problem}") from None
 
 
-class _Unfit(Exception):
-    """What is wrong with a record."""
+class _Mismatch(Exception):
+    """A value that does not fit the field of a configuration."""
 
 
 def _dataclass(kind: Any, record: Any, path: str) -> Any:
     if not isinstance(record, dict):
-        raise _Unfit(f"{path.rstrip('.') or 'it'} is {_shown(record)}; expected an object")
+        raise _Mismatch(f"{path.rstrip('.') or 'it'} is {_shown(record)}; expected an object")
     known = {field.name: field for field in fields(kind)}
     if surplus := sorted(map(str, record.keys() - known.keys())):
-        raise _Unfit(f"there is no field {path}{surplus[0]}")
+        raise _Mismatch(f"there is no field {path}{surplus[0]}")
     for name, field in known.items():
         if name not in record and field.default is MISSING and field.default_factory is MISSING:
-            raise _Unfit(f"{path}{name} is missing")
+            raise _Mismatch(f"{path}{name} is missing")
     hints = get_type_hints(kind)
     try:
         return kind(**{name: _value(hints[name], value, f"{path}{name}") for name, value in record.items()})
     except (SeedTokError, ArithmeticError) as error:
-        raise _Unfit(f"{path}{error}") from None
+        raise _Mismatch(f"{path}{error}") from None
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
-    """A JSON value as the type `hint` says: a dataclass, a tuple of one kind, a choice, a union, or a plain type."""
+    """A JSON value as the type `hint`: a dataclass, a tuple, a Literal, an optional type or a plain type."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
         if value is None and type(None) in inner:
@@ -71,12 +70,12 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return tuple(_value(inner[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     if kind is Literal and any(type(value) is type(choice) and value == choice for choice in inner):
         return value
-    if type(value) is hint and (hint is not float or math.isfinite(value)) and (hint is not int or 0 <= value < LARGE):
+    if type(value) is hint and (hint is not float or math.isfinite(value)) and (hint is not int or 0 <= value < LIMIT):
         return value
     if hint is float and type(value) is int and abs(value) < 1 << 53:
         return value
     wanted = f"one of {', '.join(map(str, inner))}" if kind is Literal else EXPECTED.get(kind or hint, str(hint))
-    raise _Unfit(f"{path} is {_shown(value)}; expected {wanted}")
+    raise _Mismatch(f"{path} is {_shown(value)}; expected {wanted}")
 
 
 def _shown(value: Any) -> str:
@@ -87,5 +86,5 @@ def _shown(value: Any) -> str:
 
 
 def encodable(text: str) -> str:
-    """A text as tokenizers take it: half of a pair of surrogates, as in a name that is not UTF-8, becomes "?"."""
+    """A text that can be encoded as UTF-8: lone surrogates, as in file names that are not UTF-8, become "?"."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Pictures as their codes, tokenised once: a Parquet file a shard, with each picture's key, caption and 32 uint16."""
+"""Images stored as codes: one Parquet file for each shard, with the key, caption and 32 uint16 codes of each image."""
 
 import hashlib
 import json
@@ -14,29 +14,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError
-from seedtok.core.writing import whole_file
 from seedtok.data.mapped import ROWS, mapped_rows
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
-MADE_BY = b"seedtok.tokenizer"  # in a file's metadata: which codebook its codes are of
-MADE_OF = b"seedtok.shard"  # and the SHA-256 of the shard whose pictures they are
-GROUP = 4096  # rows of a row group
+MADE_BY = b"seedtok.tokenizer"  # key in the metadata of a file: the id of the codebook
+MADE_OF = b"seedtok.shard"  # and the SHA-256 hash of the shard
+GROUP = 4096  # rows in a row group of Parquet
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class TokenizeReport:
+    """The files that `tokenize_shards` wrote, those it found complete, the number of images, and what was skipped.
+
+    `skipped` has the shard, the key ("" for all samples that are missing at its end) and the reason.
+    """
+
     written: tuple[Path, ...]
-    kept: tuple[Path, ...]  # finished before
+    kept: tuple[Path, ...]
     images: int
-    skipped: tuple[tuple[str, str, str], ...] = ()  # shard, key ("" for several at its end) and reason
+    skipped: tuple[tuple[str, str, str], ...] = ()
 
 
 class Column(Generic[T]):
-    """A column of text, of which a row is read when it is asked for, and parsed."""
+    """A memory-mapped column of text; rows are read and parsed on access."""
 
     def __init__(self, column: pa.ChunkedArray, parse: Callable[[str], T]) -> None:
         self._column, self._parse = column, parse
@@ -65,10 +70,9 @@ def _record(source: Path, text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Codes:
-    """`codes` (N, n) uint16; beside them keys, captions, and what else a shard knew of each picture.
+    """The codes (N, n) uint16 of N images, with their keys, captions and metadata, all memory-mapped.
 
-    All are memory maps: a row is read when it is asked for. `tokenizer` is the codebook they are of, as
-    `SeedTokenizer.codebook_id` has it.
+    `tokenizer` is the id of the codebook, `SeedTokenizer.codebook_id`.
     """
 
     keys: Column[str]
@@ -91,19 +95,28 @@ def tokenize_shards(
     overwrite: bool = False,
     limits: SkipLimits | None = None,
 ) -> TokenizeReport:
-    """Writes OUT/NAME.parquet for every NAME.tar of a folder of shards (or one such file).
+    """Writes OUT/NAME.parquet with the codes of each shard NAME.tar.
 
-    `encode` gives the codes (B, 32) of pictures; `tokenizer` tells one codebook from another. A file that is there, and
-    was made of the same shard, byte for byte, with the same tokenizer, is finished and stays; with `overwrite`, one of
-    another shard or tokenizer is made again. Samples that cannot be read are left out, up to `limits`, and
-    listed in OUT/NAME.skipped.jsonl. Raises DataError for what is no shard, where more are bad, and without `overwrite`
-    for a finished file of another shard or tokenizer, before anything is written.
+    An existing file that was made from the same shard with the same codebook is kept. Samples that cannot be read are
+    skipped, and listed in OUT/NAME.skipped.jsonl.
+
+    Args:
+        source: a folder of shards, or one shard.
+        encode: images -> codes (B, 32).
+        tokenizer: the id of the codebook.
+        progress: called with the number of images done.
+        overwrite: replace files that were made from another shard or with another codebook.
+        limits: how many samples may be skipped.
+
+    Raises:
+        DataError: a source without shards, or too many bad samples; without `overwrite`, and before anything is
+            written, an existing file of another shard or codebook.
     """
     out = Path(out)
     samples = ShardSamples(source, shuffle=False, limits=limits)
     targets = [out / f"{path.stem}.parquet" for path in samples.paths]
     if len(set(targets)) < len(targets):
-        raise DataError("two shards of one name: their codes would be one file")
+        raise DataError("two shards have the same name, so their codes would be written to the same file: rename one")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,8 +131,8 @@ def tokenize_shards(
             kept.append(target)
             images += pq.read_metadata(target).num_rows
         else:
-            counted = partial(_counted, progress, images)
-            if count := _tokenize(samples, number, target, encode, tokenizer, batch_size, counted):
+            advance = partial(_add_progress, progress, images)
+            if count := _tokenize(samples, number, target, encode, tokenizer, batch_size, advance):
                 written.append(target)
                 images += count
         if progress:
@@ -127,7 +140,7 @@ def tokenize_shards(
     return TokenizeReport(tuple(written), tuple(kept), images, tuple(samples.skipped.reasons))
 
 
-def _counted(progress: Callable[[int], object] | None, before: int, done: int) -> None:
+def _add_progress(progress: Callable[[int], object] | None, before: int, done: int) -> None:
     if progress:
         progress(before + done)
 
@@ -135,7 +148,7 @@ def _counted(progress: Callable[[int], object] | None, before: int, done: int) -
 def _is_finished(target: Path, shard: Path, tokenizer: str, overwrite: bool) -> bool:
     origin = _origin(target)
     if not origin.tokenizer:
-        raise DataError(f"{target} is in the way: it does not say which tokenizer its codes are of")
+        raise DataError(f"{target} exists and does not say which tokenizer its codes are of: choose another folder")
     if origin == _Origin(tokenizer, _shard_hash(shard)):
         return True
     if overwrite:
@@ -148,7 +161,7 @@ def _is_finished(target: Path, shard: Path, tokenizer: str, overwrite: bool) -> 
 
 
 def _shard_hash(path: Path) -> str:
-    """The SHA-256 of a shard's bytes: about as fast as a disk reads them, and no two shards have the same."""
+    """The SHA-256 hash of a shard, computed about as fast as a disk reads."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -160,17 +173,17 @@ def _tokenize(
     samples: ShardSamples, number: int, target: Path, encode: Callable[[list[Image.Image]], np.ndarray],
     tokenizer: str, batch_size: int, progress: Callable[[int], object],
 ) -> int:  # fmt: skip
-    """Writes the codes of one shard; returns how many rows, and writes no file where there are none."""
+    """Writes the codes of one shard, unless it has no images; returns the number of rows."""
     path = samples.paths[number]
     origin = {MADE_BY: tokenizer.encode(), MADE_OF: _shard_hash(path).encode()}
     tables = _tables(samples.of_shard(number), encode, batch_size, progress)
     first, rows = next(tables, None), 0
     try:
         if first is None:
-            target.unlink(missing_ok=True)  # of another shard
+            target.unlink(missing_ok=True)  # it has the codes of another shard
         else:
             schema = first.schema.with_metadata(origin)
-            with whole_file(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            with atomic_file(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
                 for table in chain([first], tables):
                     writer.write_table(table.cast(schema))
                     rows += len(table)
@@ -184,7 +197,7 @@ def _tables(
     stream: Iterator[Sample], encode: Callable[[list[Image.Image]], np.ndarray], batch_size: int,
     progress: Callable[[int], object],
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Some thousand rows at a time, which become a row group each."""
+    """Tables of about `GROUP` rows, each of which becomes a row group."""
     done = 0
     while True:
         codes: list[np.ndarray] = []
@@ -197,18 +210,18 @@ def _tables(
             return
         done += len(rows)
         stacked = np.concatenate(codes)
-        keys, captions, known = (pa.array(column, pa.string()) for column in zip(*rows, strict=True))
+        keys, captions, metadata = (pa.array(column, pa.string()) for column in zip(*rows, strict=True))
         lists = pa.FixedSizeListArray.from_arrays(pa.array(stacked.ravel()), stacked.shape[1])
-        yield pa.table({"key": keys, "caption": captions, "codes": lists, "metadata": known})
+        yield pa.table({"key": keys, "caption": captions, "codes": lists, "metadata": metadata})
 
 
 def _text(value: object) -> str:
-    """A value as text that UTF-8 can hold: half a surrogate pair, which JSON and names in a tar may have, cannot be."""
+    """A value as text that can be encoded as UTF-8: lone surrogates, from JSON or file names, become "?"."""
     return str(value).encode(errors="replace").decode()
 
 
 def _write_skipped(samples: ShardSamples, shard: Path, target: Path) -> None:
-    """The list of a shard's samples that were left out; none where none were."""
+    """Writes the list of the samples of a shard that were skipped, or removes it where there are none."""
     lines = [
         json.dumps({"shard": path, "key": key, "reason": reason}) + "\n"
         for path, key, reason in samples.skipped.reasons
@@ -217,12 +230,12 @@ def _write_skipped(samples: ShardSamples, shard: Path, target: Path) -> None:
     if not lines:
         target.unlink(missing_ok=True)
         return
-    with whole_file(target) as temporary:
+    with atomic_file(target) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def code_files(source: Path) -> list[Path]:
-    """The Parquet files in and below a folder, sorted, hidden folders left out; or the one file that is given."""
+    """The Parquet files in a folder and its sub-folders, sorted, without hidden ones; or the one given file."""
     if not source.is_dir():
         return [source]
     found = source.rglob("*.parquet")
@@ -230,10 +243,10 @@ def code_files(source: Path) -> list[Path]:
 
 
 def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
-    """All codes of a folder of Parquet files and of those below it, or of one file, by memory map.
+    """The codes of all Parquet files in a folder and its sub-folders, or of one file, as memory maps.
 
-    The first call unpacks the files (see `mapped_rows`), which later calls find done. Raises DataError when there are
-    none, a file is broken, or one is of another tokenizer than asked for, or than the others.
+    The first call unpacks the files (see `mapped_rows`). `tokenizer` is the id of the codebook that is expected. Raises
+    DataError where there are no files, one is broken, or their codes are of another codebook or of several.
     """
     source = Path(source)
     paths = code_files(source)
@@ -242,9 +255,9 @@ def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
     made_by = {_origin(path).tokenizer for path in paths}
     if tokenizer is not None and made_by != {tokenizer}:
         path = next(path for path in paths if _origin(path).tokenizer != tokenizer)
-        raise DataError(f"{path} has codes of another tokenizer; make them again with this one: seedtok tokenize")
+        raise DataError(f"{path} has codes of another tokenizer; encode the images with this one: seedtok tokenize")
     if len(made_by) > 1:
-        raise DataError(f"{source} has codes of several tokenizers: keep those of each in a folder of their own")
+        raise DataError(f"{source} has codes of several tokenizers: keep those of each tokenizer in a separate folder")
     codes, table = mapped_rows(source, paths)
     keys, captions = (Column(table[name], str) for name in ("key", "caption"))
     return Codes(keys, captions, codes, Column(table["metadata"], partial(_record, source)), made_by.pop())
@@ -252,7 +265,7 @@ def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a file of codes was made with, and of: empty where it does not say."""
+    """The codebook and the shard that a file of codes was made with; empty where the file does not say."""
 
     tokenizer: str
     shard: str
@@ -262,7 +275,7 @@ def _origin(path: Path) -> _Origin:
     if not path.is_file():
         raise DataError(f"{path} is not a file of codes: {'no such file' if not path.exists() else 'not a file'}")
     try:
-        known = pq.read_schema(path).metadata or {}
+        metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
-    return _Origin(*(known.get(key, b"").decode(errors="replace") for key in (MADE_BY, MADE_OF)))
+    return _Origin(*(metadata.get(key, b"").decode(errors="replace") for key in (MADE_BY, MADE_OF)))

@@ -1,4 +1,4 @@
-"""Which pictures a run holds out of its training data, to be validated on: a function of the picture alone."""
+"""The validation split: which images are held out of training, as a function of the identity of the image alone."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,54 +14,54 @@ import numpy as np
 from seedtok.core.errors import DataError
 from seedtok.data.tars import Entry, index_samples, slice_of
 
-CHUNK = 16384  # samples that are hashed at a time
-IMAGE_FIELDS = ("sha256", "image", "url", "scene")  # of a sample's JSON; the first that is there names its picture
+CHUNK = 16384  # samples hashed at a time
+IMAGE_FIELDS = ("sha256", "image", "url", "scene")  # the first in the JSON of a sample identifies its image
 
 
 class NothingLeft(DataError):
-    """One side of a split of a source has no samples."""
+    """A source has no samples on one side of the split."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One side of a split: the `share` (0 to 1) of a source's pictures that is held out, or all the others.
+    """One side of a split: the fraction `share` (0 to 1) of the images of a source that is held out, or the rest.
 
-    A picture is held out by the hash of its identity, so shards, the codes made of them, and several sources that hold
-    the same picture are split alike, on any machine and in any order. A picture that is held out by a share is held
-    out by every larger one.
+    An image is held out by the hash of its identity. So shards, the codes made from them, and several sources with the
+    same image are split in the same way, on any machine and in any order; and an image that is held out for one
+    fraction is held out for every larger one.
     """
 
     share: float
     held_out: bool
 
     def of(self, hashes: np.ndarray) -> np.ndarray:
-        """Which of a source's samples are on this side: hashes (N,) uint64 -> places (n,) int64, ascending."""
+        """Indices (n,) int64, ascending, of the samples on this side, from the hashes (N,) uint64 of all."""
         return np.flatnonzero(self._are_inside(hashes))
 
     def of_samples(self, samples: Iterable[Mapping[str, Any]], count: int) -> np.ndarray:
-        """As `of`, of `count` samples by what is known of each: hashes are not kept, which of millions take memory."""
-        inside, known = np.empty(count, dtype=bool), iter(samples)
+        """As `of`, from the metadata of `count` samples; the hashes are not kept in memory."""
+        inside, iterator = np.empty(count, dtype=bool), iter(samples)
         for start in range(0, count, CHUNK):
-            inside[start : start + CHUNK] = self._are_inside(image_hashes(islice(known, CHUNK)))
+            inside[start : start + CHUNK] = self._are_inside(image_hashes(islice(iterator, CHUNK)))
         return np.flatnonzero(inside)
 
     def _are_inside(self, hashes: np.ndarray) -> np.ndarray:
         return (hashes < np.uint64(self.share * 2**64)) == self.held_out
 
     def nothing_left(self, source: str | Path, count: int) -> NothingLeft:
-        """The error of a source of `count` samples that has none on this side."""
+        """The error for a source of `count` samples of which none is on this side."""
         side = "to validate on" if self.held_out else "to train on"
         return NothingLeft(
             f"{source}: holding out {self.share:g} of its {count} samples leaves none {side}: set data.validation to "
-            "another share, or to a folder of other shards or codes"
+            "another fraction, or to a folder of other shards or codes"
         )
 
 
 def image_identity(metadata: Mapping[str, Any]) -> str:
-    """What tells a sample's picture from others: the first of `IMAGE_FIELDS` that its JSON has, else its key.
+    """The identity of the image of a sample: the first of `IMAGE_FIELDS` that its metadata has, or else its key.
 
-    `sha256` and `url` are img2dataset's, under which one picture may have several keys; `image` is the name that a
-    picture had when `seedtok data` packed it, where a table may list it once a caption; `scene` is what was drawn.
+    `sha256` and `url` are written by img2dataset, where one image may have several keys; `image` is the file that
+    `seedtok data pack` read, which a table may list once for each caption; `scene` describes a rendered scene.
     """
     for field in IMAGE_FIELDS:
         value = metadata.get(field)
@@ -71,25 +71,25 @@ def image_identity(metadata: Mapping[str, Any]) -> str:
 
 
 def image_hash(metadata: Mapping[str, Any]) -> int:
-    """64 bits of the hash of `image_identity`: the same on every machine."""
+    """A 64-bit hash of `image_identity`, the same on every machine."""
     identity = image_identity(metadata).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(identity, digest_size=8).digest(), "big")
 
 
 def image_hashes(samples: Iterable[Mapping[str, Any]]) -> np.ndarray:
-    """The hashes of samples by what is known of each: (N,) uint64."""
+    """The hashes (N,) uint64 of the images of samples, from their metadata."""
     return np.fromiter((image_hash(metadata) for metadata in samples), np.uint64)
 
 
 def samples_inside(
     paths: Sequence[Path], counts: Sequence[int], part: Part | None
 ) -> Sequence[Sequence[int] | np.ndarray]:
-    """The places of each shard's samples that are of a part, of all that it holds where there is none.
+    """For each shard, the indices of its samples that are on one side of the split; of all where `part` is None.
 
-    Raises DataError where there is no sample, and as `shard_hashes` does.
+    Raises DataError where there are no samples, and as `shard_hashes` does.
     """
     if not sum(counts):
-        raise DataError(f"{paths[0].parent}: its shards hold no samples")
+        raise DataError(f"{paths[0].parent}: its shards have no samples")
     if part is None:
         return [range(count) for count in counts]
     inside = [part.of(shard_hashes(path)) for path in paths]
@@ -99,7 +99,7 @@ def samples_inside(
 
 
 def shard_hashes(path: Path) -> np.ndarray:
-    """The hashes of a shard's samples, in its order: (N,) uint64. Reads the JSON of each once a process.
+    """The hashes (N,) uint64 of the images of a shard, in its order. Reads the shard once per process.
 
     Raises DataError as `index_samples` does.
     """
@@ -118,9 +118,9 @@ def _shard_hashes(path: Path, size: int, changed: int) -> np.ndarray:
 
 
 def _record(file: BinaryIO, entry: Entry) -> dict[str, Any]:
-    """A sample's JSON; nothing where it has none, or none that can be read."""
+    """The JSON object of a sample; empty where it is missing or cannot be read."""
     try:
-        record = json.loads(slice_of(file, entry.known) or "{}")
+        record = json.loads(slice_of(file, entry.metadata) or "{}")
     except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -1,9 +1,9 @@
-"""Rows of Parquet files of codes, unpacked once into files from which any row is read by memory map.
+"""Memory maps of Parquet files of codes, which are unpacked once.
 
-Parquet is compressed, so that a row of it costs a whole page. The hidden folder `.mapped` beside the files holds the
-same rows in the form in which they are used: `NAME.npy` has the codes, `NAME.arrow` the keys, captions and metadata.
-Both are made when they are first asked for, and again when the Parquet files have changed. They can be deleted at any
-time. Where that folder cannot be written they go to the user's cache, `~/.cache/seedtok/codes`.
+Parquet is compressed: reading one row decompresses a whole page. The hidden folder `.mapped` beside the files has the
+same rows uncompressed: codes in `NAME.npy`, and keys, captions and metadata in `NAME.arrow`. Both are written on first
+use, and again when the Parquet files have changed; they can be deleted at any time. Where that folder cannot be
+written, the user's cache, `~/.cache/seedtok/codes`, is used instead.
 """
 
 import hashlib
@@ -18,46 +18,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import write_array_header_1_0
 
+from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError
-from seedtok.core.writing import whole_file
 
-ROWS = 16384  # of a record batch: row i is in batch i // ROWS
+ROWS = 16384  # in each record batch: row i is in batch i // ROWS
 TEXTS = ("key", "caption", "metadata")
 
 
 def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
-    """The codes (N, n) uint16 of Parquet files and the table of their keys, captions and metadata, by memory map.
+    """The codes (N, n) uint16 of Parquet files, and the table of their keys, captions and metadata, memory-mapped.
 
-    `source` is the folder of the files, or the one file. Raises DataError for a file that is broken or has other
-    columns, and where the unpacked rows cannot be written.
+    `source` is the folder of the files, or the one file. Raises DataError for a file that is broken or lacks a column,
+    and where the unpacked rows cannot be written.
     """
     name = "all" if source.is_dir() else f"of-{_hash(source.name)}"
-    whole_name = f"{name}-{_fingerprint(paths)}"
+    full_name = f"{name}-{_fingerprint(paths)}"
     beside = (source if source.is_dir() else source.parent) / ".mapped"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedtok" / "codes"
     elsewhere = cache / _hash(str(source.resolve()))
     for folder in (beside, elsewhere):
         with suppress(OSError, ValueError, pa.ArrowException):
-            return _opened(folder / whole_name)
+            return _opened(folder / full_name)
     problem = None
     for folder in (beside, elsewhere):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _unpack(paths, folder / whole_name)
+            _unpack(paths, folder / full_name)
         except OSError as error:
             problem = error
             continue
         for stale in folder.glob(f"{name}-*"):
-            if stale.stem != whole_name:
-                with suppress(OSError):  # it may be in use elsewhere
+            if stale.stem != full_name:
+                with suppress(OSError):  # another process may be using it
                     stale.unlink()
-        return _opened(folder / whole_name)
+        return _opened(folder / full_name)
     assert problem is not None
     raise DataError(f"cannot unpack the codes of {source} into {beside} or {elsewhere}: {problem.strerror or problem}")
 
 
 def _fingerprint(paths: list[Path]) -> str:
-    """Changes whenever one of the files does."""
+    """A hash that changes when one of the files changes."""
     found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return _hash(json.dumps([1, found]))
 
@@ -71,7 +71,7 @@ def _opened(path: Path) -> tuple[np.ndarray, pa.Table]:
     with pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".arrow")))) as reader:
         texts = reader.read_all()
     if len(codes) != len(texts):
-        raise ValueError("the codes are not of these texts")
+        raise ValueError("codes and texts differ in length")
     return codes, texts
 
 
@@ -81,22 +81,22 @@ def _unpack(paths: list[Path], target: Path) -> None:
         raise DataError(f"{paths[0].parent}: its files of codes have no rows")
     schema = pa.schema([(name, pa.string()) for name in TEXTS])
     with (
-        whole_file(target.with_suffix(".npy")) as codes_path,
-        whole_file(target.with_suffix(".arrow")) as texts_path,
+        atomic_file(target.with_suffix(".npy")) as codes_path,
+        atomic_file(target.with_suffix(".arrow")) as texts_path,
         codes_path.open("wb") as codes,
         pa.OSFile(str(texts_path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
-        width = measure = None  # codes a row, and the file that says so
+        width = first = None  # codes in a row, and the file that set it
         waiting = schema.empty_table()
         for path in paths:
             for matrix, texts in _batches(path):
                 if width is None:
-                    width, measure = matrix.shape[1], path
+                    width, first = matrix.shape[1], path
                     header = {"descr": "<u2", "fortran_order": False, "shape": (count, width)}
                     write_array_header_1_0(codes, header)
                 if matrix.shape[1] != width:
-                    raise DataError(f"{path}: {matrix.shape[1]} codes a row, and {measure} has {width}")
+                    raise DataError(f"{path} has {matrix.shape[1]} codes in a row, and {first} has {width}")
                 codes.write(matrix.astype("<u2").tobytes())
                 waiting = pa.concat_tables([waiting, texts])
                 while len(waiting) >= ROWS:
@@ -104,11 +104,11 @@ def _unpack(paths: list[Path], target: Path) -> None:
                     waiting = waiting.slice(ROWS)
         if len(waiting):
             writer.write_table(waiting.combine_chunks(), max_chunksize=ROWS)
-    pa.default_memory_pool().release_unused()  # else it keeps what reading took, for a next time that does not come
+    pa.default_memory_pool().release_unused()  # returns the memory that reading took to the system
 
 
 def _checked(path: Path) -> pq.FileMetaData:
-    """The Parquet metadata of a file of codes; raises DataError when it is none, or has other columns."""
+    """The Parquet metadata of a file of codes; raises DataError where it is not one or lacks a column."""
     if not path.is_file():
         raise DataError(f"{path} is not a file of codes: {'no such' if not path.exists() else 'not a'} file")
     try:
@@ -132,15 +132,15 @@ def _checked(path: Path) -> pq.FileMetaData:
 
 
 def _batches(path: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
-    """Codes (B, n) and the texts of the rows of one file, some at a time."""
+    """The rows of one file in batches: codes (B, n) and a table of texts."""
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             for batch in file.iter_batches(ROWS // 4, columns=["codes", *TEXTS], use_threads=False):
-                batch.validate(full=True)  # of texts, that they are UTF-8
+                batch.validate(full=True)  # that texts are UTF-8
                 texts = pa.table({name: batch.column(name).cast(pa.string()) for name in TEXTS})
                 for name in TEXTS:
                     if texts[name].null_count:
-                        raise DataError(f"{path}: a row without {name}")
+                        raise DataError(f"{path}: a row has no {name}")
                 yield _matrix(batch.column("codes"), path), texts
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
@@ -149,10 +149,12 @@ def _batches(path: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
 def _matrix(column: pa.Array, path: Path) -> np.ndarray:
     values = column.flatten()
     if column.null_count or values.null_count:
-        raise DataError(f"{path}: a row without codes")
+        raise DataError(f"{path}: a row has no codes")
     lengths = set(np.unique(column.value_lengths().to_numpy()).tolist())
     if len(lengths) != 1 or 0 in lengths:
-        raise DataError(f"{path}: every row must have as many codes, not {' or '.join(map(str, sorted(lengths)))}")
+        raise DataError(
+            f"{path}: rows of {' and '.join(map(str, sorted(lengths)))} codes; expected equal lengths above 0"
+        )
     matrix = values.to_numpy().reshape(len(column), -1)
     if matrix.min() < 0 or matrix.max() > np.iinfo(np.uint16).max:
         raise DataError(f"{path}: codes from {matrix.min()} to {matrix.max()}; expected 0 to 65535")

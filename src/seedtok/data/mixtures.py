@@ -1,4 +1,4 @@
-"""Several folders of shards as one stream, each with a weight."""
+"""Mixtures: several folders of shards as one stream, each with a weight."""
 
 import itertools
 from collections import deque
@@ -12,17 +12,17 @@ from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
-CYCLE = 1000  # samples within which every source has its share exactly, up to rounding
+CYCLE = 1000  # samples in which the proportions of the sources are exact, up to rounding
 
 
 class MixedSamples:
-    """Endless samples of several sources in proportion to their weights, whatever their sizes.
+    """An endless sequence of samples of several sources, in proportion to their weights, whatever their sizes.
 
-    Within every `CYCLE` samples the shares are exact and the order is random; each source goes through its own epochs
-    in its own order, and neither repeats nor misses a sample within one. Of a `part`, every source has its samples of
-    that alone; a source too small for any to be held out is left out of what is held out.
+    In every `CYCLE` samples the proportions are exact and the order is random. Each source has its own epochs, in each
+    of which every sample occurs once. With a `part`, only samples on that side of the split occur; a source of which
+    none is held out is left out of the held-out side.
 
-    Raises DataError for no sources, a weight that is not positive, one too small to be drawn, and as `ShardSamples`.
+    Raises DataError for no sources, a weight that is not positive or too small to be drawn, and as `ShardSamples` does.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class MixedSamples:
         limits: SkipLimits | None = None,
     ) -> None:
         if not sources or not all(weight > 0 for weight in sources.values()):
-            raise DataError(f"expected sources with weights above 0, not {dict(sources)}")
+            raise DataError(f"sources {dict(sources)}; expected one or more with weights above 0")
         self.sources: list[ShardSamples] = []
         weights, empty = [], None
         for source, weight in sources.items():
@@ -48,29 +48,29 @@ class MixedSamples:
             raise empty
         self.epoch_size = sum(source.epoch_size for source in self.sources)
         exact = np.array(weights) / sum(weights) * CYCLE
-        self.shares = np.floor(exact).astype(int)  # samples of each source in a cycle
-        for source in np.argsort(self.shares - exact)[: CYCLE - self.shares.sum()]:
-            self.shares[source] += 1
-        if not self.shares.all():
-            raise DataError(f"a weight of less than {1 / CYCLE} of all is never drawn: {dict(sources)}")
+        self.counts = np.floor(exact).astype(int)  # samples of each source in a cycle
+        for source in np.argsort(self.counts - exact)[: CYCLE - self.counts.sum()]:
+            self.counts[source] += 1
+        if not self.counts.all():
+            raise DataError(f"sources {dict(sources)}; expected weights of at least {1 / CYCLE} of their sum")
         self.seed = seed
 
-    def at(self, turns: Iterable[int]) -> Iterator[Sample]:
-        """The samples at these places, which ascend, of the endless line that all ranks share."""
-        own: list[deque[int]] = [deque() for _ in self.sources]
-        streams = [s.at(iter(turn.popleft, None)) for s, turn in zip(self.sources, own, strict=True)]
+    def at(self, indices: Iterable[int]) -> Iterator[Sample]:
+        """The samples at the given indices, which ascend, of the endless sequence; it is the same on all ranks."""
+        queues: list[deque[int]] = [deque() for _ in self.sources]  # indices into each source
+        streams = [s.at(iter(queue.popleft, None)) for s, queue in zip(self.sources, queues, strict=True)]
         cycle = -1
-        for index in turns:
+        for index in indices:
             if index // CYCLE != cycle:
                 cycle = index // CYCLE
                 order = self._order(cycle)
             place = index % CYCLE
             source = int(order[place])
-            own[source].append(cycle * int(self.shares[source]) + int((order[:place] == source).sum()))
+            queues[source].append(cycle * int(self.counts[source]) + int((order[:place] == source).sum()))
             yield next(streams[source])
 
     def once(self) -> Iterator[int]:
-        """The places at which every sample comes for the first time, ascending."""
+        """The indices at which each sample occurs for the first time, in ascending order."""
         left = np.array([source.epoch_size for source in self.sources])
         for cycle in itertools.count():
             for place, source in enumerate(self._order(cycle)):
@@ -81,5 +81,5 @@ class MixedSamples:
                 return
 
     def _order(self, cycle: int) -> np.ndarray:
-        order = np.repeat(np.arange(len(self.sources)), self.shares)
+        order = np.repeat(np.arange(len(self.sources)), self.counts)
         return np.random.default_rng([17, self.seed, cycle]).permutation(order)

@@ -1,4 +1,4 @@
-"""People's own pictures with captions: a folder, a table (CSV, TSV, JSONL, JSON), or a COCO captions file."""
+"""Readers of image-text pairs: a folder, a table (CSV, TSV, JSONL, JSON), or a COCO captions file."""
 
 import csv
 from collections import defaultdict
@@ -18,24 +18,26 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "title")
 
 @dataclass(frozen=True)
 class Pair:
-    name: str  # the picture as its source calls it
+    """An image with its captions; `name` is that in the source, `problem` the reason why it cannot be used, if any."""
+
+    name: str
     path: Path
     captions: tuple[str, ...]
-    problem: str | None = None  # why there is nothing to read, where that is known already
+    problem: str | None = None
 
 
 def read_pairs(source: Path, captions: Path | None = None, images: Path | None = None) -> Iterator[Pair]:
-    """Every picture of `source` with its captions as written; see `shards.pack` for the arguments."""
+    """All images of `source` with their captions, unchanged; the arguments are those of `shards.pack`."""
     if captions is not None:
         if images is not None or not source.is_dir():
-            raise DataError(f"with a captions file, the source must be the folder of its images, not {source}")
+            raise DataError(f"the source is {source}; expected the folder of the images, as there is a captions file")
         source, images = captions, source
     if not source.exists():
         raise DataError(f"no such file or folder: {source}")
     if source.is_dir():
         return _folder(source)
     if images is not None and not images.is_dir():
-        raise DataError(f"the folder of images does not exist: {images}")
+        raise DataError(f"no such folder of images: {images}")
     base = source.parent if images is None else images
     suffix = source.suffix.lower()
     if suffix == ".jsonl":
@@ -70,7 +72,7 @@ def _folder(folder: Path) -> Iterator[Pair]:
 def _rows(records: Iterator[Any], source: Path, base: Path) -> Iterator[Pair]:
     first = next(records, None)
     if not isinstance(first, dict):
-        raise DataError(f"{source}: it has no records with an image and a caption")
+        raise DataError(f"{source} has no records; expected some with an image and a caption")
     image, caption = (_column(first, names, source) for names in (IMAGE_COLUMNS, CAPTION_COLUMNS))
     for number, record in enumerate(chain([first], records), start=1):
         record = record if isinstance(record, dict) else {}
@@ -95,7 +97,7 @@ def _column(record: dict[str, Any], names: tuple[str, ...], source: Path) -> str
 def _csv(source: Path, tab: bool) -> Iterator[dict[str, Any]]:
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
-            # tab-separated files quote nothing, and a stray quote must not swallow the lines below it
+            # tab-separated files have no quoting: a single quote must not join lines
             yield from csv.DictReader(
                 file, delimiter="\t" if tab else ",", quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL
             )
@@ -114,7 +116,7 @@ def _jsonl(source: Path) -> Iterator[Any]:
 
 
 def read_text(source: Path) -> str:
-    """A UTF-8 file; raises DataError where it cannot be read."""
+    """The text of a UTF-8 file; raises DataError where it cannot be read."""
     try:
         return source.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -122,7 +124,7 @@ def read_text(source: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Raises DataError, naming `where`, for what is no JSON."""
+    """The value of a JSON text; raises DataError, which names `where`, for invalid JSON."""
     try:
         return json_value(text)
     except ValueError as error:
@@ -141,6 +143,6 @@ def _coco(content: dict[str, Any], source: Path, base: Path) -> Iterator[Pair]:
         raise DataError(f"{source}: not a COCO captions file ({error})") from None
     for key, name in names.items():
         found = tuple(texts.pop(key, ()))
-        yield Pair(name, base / name, found, None if found else "no annotation has a caption for it")
+        yield Pair(name, base / name, found, None if found else "it has no captions in the annotations")
     for key in texts:
-        yield Pair(f"image {key}", base, (), "its captions name an image that the file does not list")
+        yield Pair(f"image {key}", base, (), "it has captions, but is not listed under images")

@@ -1,55 +1,47 @@
-"""The field's data sets from the files that their publishers give: pairs to train on, lists to evaluate on."""
+"""The field's data sets, from the files that their publishers give."""
 
 from __future__ import annotations
 
 import csv
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError
-from seedtok.core.writing import whole_file
+from seedtok.data.entries import Entry, Question
 from seedtok.data.pairs import Pair, parse_json, read_text
 
-Record = dict[str, Any]  # a line of an evaluation list: id, image, and captions or question and answers
-Read = Callable[[Path, Path, str], Iterator[Record]]  # annotations, folder of images, split
+Read = Callable[[Path, str], Iterator[Entry]]  # annotations and split; pictures by their paths in the folder of images
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """Splits with the publisher's counts of entries, what the annotations are called, and how to read them."""
+    """Splits with what their publisher counts in them, what the annotations are called, and how to read them.
 
-    splits: dict[str, int]
+    `answer_keys` as in `SetInfo`.
+    """
+
+    splits: dict[str, dict[str, int]]  # each with its pictures, and captions or questions where that is known
     annotations: str
     read: Read
-    training: tuple[str, ...] = ()  # splits that become shards; the others become lists
+    training: tuple[str, ...] = ()  # splits that become shards; the others are to evaluate on
+    answer_keys: tuple[str, str] = ("question_id", "answer")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """`found` entries, where the publisher has `published`; `missing` are without their picture."""
+def read_public(name: str, annotations: Path, split: str) -> Iterator[Entry]:
+    """The pictures of a split in the publisher's order, each once, with all that is said of it.
 
-    written: Path
-    found: int
-    published: int
-    missing: tuple[str, ...] = ()
-
-
-def read_public(name: str, annotations: Path, images: Path, split: str) -> Iterator[Record]:
-    """The entries of a split, in the publisher's order.
-
-    Raises DataError for an unknown set or split, a file that is missing or not what it should be, or no entry at all.
+    Raises DataError for an unknown set or split, and for a file that is missing or not what it should be.
     """
     public = public_set(name, split)
     if not annotations.exists():
         raise DataError(f"no such file or folder: {annotations}; {name} needs {public.annotations}")
     with _reading(annotations, public):
-        for record in public.read(annotations, images, split):
-            yield _checked(record)
+        for entry in public.read(annotations, split):
+            yield _checked(entry)
 
 
 @contextmanager
@@ -65,15 +57,18 @@ def _reading(annotations: Path, public: PublicSet) -> Iterator[None]:
         raise DataError(f"{annotations}: not {public.annotations} ({error})") from None
 
 
-def _checked(record: Record) -> Record:
+def _checked(entry: Entry) -> Entry:
     """An entry as it is; raises TypeError for one with another value where a text belongs."""
-    texts = [record["question"], *record["answers"]] if "question" in record else record["captions"]
-    for text in (*texts, *filter(None, [record.get("domain")])):
+    texts = [entry.image, *entry.captions, entry.domain]
+    for question in entry.questions:
+        texts += [question.text, *question.answers, question.answer_type, question.kind]
+    for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{str(text)[:40]} where a text belongs")
-    if not isinstance(record["id"], str | int):
-        raise TypeError(f"the id {str(record['id'])[:40]} is no text or integer")
-    return record
+    for number in (entry.id, *(question.id for question in entry.questions)):
+        if not isinstance(number, str | int):
+            raise TypeError(f"the id {str(number)[:40]} is no text or integer")
+    return entry
 
 
 def public_set(name: str, split: str) -> PublicSet:
@@ -85,33 +80,10 @@ def public_set(name: str, split: str) -> PublicSet:
     return SETS[name]
 
 
-def as_pairs(records: Iterable[Record]) -> Iterator[Pair]:
-    """Entries with captions, as what `shards.pack_pairs` takes."""
-    for record in records:
-        yield Pair(str(record["id"]), Path(record["image"]), tuple(record["captions"]))
-
-
-def write_list(name: str, annotations: Path, images: Path, split: str, out: Path) -> Prepared:
-    """Writes an evaluation list, JSONL; entries whose picture is missing are left out and named.
-
-    Raises DataError as `read_public` does, and where no entry is left.
-    """
-    missing: list[str] = []
-    found = 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    there: dict[str, bool] = {}  # a picture may have many questions
-    with whole_file(out) as temporary, temporary.open("w", encoding="utf-8", errors="replace") as file:
-        for record in read_public(name, annotations, images, split):
-            image = record["image"]
-            if not there.setdefault(image, Path(image).is_file()):
-                missing.append(image)
-                continue
-            record["image"] = os.path.abspath(image)  # so that it is found from anywhere
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            found += 1
-        if not found:
-            raise DataError(f"{annotations}: nothing of {split} has its picture in {images}")
-    return Prepared(out, found, SETS[name].splits[split], tuple(dict.fromkeys(missing)))
+def as_pairs(entries: Iterable[Entry], images: Path) -> Iterator[Pair]:
+    """Entries with captions, as what `shards.pack_pairs` takes; `images` is the folder of the pictures."""
+    for entry in entries:
+        yield Pair(str(entry.id), images / entry.image, entry.captions)
 
 
 def url_list(name: str, annotations: Path, out: Path) -> int:
@@ -124,7 +96,7 @@ def url_list(name: str, annotations: Path, out: Path) -> int:
     count = 0
     public = SETS[name]
     with (
-        whole_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file,
+        atomic_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file,
         _reading(annotations, public),
     ):  # fmt: skip
         rows = csv.writer(file, delimiter="\t")
@@ -140,24 +112,23 @@ def url_list(name: str, annotations: Path, out: Path) -> int:
 # ---------------------------------------------------------------- captions
 
 
-def _karpathy(annotations: Path, images: Path, split: str) -> Iterator[Record]:
+def _karpathy(annotations: Path, split: str) -> Iterator[Entry]:
     """Karpathy's dataset_coco.json and dataset_flickr30k.json; COCO's "restval" is for training."""
     wanted = ("train", "restval") if split == "train" else (split,)
     for image in parse_json(read_text(annotations), str(annotations))["images"]:
         if image["split"] in wanted:
-            path = images / image.get("filepath", "") / image["filename"]
-            captions = [sentence["raw"] for sentence in image["sentences"]]
-            yield {"id": image.get("cocoid", image["imgid"]), "image": str(path), "captions": captions}
+            path = Path(image.get("filepath", "")) / image["filename"]
+            captions = tuple(sentence["raw"] for sentence in image["sentences"])
+            yield Entry(image.get("cocoid", image["imgid"]), path.as_posix(), captions)
 
 
-def _nocaps(annotations: Path, images: Path, split: str) -> Iterator[Record]:
+def _nocaps(annotations: Path, split: str) -> Iterator[Entry]:
     content = parse_json(read_text(annotations), str(annotations))
     captions: dict[Any, list[str]] = {}
     for annotation in content["annotations"]:
         captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
     for image in content["images"]:
-        path = str(images / image["file_name"])
-        yield {"id": image["id"], "image": path, "captions": captions[image["id"]], "domain": image["domain"]}
+        yield Entry(image["id"], image["file_name"], tuple(captions[image["id"]]), domain=image["domain"])
 
 
 def _cc3m_rows(annotations: Path) -> Iterator[tuple[str, str]]:
@@ -169,10 +140,10 @@ def _cc3m_rows(annotations: Path) -> Iterator[tuple[str, str]]:
         yield url, caption
 
 
-def _cc3m(annotations: Path, images: Path, split: str) -> Iterator[Record]:
+def _cc3m(annotations: Path, split: str) -> Iterator[Entry]:
     """Images named by their line, from 0 on: 000000000.jpg."""
     for number, (_, caption) in enumerate(_cc3m_rows(annotations)):
-        yield {"id": number, "image": str(images / f"{number:09}.jpg"), "captions": [caption]}
+        yield Entry(number, f"{number:09}.jpg", (caption,))
 
 
 def _unsplash_rows(annotations: Path) -> Iterator[dict[str, str]]:
@@ -188,10 +159,9 @@ def _unsplash_rows(annotations: Path) -> Iterator[dict[str, str]]:
                 yield record
 
 
-def _unsplash(annotations: Path, images: Path, split: str) -> Iterator[Record]:
+def _unsplash(annotations: Path, split: str) -> Iterator[Entry]:
     for row in _unsplash_rows(annotations):
-        path = images / f"{row['photo_id']}.jpg"
-        yield {"id": row["photo_id"], "image": str(path), "captions": [row["caption"]]}
+        yield Entry(row["photo_id"], f"{row['photo_id']}.jpg", (row["caption"],))
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -211,44 +181,78 @@ def _lines(path: Path) -> Iterator[list[str]]:
 # ---------------------------------------------------------------- questions
 
 
-def _vqav2(annotations: Path, images: Path, split: str) -> Iterator[Record]:
+def _vqav2(annotations: Path, split: str) -> Iterator[Entry]:
     """A folder of both official files of a split, questions and annotations."""
     questions, answers = (
         parse_json(read_text(annotations / name), str(annotations / name))
         for name in (f"v2_OpenEnded_mscoco_{split}2014_questions.json", f"v2_mscoco_{split}2014_annotations.json")
     )
-    known = {a["question_id"]: [given["answer"] for given in a["answers"]] for a in answers["annotations"]}
-    for question in questions["questions"]:
-        path = images / f"{split}2014" / f"COCO_{split}2014_{question['image_id']:012}.jpg"
-        number = question["question_id"]
-        yield {"id": number, "image": str(path), "question": question["question"], "answers": known[number]}
+    known = {annotation["question_id"]: annotation for annotation in answers["annotations"]}
+
+    def asked(question: Any) -> Question:
+        annotation = known[question["question_id"]]
+        said = tuple(given["answer"] for given in annotation["answers"])
+        kinds = annotation["answer_type"], annotation["question_type"]
+        return Question(question["question_id"], question["question"], said, *kinds)
+
+    for number, own in _by_picture((question["image_id"], question) for question in questions["questions"]).items():
+        yield Entry(number, f"{split}2014/COCO_{split}2014_{number:012}.jpg", questions=tuple(map(asked, own)))
 
 
-def _gqa(annotations: Path, images: Path, split: str) -> Iterator[Record]:
-    for number, question in parse_json(read_text(annotations), str(annotations)).items():
-        path = str(images / f"{question['imageId']}.jpg")
-        yield {"id": number, "image": path, "question": question["question"], "answers": [question["answer"]]}
+def _gqa(annotations: Path, split: str) -> Iterator[Entry]:
+    content = parse_json(read_text(annotations), str(annotations))
+    for picture, own in _by_picture(
+        (question["imageId"], (key, question)) for key, question in content.items()
+    ).items():
+        questions = tuple(
+            Question(key, q["question"], (q["answer"],), kind=(q.get("types") or {}).get("structural", ""))
+            for key, q in own
+        )
+        yield Entry(picture, f"{picture}.jpg", questions=questions)
+
+
+def _by_picture(questions: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+    """The questions of each picture, pictures in the order of their first question."""
+    found: dict[Any, list[Any]] = {}
+    for picture, question in questions:
+        found.setdefault(picture, []).append(question)
+    return found
+
+
+def _captions(pictures: int, captions: int | None = None) -> dict[str, int]:
+    return {"pictures": pictures} | ({} if captions is None else {"captions": captions})
+
+
+def _questions(pictures: int, questions: int) -> dict[str, int]:
+    return {"pictures": pictures, "questions": questions}
 
 
 SETS: dict[str, PublicSet] = {
     "coco": PublicSet(
-        {"train": 113_287, "val": 5000, "test": 5000}, "Karpathy's dataset_coco.json", _karpathy, ("train",)
+        {"train": _captions(113_287), "val": _captions(5000), "test": _captions(5000, 25_010)},
+        "Karpathy's dataset_coco.json", _karpathy, ("train",),
     ),
     "flickr30k": PublicSet(
-        {"train": 29_000, "val": 1014, "test": 1000}, "Karpathy's dataset_flickr30k.json", _karpathy, ("train",)
+        {"train": _captions(29_000, 145_000), "val": _captions(1014, 5070), "test": _captions(1000, 5000)},
+        "Karpathy's dataset_flickr30k.json", _karpathy, ("train",),
     ),
     "cc3m": PublicSet(
-        {"train": 3_318_333, "validation": 15_840}, "Train_GCC-training.tsv or its validation", _cc3m,
-        ("train", "validation"),
+        {"train": _captions(3_318_333, 3_318_333), "validation": _captions(15_840, 15_840)},
+        "Train_GCC-training.tsv or its validation", _cc3m, ("train", "validation"),
     ),
-    "unsplash": PublicSet({"lite": 25_000}, "photos.tsv000 or the folder of such", _unsplash, ("lite",)),
-    "nocaps": PublicSet({"val": 4500}, "nocaps_val_4500_captions.json", _nocaps),
+    "unsplash": PublicSet({"lite": _captions(25_000)}, "photos.tsv000 or the folder of such", _unsplash, ("lite",)),
+    "nocaps": PublicSet({"val": _captions(4500, 45_000)}, "nocaps_val_4500_captions.json", _nocaps),
     "vqav2": PublicSet(
-        {"train": 443_757, "val": 214_354}, "the folder of the v2_OpenEnded questions and v2_mscoco annotations", _vqav2
+        {"train": _questions(82_783, 443_757), "val": _questions(40_504, 214_354)},
+        "the folder of the v2_OpenEnded questions and v2_mscoco annotations", _vqav2,
     ),
     "gqa": PublicSet(
-        {"testdev_balanced": 12_578, "val_balanced": 132_062, "train_balanced": 943_000},
-        "SPLIT_questions.json", _gqa,
+        {
+            "testdev_balanced": _questions(398, 12_578),
+            "val_balanced": _questions(10_234, 132_062),
+            "train_balanced": _questions(72_140, 943_000),
+        },
+        "SPLIT_questions.json", _gqa, answer_keys=("questionId", "prediction"),
     ),
 }  # fmt: skip
 URLS: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {

@@ -1,4 +1,4 @@
-"""Samples that cannot be read: they are left out, counted and named, and where they are many, reading stops."""
+"""Bad samples: they are skipped, counted and reported; reading stops when there are too many."""
 
 import json
 import warnings
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from seedtok.core.errors import DataError, SeedTokWarning
 
-NAMED = 5  # the samples that are named in warnings; the log has all
+NAMED = 5  # samples that warnings name; the log has all
 
 
 class BadSample(DataError):
-    """A sample of a shard that cannot be read, with the reason."""
+    """A sample of a shard that cannot be read; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class SkipLimits:
-    """How many samples of a source may be bad: a share of all, but always as many as `at_least` unless it is 0.
+    """How many samples of a source may be bad: a fraction `share` of all, or `at_least` if that is more.
 
-    `log` is a file to which a JSON line is appended for each: shard, key and reason. Every process that reads samples
-    counts, and writes, those that it meets.
+    A `share` of 0 allows none. `log` is a file to which a JSON line is appended for each bad sample, with shard, key
+    and reason. Each process that reads samples counts and logs its own.
     """
 
     share: float = 0.01
@@ -31,15 +31,15 @@ class SkipLimits:
 
 
 class Skipped:
-    """The bad samples that were met in a source of `total` samples."""
+    """The bad samples found so far in a source of `total` samples; `reasons` has shard, key and reason of each."""
 
     def __init__(self, limits: SkipLimits, total: int) -> None:
         self.limits, self.total = limits, total
-        self.reasons: list[tuple[str, str, str]] = []  # shard, key, reason
+        self.reasons: list[tuple[str, str, str]] = []
         self.count = 0
 
     def add(self, shard: Path, key: str, reason: str, count: int = 1) -> None:
-        """Notes a sample, or so many that a shard lacks; raises DataError where that makes more than are allowed."""
+        """Records a bad sample, or `count` missing ones; raises DataError when more are bad than allowed."""
         self.reasons.append((str(shard), key, reason))
         self.count += count
         where = f"{shard}, sample {key}" if key else str(shard)
@@ -49,9 +49,9 @@ class Skipped:
                 file.write(json.dumps({"shard": str(shard), "key": key, "reason": reason}) + "\n")
         if self.count > self.limits.allowed(self.total):
             raise DataError(
-                f"{self.count} of {self.total:,} samples cannot be read, and a share of {self.limits.share:g} may be "
-                f"bad; the last: {where}: {reason}; mend the shards, or allow more"
+                f"{self.count} of {self.total:,} samples cannot be read; at most {self.limits.share:g} of all may be "
+                f"bad; the last: {where}: {reason}; repair the shards, or allow more"
             )
         if len(self.reasons) <= NAMED:
-            last = "; more are counted and not named" if len(self.reasons) == NAMED else ""
+            last = "; further ones are counted, not named" if len(self.reasons) == NAMED else ""
             warnings.warn(f"skipped: {where}: {reason}{last}", SeedTokWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""A picture as the bytes that a shard holds."""
+"""Images as the bytes that are stored in shards."""
 
 import warnings
 from contextlib import suppress
@@ -11,9 +11,10 @@ from seedtok.core.images import load_image
 
 
 def stored_bytes(path: Path, size: int | None) -> tuple[bytes, str, tuple[int, int]]:
-    """A picture's bytes, their suffix and its size; with `size`, its shorter side is reduced to that.
+    """The stored bytes of an image file, their suffix ("jpg" or "png"), and the width and height in pixels.
 
-    A JPEG that needs no change keeps its bytes; anything else becomes PNG. Raises ImageError as `load_image` does.
+    The shorter side is reduced to `size` pixels, if given. A JPEG that needs no change keeps its bytes; all else is
+    stored as PNG. Raises ImageError as `load_image` does.
     """
     image = load_image(path)
     short = min(image.size)
@@ -26,7 +27,8 @@ def stored_bytes(path: Path, size: int | None) -> tuple[bytes, str, tuple[int, i
 
 
 def _plain_jpeg(data: bytes) -> bool:
-    with warnings.catch_warnings(), suppress(Exception):  # what cannot be told is stored as PNG
+    """Whether these are the bytes of an upright grayscale or RGB JPEG."""
+    with warnings.catch_warnings(), suppress(Exception):  # an image whose format is unclear is stored as PNG
         warnings.simplefilter("ignore")
         image = Image.open(BytesIO(data))
         return image.format == "JPEG" and image.mode in ("L", "RGB") and image.getexif().get(0x0112, 1) == 1
@@ -34,7 +36,7 @@ def _plain_jpeg(data: bytes) -> bool:
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """An RGB picture as a PNG file."""
+    """The bytes of a PNG file of an RGB image."""
     buffer = BytesIO()
-    Image.frombytes("RGB", image.size, image.tobytes()).save(buffer, "PNG")  # the pixels and no metadata
+    Image.frombytes("RGB", image.size, image.tobytes()).save(buffer, "PNG")  # the pixels without metadata
     return buffer.getvalue()

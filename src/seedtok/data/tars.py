@@ -1,4 +1,4 @@
-"""One shard as a tar file: written whole or not at all, and indexed, so that any sample is one seek away."""
+"""Shards as tar files: written atomically, and indexed for random access to samples."""
 
 import json
 import os
@@ -11,23 +11,25 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from seedtok.core.atomic import hidden_folder, move_into, remove_leftovers
 from seedtok.core.errors import DataError
 from seedtok.core.locks import locked
 from seedtok.core.records import json_value
-from seedtok.core.writing import hidden_folder, move_into, sweep
 
-SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: a header each for an image and a caption
+SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: one header for an image and one for a caption
 
 
 @dataclass(frozen=True)
 class ShardReport:
+    """The number of samples written, the names and reasons of the skipped ones, and the shards."""
+
     written: int
-    skipped: tuple[tuple[str, str], ...]  # (name, reason)
+    skipped: tuple[tuple[str, str], ...]
     shards: tuple[Path, ...]
 
 
 class ShardWriter:
-    """Fills one tar after another in a folder; a shard's counts include what was skipped on the way."""
+    """Writes samples into tar files of `shard_size` samples each, with a file of counts beside each."""
 
     def __init__(self, folder: Path, shard_size: int) -> None:
         self.folder, self.shard_size = folder, shard_size
@@ -46,13 +48,13 @@ class ShardWriter:
             self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         assert self._tar is not None
         key = f"{self.names[-1]}{index:0{len(str(self.shard_size - 1))}d}"
-        known = json.dumps({"key": key, "caption": text} | record)
+        metadata = json.dumps({"key": key, "caption": text} | record)
         for ending, data in (
             (suffix, image),
             ("txt", text.encode(errors="replace")),
-            ("json", known.encode()),
+            ("json", metadata.encode()),
         ):
-            entry = tarfile.TarInfo(f"{key}.{ending}")  # its defaults: time, user and group 0
+            entry = tarfile.TarInfo(f"{key}.{ending}")  # by default with time, user and group 0
             entry.size = len(data)
             self._tar.addfile(entry, BytesIO(data))
         self.written += 1
@@ -82,24 +84,24 @@ class ShardWriter:
 
 
 def holds_shards(folder: Path) -> bool:
-    """Whether a folder has shards in it, or their counts."""
+    """Whether a folder has shards, or their files of counts."""
     return next(folder.glob("*.tar"), None) is not None or next(folder.glob("*_stats.json"), None) is not None
 
 
 @contextmanager
 def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
-    """A writer into a hidden folder inside `out`, whose files move into place at the end, or never.
+    """Yields a writer whose shards appear in the folder `out` when the block succeeds; `out` is locked meanwhile.
 
-    Holds the lock of `out` meanwhile. Raises DataError where there are shards already, or nothing can be written;
-    BusyError where another process writes.
+    Raises DataError where `out` has shards already or cannot be written to; BusyError where another process holds its
+    lock.
     """
     if shard_size < 1:
-        raise DataError(f"a shard holds at least 1 sample, not {shard_size}")
+        raise DataError(f"a shard size of {shard_size} samples; expected 1 or more")
     try:
         with locked(out):
-            sweep(out)
+            remove_leftovers(out)
             if holds_shards(out):
-                raise DataError(f"{out} already holds shards: choose another folder, or remove them first")
+                raise DataError(f"{out} already has shards: choose another folder, or remove them")
             with hidden_folder(out) as hidden:
                 writer = ShardWriter(hidden, shard_size)
                 try:
@@ -112,7 +114,7 @@ def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
                 try:
                     move_into(hidden, out)
                 except OSError:
-                    for name in names:  # none of which was there before
+                    for name in names:  # none of which existed before
                         (out / name).unlink(missing_ok=True)
                     raise
     except OSError as error:
@@ -120,14 +122,20 @@ def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
 
 
 class Entry(NamedTuple):
+    """A sample of a shard: its key and the (offset, size) of its files in the tar, (0, 0) for a missing .json.
+
+    `problem` is the reason why it cannot be read, if the headers of the tar show one.
+    """
+
     key: str
-    image: tuple[int, int]  # (offset, size) in the tar
+    image: tuple[int, int]
     text: tuple[int, int]
-    known: tuple[int, int]  # (0, 0) without a .json
-    problem: str | None = None  # why the sample cannot be read, where the tar's headers show it
+    metadata: tuple[int, int]
+    problem: str | None = None
 
 
 def slice_of(file: BinaryIO, part: tuple[int, int]) -> bytes:
+    """The bytes at (offset, size) of a file; raises ValueError where it is shorter."""
     file.seek(part[0])
     data = file.read(part[1])
     if len(data) != part[1]:
@@ -136,16 +144,16 @@ def slice_of(file: BinaryIO, part: tuple[int, int]) -> bytes:
 
 
 def stats_path(path: Path) -> Path:
-    """Where a shard's counts are."""
+    """The file of counts of a shard."""
     return path.with_name(f"{path.stem}_stats.json")
 
 
 def count_samples(path: Path) -> int:
-    """The samples of a shard: as its counts say, which is quick, else by reading its headers.
+    """The number of samples in a shard, from its file of counts or else from its headers.
 
-    Of a shard that ends early, only those that are there. Raises DataError for what is no tar file.
+    A truncated shard is counted by its headers. Raises DataError for a file that is not a tar.
     """
-    if ends_early(path):
+    if is_truncated(path):
         return len(index_samples(path))
     counted = _counted(path)
     if counted is not None and counted <= path.stat().st_size // SMALLEST_SAMPLE:
@@ -154,7 +162,7 @@ def count_samples(path: Path) -> int:
 
 
 def _counted(path: Path) -> int | None:
-    """How many samples the counts beside a shard say that it has; None where they say nothing of use."""
+    """The number of samples in the file of counts of a shard; None where there is no valid one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         counted = json_value(stats_path(path).read_bytes())["successes"]
         if type(counted) is int and counted >= 0:
@@ -163,14 +171,14 @@ def _counted(path: Path) -> int | None:
 
 
 def lost_samples(path: Path, count: int) -> int:
-    """How many samples a shard that ends early lacks, at least 1; 0 for a shard that is whole. `count` are there."""
-    if not ends_early(path):
+    """The number of samples that a truncated shard with `count` samples lacks, at least 1; 0 for a complete shard."""
+    if not is_truncated(path):
         return 0
     return max(1, (_counted(path) or 0) - count)
 
 
-def ends_early(path: Path) -> bool:
-    """Whether a tar file lacks its end; raises DataError for what is no tar file."""
+def is_truncated(path: Path) -> bool:
+    """Whether a tar file is truncated; raises DataError for a file that is not a tar."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -184,11 +192,11 @@ def ends_early(path: Path) -> bool:
 
 
 def index_samples(path: Path) -> list[Entry]:
-    """The samples of a shard by its headers, up to where they end or break; raises DataError for what is no tar."""
+    """The samples of a shard, from its headers; raises DataError for a file that is not a tar."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar, suppress(tarfile.ReadError):  # of a member that is cut off
+        with tarfile.open(path, "r:") as tar, suppress(tarfile.ReadError):  # of a truncated member
             for member in tar:
                 if member.isfile():
                     folder, _, name = member.name.rpartition("/")
@@ -197,13 +205,13 @@ def index_samples(path: Path) -> list[Entry]:
                         member.offset_data,
                         member.size,
                     )
-    except Exception as error:  # of broken headers: tarfile can raise nearly anything
+    except Exception as error:  # on broken headers, tarfile can raise almost any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
     entries: list[Entry] = []
     for key, parts in samples.items():
         if any(offset + length > size for offset, length in parts.values()):
-            entries.append(Entry(key, (0, 0), (0, 0), (0, 0), "it is cut off: the shard ends early"))
+            entries.append(Entry(key, (0, 0), (0, 0), (0, 0), "it is incomplete: the shard is truncated"))
             continue
         image = next((parts[suffix] for suffix in ("png", "jpg", "jpeg", "webp") if suffix in parts), None)
         if image is None or "txt" not in parts:
@@ -216,7 +224,7 @@ def index_samples(path: Path) -> list[Entry]:
 
 
 def shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The shards of a folder, in the order of their names, one shard or several; raises DataError for none."""
+    """The shards of a folder, sorted by name, or the given ones; raises DataError where there are none."""
     given = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
     paths: list[Path] = []
     for path in given:

@@ -1,4 +1,4 @@
-"""Captions as the paper's training sees them."""
+"""Normalisation of captions for training."""
 
 import re
 
@@ -7,9 +7,8 @@ _REMOVED = re.compile(r'[.!"()*#:;~]')
 
 
 def clean_caption(text: str) -> str:
-    """Lower case, without `.!"()*#:;~`, whitespace collapsed, at most 50 words.
+    """A caption in lower case, without `.!"()*#:;~`, with single spaces, cut at 50 words.
 
-    A removed character leaves a gap, as in the BLIP caption processor, so that "a dog.a cat" stays four
-    words.
+    Removed characters become spaces, as in BLIP's caption processor, so that "a dog.a cat" has four words.
     """
     return " ".join(_REMOVED.sub(" ", text.lower()).split()[:MAX_WORDS])

@@ -1,62 +1,90 @@
 """Pictures that SEED-OPT draws of captions, beside those of its diffusion model alone (Figure 5, in numbers)."""
 
-import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
-from seedtok.evaluation.generation import Drawings
+from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
+from seedtok.evaluation.drawings import (
+    decoder_settings,
+    drawings_in,
+    drawn,
+    noise_of,
+    save_drawings,
+    score_drawings,
+)
+from seedtok.evaluation.predictions import Predictions, Record
+from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.lm import generation
 from seedtok.lm.packing import Sampling
+from seedtok.lm.prompts import drawing_prompt
 from seedtok.lm.seed_lm import SeedLM
 
 SAMPLED = 10  # more spans of codes a caption, at temperature 1, that are checked but not drawn
+LM, DIFFUSION = "seed_opt", "diffusion"  # the ways of drawing
 
 
-@torch.no_grad()
 def evaluate_drawing(
-    model: str = "mini", count: int = 1000, seed: int = 0, batch_size: int = 32, base: str | None = None,
-    tokenizer: str | None = None, compute: Compute = DEFAULT,
+    lm: SeedLM, data: EvaluationSet, run: Run, clip: ClipImages, scorer: Scorer | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Things and backgrounds the scene judge finds in drawings from test captions, CLIP similarity to the true picture.
+    """What the scorer finds in drawings of captions, in percent, and their CLIP similarity to the true picture (x100).
 
-    `invalid_spans` counts those of `spans` pictures, the drawn ones and ten times as many sampled at temperature 1,
-    whose codes are not 32 of the codebook.
+    A picture's first caption is drawn, greedily. `invalid_spans` counts those of `spans` pictures, the drawn ones and
+    ten times as many sampled at temperature 1, whose codes are not 32 of the codebook. Raises as `evaluate_generation`.
     """
-    began = time.perf_counter()
-    lm = SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=compute.dtype, device=compute.device)
-    drawings = Drawings(lm.seed, ("real", "seed_opt", "diffusion"), compute.drawing_dtype)
-    spans = invalid = 0
-    by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(seed))
-    for number, batch in enumerate(evaluated_batches("drawing", count, seed, batch_size)):
-        codes = generation.draw_codes(lm, batch.captions)
-        for made in (codes, generation.draw_codes(lm, batch.captions * SAMPLED, by_chance)):
-            spans, invalid = spans + len(made), invalid + invalid_spans(lm, made)
-        conditions = {
-            "seed_opt": lm.seed.generation_embeddings(lm.seed.lookup(codes)),
-            "diffusion": lm.seed.image_decoder.text_features(batch.captions),
-        }
-        drawings.add("real", batch.pixels, batch.scenes or [])
-        for name, condition in conditions.items():
-            drawings.draw(name, condition, batch.scenes or [], noise=seed * 100_003 + number)
-    return {
-        "things_right": drawings.verdicts["seed_opt"].thing_share,
-        "things_right_diffusion": drawings.verdicts["diffusion"].thing_share,
-        "background_right": drawings.verdicts["seed_opt"].background_share,
-        "clip_similarity": drawings.similarity("seed_opt"),
-        "invalid_spans": invalid,
-        "spans": spans,
-        "model": model,
-        "count": count,
-        "seed": seed,
-        "seconds": time.perf_counter() - began,
+    check_has(data, "captions", "drawing")
+
+    def by_lm(batch: Batch, out: Path) -> list[Record]:
+        captions, noise = [entry.captions[0] for entry in batch.entries], noise_of(run.seed, batch.number)
+        by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(noise))
+        codes = generation.draw_codes(lm, captions)
+        sampled = generation.draw_codes(lm, [text for text in captions for _ in range(SAMPLED)], by_chance).tolist()
+        conditions = lm.seed.generation_embeddings(lm.seed.lookup(codes))
+        records = save_drawings(drawn(lm.seed, conditions, noise, dtype), batch.entries, LM, out)
+        for place, (record, own) in enumerate(zip(records, codes.tolist(), strict=True)):
+            record |= {"codes": own, "sampled": sampled[place * SAMPLED : (place + 1) * SAMPLED]}
+        return records
+
+    def by_diffusion(batch: Batch, out: Path) -> list[Record]:
+        features = lm.seed.image_decoder.text_features([entry.captions[0] for entry in batch.entries])
+        pictures = drawn(lm.seed, features, noise_of(run.seed, batch.number), dtype)
+        return save_drawings(pictures, batch.entries, DIFFUSION, out)
+
+    config = lm.vocabulary.config
+    settings = {
+        "models": {LM: {"codebook": lm.seed.codebook_id, "prompt": drawing_prompt("{}")}, DIFFUSION: {}},
+        "decoding": decoder_settings(lm.seed, dtype),
+        "span": config.span,
+        "codes": config.codes,
+    }
+    score = partial(score_drawing, data=data, clip=clip, scorer=scorer, batch_size=run.batch_size)
+    return evaluate(Task("drawing", settings, {LM: by_lm, DIFFUSION: by_diffusion}, score), data, run)
+
+
+def score_drawing(
+    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None, batch_size: int = 16
+) -> dict[str, Any]:
+    """The scores of pictures that `evaluate_drawing` wrote."""
+    made, settings = predictions.every(), predictions.settings()
+    ways = {way: drawings_in(predictions.folder / way, data) for way in made}
+    scores = score_drawings(ways, data, clip, scorer, batch_size)
+    result: dict[str, Any] = {f"{name}_right": share for name, share in scores.right[LM].items()}
+    result |= {f"{name}_right_diffusion": share for name, share in scores.right[DIFFUSION].items()}
+    spans = [span for record in made[LM] for span in (record["codes"], *record["sampled"])]
+    return result | {
+        "clip_similarity": scores.similarity[LM],
+        "clip_similarity_diffusion": scores.similarity[DIFFUSION],
+        "invalid_spans": sum(not is_span(span, settings["span"], settings["codes"]) for span in spans),
+        "spans": len(spans),
+        "floors": scores.floors,
+        "clip": clip.settings,
     }
 
 
-def invalid_spans(lm: SeedLM, codes: torch.Tensor) -> int:
-    """Rows of codes (B, n) that are not one picture's: another number of codes, or one outside the codebook."""
-    config = lm.vocabulary.config
-    if codes.shape[1] != config.span:
-        return len(codes)
-    return int(((codes < 0) | (codes >= config.codes)).any(dim=1).sum())
+def is_span(codes: list[int], length: int, size: int) -> bool:
+    """Whether codes are one picture's: so many, each of a codebook of this size."""
+    return len(codes) == length and all(0 <= code < size for code in codes)

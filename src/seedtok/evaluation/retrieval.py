@@ -1,53 +1,63 @@
-"""Table 1: zero-shot image-text retrieval by causal embeddings, by their codes, and by the BLIP-2-style baseline."""
+"""Table 1: zero-shot image-text retrieval, each picture with all its captions."""
 
-import time
+from collections.abc import Mapping
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from seedtok.core.hub import shipped
-from seedtok.core.recalls import retrieval_recalls
-from seedtok.data.text import clean_caption
-from seedtok.evaluation.common import DEFAULT, Compute, evaluated_batches
-from seedtok.tokenizer.embedder import ImageTextEmbedder
-from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.core.atomic import atomic_file
+from seedtok.core.recalls import best_cosines, retrieval_recalls
+from seedtok.evaluation.dataset import EvaluationSet, check_has
+from seedtok.evaluation.predictions import Predictions, Record
+from seedtok.evaluation.retrieval_models import RetrievalModel
+from seedtok.evaluation.run import Batch, Run, Task, evaluate
+
+IMAGES, TEXTS, OWNERS = "images.", "texts", "owners"  # of a file of embeddings; of pictures, each kind
 
 
-@torch.no_grad()
-def evaluate_retrieval(
-    model: str = "mini",
-    count: int = 1000,
-    seed: int = 0,
-    batch_size: int = 32,
-    baseline: Path | None = None,
-    compute: Compute = DEFAULT,
-) -> dict[str, Any]:
-    """R@1, 5, 10 both ways and their mean, in percent, on `count` test scenes of which no two share a caption.
+def evaluate_retrieval(models: Mapping[str, RetrievalModel], data: EvaluationSet, run: Run) -> dict[str, Any]:
+    """R@1, 5, 10 both ways and their mean, in percent, by model, or by what a model makes its embeddings of.
 
-    `baseline` is the bidirectional Q-Former's folder; None: the shipped one.
+    The predictions are embeddings, in `embeddings/MODEL`, a file a batch. Raises DataError for a set without captions,
+    and as `evaluate` does.
     """
-    began = time.perf_counter()
-    tokenizer = SeedTokenizer.from_pretrained(model, dtype=compute.dtype, device=compute.device)
-    bidirectional = ImageTextEmbedder.from_pretrained(baseline or shipped("bidirectional"))
-    bidirectional.to(tokenizer.device, compute.dtype)
-    names = ("bidirectional", "causal_embedding", "causal_code")
-    images: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-    texts: dict[str, list[torch.Tensor]] = {"bidirectional": [], "seed": []}
-    for batch in evaluated_batches("retrieval", count, seed, batch_size):
-        captions = [clean_caption(caption) for caption in batch.captions]
-        pixels = tokenizer.pixels(batch.pixels)
-        embeddings = tokenizer.causal_embeddings(pixels)
-        decoded = tokenizer.reconstructed_embeddings(tokenizer.quantize(embeddings).vectors.to(embeddings.dtype))
-        images["causal_embedding"].append(tokenizer.embedder.project_queries(embeddings))
-        images["causal_code"].append(tokenizer.embedder.project_queries(decoded))
-        theirs = bidirectional.qformer(bidirectional.patch_features(pixels))
-        images["bidirectional"].append(bidirectional.project_queries(theirs))
-        texts["seed"].append(tokenizer.embed_texts(captions))
-        texts["bidirectional"].append(bidirectional.embed_texts(captions))
-    both = {name: torch.cat(parts) for name, parts in texts.items()}
-    result: dict[str, Any] = {
-        name: retrieval_recalls(bidirectional.similarity(torch.cat(images[name]), both[texts_of]).cpu())
-        for name, texts_of in zip(names, ("bidirectional", "seed", "seed"), strict=True)
-    }
-    return result | {"model": model, "count": count, "seed": seed, "seconds": time.perf_counter() - began}
+    check_has(data, "captions", "retrieval")
+    device = next(iter(models.values())).device
+    settings = {"models": {name: model.settings for name, model in models.items()}, "ties": "count against the pair"}
+    makers = {name: partial(_embed, name, model) for name, model in models.items()}
+    task = Task("retrieval", settings, makers, lambda p: score_retrieval(p, device))
+    return evaluate(task, data, run)
+
+
+def score_retrieval(predictions: Predictions, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The recalls of embeddings that `evaluate_retrieval` wrote; similarities are computed on `device`."""
+    result: dict[str, Any] = {}
+    for name in predictions.settings()["models"]:
+        parts = [load_file(path) for path in sorted((predictions.folder / "embeddings" / name).glob("*.safetensors"))]
+        kinds = [key for key in parts[0] if key.startswith(IMAGES)]
+        firsts = accumulate([0, *(len(part[kinds[0]]) for part in parts)])  # the first picture of each part
+        owners = torch.cat([part[OWNERS] + first for part, first in zip(parts, firsts, strict=False)])
+        texts = torch.cat([part[TEXTS] for part in parts]).to(device)
+        for kind in kinds:
+            images = torch.cat([part[kind] for part in parts]).to(device)
+            result[kind.removeprefix(IMAGES) or name] = retrieval_recalls(best_cosines(images, texts), owners)
+    return result
+
+
+def _embed(name: str, model: RetrievalModel, batch: Batch, out: Path) -> list[Record]:
+    captions = [entry.captions for entry in batch.entries]
+    every = [text for own in captions for text in own]
+    images, texts = model.embed(batch.pictures, every or [""])
+    owners = [place for place, own in enumerate(captions) for _ in own]
+    tensors: dict[str, Tensor] = {f"{IMAGES}{kind}": embedded for kind, embedded in images.items()}
+    tensors |= {TEXTS: texts[: len(every)], OWNERS: torch.tensor(owners, dtype=torch.int64)}
+    path = out / "embeddings" / name / f"{batch.number:06}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, temporary)
+    return [{"image_id": entry.id, "captions": len(own)} for entry, own in zip(batch.entries, captions, strict=True)]

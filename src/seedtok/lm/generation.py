@@ -23,7 +23,7 @@ from seedtok.lm.beams import Search, text_by_beams
 from seedtok.lm.decoding import Rows, span, span_by_beams
 from seedtok.lm.packing import GREEDY, Sampling, check_length, left_padded, pad_of, sequence, start, text_of
 from seedtok.lm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
-from seedtok.tokenizer.words import warn_of_unknown_words
+from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 
 if TYPE_CHECKING:
     from seedtok.lm.seed_lm import SeedLM

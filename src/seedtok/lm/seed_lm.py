@@ -14,14 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seedtok.core.cards import lm_card
-from seedtok.core.device import MovesAsAWhole, device_named
+from seedtok.core.checkpoint import checkpoint_folder
+from seedtok.core.device import CompositeModule, device_named
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json
-from seedtok.core.hub import locate, named_part, push, resolve
+from seedtok.core.hub import lm_card, locate, named_part, push, resolve
 from seedtok.core.kinds import LM, check_kind
 from seedtok.core.notices import quietly
-from seedtok.core.writing import files_into
 from seedtok.lm import generation
 from seedtok.lm.base import cache_argument, fingerprint, head, is_base_of, load_base, words
 from seedtok.lm.checkpoint import VERSION, Parts, load_adapter, load_vocabulary, vocabulary_config, write_files
@@ -44,7 +43,7 @@ class LoraSettings:
     dropout: float = 0.05
 
 
-class SeedLM(MovesAsAWhole):
+class SeedLM(CompositeModule):
     """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary; both move and cast together.
 
     Only LoRA and the visual layers train; the LM's own weights, tied or not, stay as they were.
@@ -83,7 +82,7 @@ class SeedLM(MovesAsAWhole):
         seed = self._seed[0]
         return seed if seed.device == self.device else seed.to(self.device)
 
-    def unseen(self) -> list[Any]:
+    def unregistered_parts(self) -> list[Any]:
         return self._seed
 
     @property
@@ -207,7 +206,7 @@ class SeedLM(MovesAsAWhole):
         Base and image tokenizer stay where they are: those in folders are named relative to `folder`, and `standalone`
         copies them into it. `merged` writes the LM with LoRA in its weights, as a folder of transformers' own, `base`.
         """
-        with files_into(Path(folder)) as new:
+        with checkpoint_folder(Path(folder)) as new:
             write_files(self, new, Path(folder), Parts(merged, standalone))
 
     def push_to_hub(

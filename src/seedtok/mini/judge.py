@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seedtok.core.errors import CheckpointError
-from seedtok.core.files import load_strictly, read_json, read_tensors
+from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
+from seedtok.core.kinds import JUDGE
 from seedtok.core.records import from_record
-from seedtok.core.writing import files_into
 from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLACES
 from seedtok.mini.world.scenes import GRID, Scene
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 
+VERSION = 1
 NOTHING = 0  # the class of an empty place; concepts follow in their order
 
 
@@ -63,21 +61,15 @@ class SceneJudge(nn.Module):
         return Verdict(sum(map(sum, found)), sum(map(len, found)), sum(right), len(right))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        with files_into(Path(folder)) as new:
-            (new / "config.json").write_text(json.dumps({"format": "seedtok.judge", **asdict(self.config)}, indent=1))
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
+        with checkpoint_folder(Path(folder)) as new:
+            write_checkpoint(new, JUDGE, VERSION, asdict(self.config), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SceneJudge:
         """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
         folder = Path(folder)
-        record = read_json(folder / "config.json")
-        if record.get("format") != "seedtok.judge":
-            raise CheckpointError(f"{folder} is not a scene judge")
-        sizes = {name: value for name, value in record.items() if name != "format"}
-        model = cls(from_record(JudgeConfig, sizes, "a scene judge"))
-        load_strictly(model, read_tensors(folder / "model.safetensors"), str(folder))
-        return model.eval()
+        config = read_config(folder, JUDGE, VERSION)
+        return load_model(lambda: cls(from_record(JudgeConfig, config, "a scene judge")), config, folder / WEIGHTS)
 
 
 def places_of(patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b 9 d"]:

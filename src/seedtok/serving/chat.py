@@ -84,9 +84,7 @@ def _usage(outcome: Outcome) -> Usage:
 # ---------------------------------------------------------------- server-sent events
 
 
-async def _streamed(
-    body: ChatRequest, request: Request, service: Service, conversation: Conversation
-) -> EventStream:
+async def _streamed(body: ChatRequest, request: Request, service: Service, conversation: Conversation) -> EventStream:
     """Begins with the first piece of text or the end of the work, so that an error before it is one of HTTP."""
     stream = Stream(service, request)
     task = task_of(conversation, body, None if body.stop else stream.put)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from seedtok.lm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
+from seedtok.lm.prompts import CAPTION, question_prompt
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
 from seedtok.serving.service import Service, new_seed
@@ -23,6 +23,7 @@ DRAWING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 QUESTION = re.compile(r"Question:\s*(?P<question>.*?)\s*Short answer[.:]?", re.IGNORECASE | re.DOTALL)
+BEAMS, CAPTION_LENGTH, ANSWER_LENGTH = 5, 30, 10  # the library's own
 CONTINUED = 64  # tokens of free text
 DRAWN = 4  # pictures in one answer
 
@@ -87,18 +88,14 @@ def task_of(conversation: Conversation, request: ChatRequest, on_text: OnText | 
     asked = QUESTION.fullmatch(conversation.text)
     question = asked["question"] if asked else conversation.text
     is_caption = question.strip(" .:").lower() in ("", CAPTION.lower())
-    if request.temperature:
-        text = CAPTION if is_caption else question_prompt(question)
-        limit = CAPTION_LENGTH["max_new_tokens"] if is_caption else int(ANSWER_LENGTH["max_new_tokens"])
-        sampled = _continuation((conversation.picture, text), request, 0, on_text)
-        return replace(sampled, max_new_tokens=min(sampled.max_new_tokens, limit))
-    beams = 5 if request.num_beams is None else request.num_beams
-    shown = on_text if beams == 1 else None
+    length = _length(request, CAPTION_LENGTH if is_caption else ANSWER_LENGTH)
+    beams = request.num_beams or BEAMS
+    if request.temperature or beams == 1:  # token by token
+        prompt = CAPTION if is_caption else question_prompt(question)
+        return replace(_continuation((conversation.picture, prompt), request, 0, on_text), max_new_tokens=length)
     if is_caption:
-        limit = _length(request, CAPTION_LENGTH["max_new_tokens"])
-        return Caption(conversation.picture, beams, limit, shown)
-    limit = _length(request, int(ANSWER_LENGTH["max_new_tokens"]))
-    return Answer(conversation.picture, question, beams, limit, shown)
+        return Caption(conversation.picture, beams, length)
+    return Answer(conversation.picture, question, beams, length)
 
 
 def most_tokens(task: Task) -> int | None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from seedtok.core.image_search import SUFFIXES
 from seedtok.core.records import encodable
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.tokenizer.familiarity import encode_compared
-from seedtok.tokenizer.words import unknown_words
+from seedtok.tokenizer.familiarity import encode_and_check
+from seedtok.tokenizer.unknown_words import unknown_words
 
 FAR = "the picture is far from those this model was trained on, so what it says of it means little"
 
@@ -64,10 +64,11 @@ class Engine:
         """Codes (B, 32), and a warning for each picture that is far from those of training."""
         seed, codes, warnings = self.model.seed, [], []
         for start in range(0, len(pictures), self.batch):
-            found, far = encode_compared(seed, seed.pixels(list(pictures[start : start + self.batch])))
+            found, far = encode_and_check(seed, seed.pixels(list(pictures[start : start + self.batch])))
             codes.append(found)
             warnings += [(FAR,) if is_far else () for is_far in far.tolist()]
-        return torch.cat(codes) if codes else seed.encode([]), warnings
+        none = torch.zeros(0, self.code_count, dtype=torch.int64, device=seed.device)
+        return torch.cat(codes) if codes else none, warnings
 
     def warned_words(self, *texts: str) -> tuple[str, ...]:
         """A warning for the words that the model has never seen, if there are any."""

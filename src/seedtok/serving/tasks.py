@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from seedtok.lm.packing import Sampling
-from seedtok.lm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, drawing_prompt, question_prompt
+from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.serving.engine import Engine
 
 OnText = Callable[[str], None]
@@ -74,13 +74,8 @@ class Caption(Task):
 
     picture: Image.Image
     num_beams: int = 5
-    max_new_tokens: int = CAPTION_LENGTH["max_new_tokens"]
-    on_text: OnText | None = None  # gets the text as it comes, where there is one beam
+    max_new_tokens: int = 30
     rounds: ClassVar[int] = 4
-
-    @property
-    def is_alone(self) -> bool:
-        return self.on_text is not None
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -91,9 +86,8 @@ class Caption(Task):
         codes, warnings = engine.encode([task.picture for task in tasks])
         first = tasks[0]
         texts = engine.model.caption(
-            codes, num_beams=first.num_beams, batch_size=engine.batch, max_new_tokens=first.max_new_tokens,
-            on_text=first.on_text,
-        )  # fmt: skip
+            codes, num_beams=first.num_beams, batch_size=engine.batch, max_new_tokens=first.max_new_tokens
+        )
         prompt = engine.picture_tokens + engine.tokens(CAPTION)
         return [
             Outcome((text,), (), prompt, engine.tokens(text), warned)
@@ -108,13 +102,8 @@ class Answer(Task):
     picture: Image.Image
     question: str
     num_beams: int = 5
-    max_new_tokens: int = int(ANSWER_LENGTH["max_new_tokens"])
-    on_text: OnText | None = None  # gets the text as it comes, where there is one beam
+    max_new_tokens: int = 10
     rounds: ClassVar[int] = 4
-
-    @property
-    def is_alone(self) -> bool:
-        return self.on_text is not None
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -126,7 +115,7 @@ class Answer(Task):
         first = tasks[0]
         texts = engine.model.answer(
             codes, [task.question for task in tasks], num_beams=first.num_beams, batch_size=engine.batch,
-            max_new_tokens=first.max_new_tokens, on_text=first.on_text,
+            max_new_tokens=first.max_new_tokens,
         )  # fmt: skip
         return [
             Outcome(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from seedtok.tokenizer.seed import CLIP_MEAN, CLIP_STD
+from seedtok.tokenizer.vision import CLIP_MEAN, CLIP_STD
 
 
 def clip_normalize(pixels: Tensor) -> Tensor:

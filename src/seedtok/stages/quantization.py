@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedtok.core.hub import source_of
-from seedtok.core.pictures import side_by_side, to_pil
+from seedtok.core.images import side_by_side, to_pil
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.batches import Batch
 from seedtok.stages.pixels import clip_normalize, unit_range

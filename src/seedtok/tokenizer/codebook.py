@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seedtok.core.device import rank_and_world
 from seedtok.core.errors import ConfigError, DataError, InputError
 
 
@@ -153,7 +154,7 @@ class Codebook(nn.Module):
         Raises:
             DataError: fewer samples of this rank than codes that start from them.
         """
-        size, ranks = self.config.size, _rank_and_world()[1]
+        size, ranks = self.config.size, rank_and_world()[1]
         own = -(-size // ranks)
         if len(samples) < own:
             raise DataError(f"{len(samples)} samples for {own} codes; give at least {own}")
@@ -262,16 +263,9 @@ def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return sizes, sums
 
 
-def _rank_and_world() -> tuple[int, int]:
-    """This process's rank, and how many ranks there are; 0 and 1 without `torch.distributed`."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
 def _of_all_ranks(x: Tensor) -> Tensor:
     """(N, ...) on every rank -> (N * ranks, ...), rank 0 first."""
-    ranks = _rank_and_world()[1]
+    ranks = rank_and_world()[1]
     if ranks == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(ranks)]

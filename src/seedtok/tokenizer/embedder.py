@@ -6,30 +6,30 @@ compared with.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
 from seedtok.core.errors import CheckpointError
-from seedtok.core.files import assign_strictly, built_for, read_json, read_tensors
-from seedtok.core.kinds import EMBEDDER, check_kind
+from seedtok.core.files import read_tensors
+from seedtok.core.images import Images
+from seedtok.core.kinds import EMBEDDER
 from seedtok.core.notices import quietly
 from seedtok.core.records import encodable, from_record
-from seedtok.core.writing import files_into
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
-from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors
+from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors, normalized_pixels
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 VERSION = 1
+TEXT_TOKENIZER = "text_tokenizer"  # its folder in that of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,11 @@ class ImageTextEmbedder(nn.Module):
                 raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None
         return self._text_tokenizer
 
+    def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
+        """Images, as `normalized_pixels` takes them -> pixels of the ViT's size, where and as this model computes."""
+        weight = self.ln_vision.weight
+        return normalized_pixels(images, self.config.vision.image_size, weight.dtype, weight.device)
+
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
         """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""
         features = self.vision(pixels)
@@ -140,30 +145,31 @@ class ImageTextEmbedder(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, model.safetensors and the text tokenizer."""
-        with files_into(Path(folder)) as new:
-            record = {"format": "seedtok.embedder", "version": VERSION, **asdict(self.config)}
-            (new / "config.json").write_text(json.dumps(record, indent=1))
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
-            if self.text_tokenizer is not None:
-                self.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
+        with checkpoint_folder(Path(folder)) as new:
+            write_checkpoint(new, EMBEDDER, VERSION, asdict(self.config), self.state_dict())
+            self.save_text_tokenizer(new)
+
+    def save_text_tokenizer(self, folder: Path) -> None:
+        """Writes the text tokenizer, if there is one, into its place in the folder of a checkpoint."""
+        if self.text_tokenizer is not None:
+            self.text_tokenizer.save_pretrained(str(folder / TEXT_TOKENIZER))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageTextEmbedder:
         """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
         folder = Path(folder)
-        check_kind(folder, EMBEDDER)
-        record = read_json(folder / "config.json")
-        shared = shared_vision(folder, record, "vision.")
-        if record.pop("format", None) != "seedtok.embedder" or record.pop("version", None) != VERSION:
-            raise CheckpointError(f"{folder} is not an embedder of version {VERSION}")
-        texts = folder / "text_tokenizer"
-        with built_for(record, folder / "model.safetensors"):
-            model = cls(
-                EmbedderConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None
-            )
-        tensors = read_tensors(folder / "model.safetensors") | shared
-        assign_strictly(model, tensors, str(folder), {"": torch.float32})
-        return model.eval()
+        config = read_config(folder, EMBEDDER, VERSION)
+        vision = shared_vision(folder, config, "vision.")
+        return load_model(
+            lambda: cls(EmbedderConfig.from_dict(config), stored_text_tokenizer(folder)), config, folder / WEIGHTS,
+            others=vision,
+        )  # fmt: skip
+
+
+def stored_text_tokenizer(folder: Path) -> Path | None:
+    """The text tokenizer's place in the folder of a checkpoint; None where the checkpoint has none."""
+    path = folder / TEXT_TOKENIZER
+    return path if (path / "tokenizer_config.json").is_file() else None
 
 
 def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class Familiarity(nn.Module):
 
 
 @torch.no_grad()
-def encode_compared(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, " b"]]:
+def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, " b"]]:
     """As `SeedTokenizer.encode_pixels`, in one pass; and which pictures are far from those of training.
 
     None is where the checkpoint does not know.
@@ -102,7 +102,7 @@ def encode_compared(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[I
     return codes, (tokenizer.familiarity(features) > 1).cpu()
 
 
-def warn_of_far_pictures(names: Sequence[str]) -> None:
+def warn_of_far_images(names: Sequence[str]) -> None:
     """One SeedTokWarning for all of a call's pictures that are far from those of training, if there are any."""
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

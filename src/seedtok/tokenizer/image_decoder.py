@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,20 @@ from seedtok.core.notices import quietly
 from seedtok.core.records import encodable
 
 with quietly("transformers", "diffusers"):
-    from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
+    from diffusers import (
+        DiffusionPipeline,
+        StableDiffusionPipeline,
+        StableUnCLIPImg2ImgPipeline,
+        UNet2DConditionModel,
+        pipelines,
+    )
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
+OWN_MODULE = re.compile(r"seedtok(\.\w+)+", re.ASCII)
+MOVED_MODULES = {  # what checkpoints of earlier releases call the modules of the mini diffusion model
+    "seedtok.tokenizer.patch_autoencoder": "seedtok.mini.networks.patch_autoencoder",
+    "seedtok.tokenizer.positioned_unet": "seedtok.mini.networks.positioned_unet",
+}
 MOVED = {  # models that were deleted from where published checkpoints name them, and where mirrors are
     "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
 }
@@ -32,6 +46,23 @@ def plain_attention(unet: UNet2DConditionModel) -> None:
     unet.set_attn_processor(AttnProcessor() if few else AttnProcessor2_0())
 
 
+def _import_own_classes(index: dict[str, Any]) -> None:
+    """Imports the modules of this package that a model_index.json names, where diffusers then looks for their classes.
+
+    A component is listed as [module, class]. No module of another package is imported because a checkpoint names it.
+    Raises CheckpointError where it names one.
+    """
+    for part, named in index.items():
+        if not isinstance(named, list) or len(named) != 2 or named[0] is None:
+            continue  # a setting of the pipeline, or a component that it does without
+        module = str(named[0])
+        if module in ("diffusers", "transformers") or hasattr(pipelines, module):
+            continue  # what diffusers loads components from by itself
+        if not OWN_MODULE.fullmatch(module):
+            raise CheckpointError(f"its {part} is of a class in {module}; expected diffusers, transformers or seedtok")
+        sys.modules.setdefault(module, import_module(MOVED_MODULES.get(module, module)))
+
+
 def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
     """The pipeline of a folder or hub id, of the class that its index names; raises CheckpointError for none."""
     folder = local_folder(source, "diffusion")
@@ -39,6 +70,7 @@ def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | Stab
     given: dict[str, Any] = {"dtype": dtype, "local_files_only": cached, "trust_remote_code": False}
     try:
         index: Any = DiffusionPipeline.load_config(name, local_files_only=cached)
+        _import_own_classes(index)
         if "UnCLIP" in str(index.get("_class_name")):
             return StableUnCLIPImg2ImgPipeline.from_pretrained(name, **given)
         return StableDiffusionPipeline.from_pretrained(
@@ -89,10 +121,6 @@ class ImageDecoder:
         A safety checker is not loaded, and no code that comes with the weights is run. Raises CheckpointError when
         there is none.
         """
-        # diffusers finds classes of ours, which the mini model is made of, in modules that are imported already
-        import seedtok.mini.networks.patch_autoencoder
-        import seedtok.mini.networks.positioned_unet  # noqa: F401
-
         try:
             return cls(_pipeline(locate(folder_or_hub_id, "diffusion"), dtype))
         except CheckpointError as error:

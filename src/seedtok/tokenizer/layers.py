@@ -176,8 +176,8 @@ class QFormerLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b n d"],
-        features: Float[Tensor, "b p e"] | None,
+        x: Float[Tensor, "#b n d"],
+        features: Float[Tensor, "#b p e"] | None,
         queries: int,
         mask: Bool[Tensor, "#b 1 #n n"] | None = None,
         is_causal: bool = False,

@@ -7,35 +7,31 @@ Q-Former and a frozen diffusion model (what drawing uses).
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seedtok.core.cards import tokenizer_card
-from seedtok.core.device import MovesAsAWhole, device_named
+from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
+from seedtok.core.device import CompositeModule, device_named
 from seedtok.core.errors import CheckpointError, InputError
-from seedtok.core.files import assign_strictly, built_for, read_json, read_tensors
-from seedtok.core.hub import locate, push, recorded, resolve, source_of
-from seedtok.core.images import Pictures, as_pil, batches_of
-from seedtok.core.kinds import TOKENIZER, check_kind
-from seedtok.core.writing import files_into
+from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
+from seedtok.core.images import Images, batches_of
+from seedtok.core.kinds import TOKENIZER
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, Quantized
-from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision
-from seedtok.tokenizer.familiarity import Familiarity, encode_compared, far_names, warn_of_far_pictures
+from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision, stored_text_tokenizer
+from seedtok.tokenizer.familiarity import Familiarity, encode_and_check, far_names, warn_of_far_images
 from seedtok.tokenizer.image_head import ImageHead
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer
 from seedtok.tokenizer.seed_config import SeedConfig
+from seedtok.tokenizer.vision import normalized_pixels
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -43,11 +39,9 @@ if TYPE_CHECKING:
     from seedtok.tokenizer.image_decoder import ImageDecoder
 
 VERSION = 1
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class SeedTokenizer(MovesAsAWhole):
+class SeedTokenizer(CompositeModule):
     """Encodes pictures as 32 codes and decodes codes to pictures; loads with `from_pretrained`, in eval mode."""
 
     def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | Path | None = None):
@@ -103,10 +97,10 @@ class SeedTokenizer(MovesAsAWhole):
     def dtype(self) -> torch.dtype:
         return self.encode_head[0].weight.dtype  # type: ignore[return-value]
 
-    def unseen(self) -> list[Any]:
+    def unregistered_parts(self) -> list[Any]:
         return [] if self._image_decoder is None else [self._image_decoder]
 
-    def uncast(self) -> list[nn.Module]:
+    def fixed_dtype_children(self) -> list[nn.Module]:
         return [self.codebook]  # nearest neighbours are always found in float32
 
     @property
@@ -115,38 +109,24 @@ class SeedTokenizer(MovesAsAWhole):
         vectors = self.codebook.weight.detach().float().cpu().contiguous().numpy()
         return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]
 
-    def pixels(self, images: Pictures) -> Float[Tensor, "b 3 h w"]:
-        """Pictures of any kind and size -> normalised pixels, stretched to the ViT's size by bicubic interpolation.
-
-        `images`: PIL images, paths, arrays (H, W[, C]), tensors (3, H, W) of uint8 or of floats in 0..1; one, a list,
-        or an array or tensor with a leading batch axis. An empty list gives no pixels, (0, 3, H, W). Raises ImageError,
-        in one line, for anything else.
-        """
-        side = self.config.embedder.vision.image_size
-        if isinstance(images, list | tuple) and not images:
-            return torch.zeros(0, 3, side, side, dtype=self.dtype, device=self.device)
-        square = [
-            im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC)
-            for im in as_pil(images)
-        ]
-        pixels = torch.from_numpy(np.stack([np.asarray(im) for im in square])).to(self.device)
-        mean, std = (torch.tensor(x, device=self.device) * 255 for x in (CLIP_MEAN, CLIP_STD))
-        return ((pixels - mean) / std).permute(0, 3, 1, 2).to(self.dtype)
+    def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
+        """Images, as `normalized_pixels` takes them -> pixels of the ViT's size, where and as this model computes."""
+        return normalized_pixels(images, self.config.embedder.vision.image_size, self.dtype, self.device)
 
     @torch.no_grad()
-    def encode(self, images: Pictures | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
-        """Pictures -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures; of none, (0, 32).
+    def encode(self, images: Images | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
+        """Images -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures; of none, (0, 32).
 
         They are read and encoded `batch_size` at a time, so that memory does not grow with their number. A
         SeedTokWarning names pictures far from those of training, where the checkpoint can tell.
         """
         codes, far, count = [], [], 0
         for batch in batches_of(images, batch_size):
-            found, is_far = encode_compared(self, self.pixels(batch))
+            found, is_far = encode_and_check(self, self.pixels(batch))
             far += far_names(is_far, batch, count)
             codes.append(found)
             count += len(found)
-        warn_of_far_pictures(far)
+        warn_of_far_images(far)
         return torch.cat(codes) if codes else self.encode_pixels(self.pixels([]))
 
     @torch.no_grad()
@@ -195,7 +175,7 @@ class SeedTokenizer(MovesAsAWhole):
     # ------------------------------------------------------------ retrieval
 
     @torch.no_grad()
-    def embed_images(self, images: Pictures, from_codes: bool = False) -> Float[Tensor, "b p"]:
+    def embed_images(self, images: Images, from_codes: bool = False) -> Float[Tensor, "b p"]:
         """Image embeddings of unit length, off the causal embeddings or (`from_codes`) off what their codes keep."""
         embeddings = self.causal_embeddings(self.pixels(images))
         if from_codes:
@@ -232,7 +212,7 @@ class SeedTokenizer(MovesAsAWhole):
 
         An image decoder in a folder stays there, and is named relative to `folder`; `standalone` copies it as well.
         """
-        with files_into(Path(folder)) as new:
+        with checkpoint_folder(Path(folder)) as new:
             self.write_files(new, Path(folder), standalone)
 
     def write_files(self, new: Path, folder: Path, standalone: bool, image_decoder: str | None = None) -> None:
@@ -240,15 +220,12 @@ class SeedTokenizer(MovesAsAWhole):
 
         `image_decoder`, a hub id, is named in place of this tokenizer's own.
         """
-        record = {"format": "seedtok.tokenizer", "version": VERSION} | asdict(self.config)
         decoder = image_decoder or self.image_decoder_source
-        record["image_decoder"] = recorded(decoder, "diffusion", folder, new, standalone)
-        (new / "config.json").write_text(json.dumps(record, indent=1))
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, new / "model.safetensors")
+        named = {"image_decoder": recorded(decoder, "diffusion", folder, new, standalone)}
+        write_checkpoint(new, TOKENIZER, VERSION, asdict(self.config) | named, self.state_dict())
         if self.familiarity is not None:
             self.familiarity.save(new)
-        if self.embedder.text_tokenizer is not None:
-            self.embedder.text_tokenizer.save_pretrained(str(new / "text_tokenizer"))
+        self.embedder.save_text_tokenizer(new)
 
     def push_to_hub(
         self, repo_id: str, private: bool = False, token: str | None = None, *, image_decoder: str | None = None,
@@ -276,21 +253,15 @@ class SeedTokenizer(MovesAsAWhole):
         """
         device, source = device_named(device), locate(name, "tokenizer")
         folder = resolve(source)
-        check_kind(folder, TOKENIZER)
-        record = read_json(folder / "config.json")
-        if record.pop("format", None) != "seedtok.tokenizer":
-            raise CheckpointError(f"{folder} is not a SEED tokenizer")
-        if (version := record.pop("version", None)) != VERSION:
-            raise CheckpointError(f"{folder} is of version {version}; this release reads version {VERSION}")
-        shared = shared_vision(folder, record, "embedder.vision.")
-        texts = folder / "text_tokenizer"
-        with built_for(record, folder / "model.safetensors"):
-            model = cls(SeedConfig.from_dict(record), texts if (texts / "tokenizer_config.json").is_file() else None)
-        tensors = read_tensors(folder / "model.safetensors") | shared
-        assign_strictly(model, tensors, str(folder), {"": dtype, "codebook.": torch.float32})
+        config = read_config(folder, TOKENIZER, VERSION)
+        vision = shared_vision(folder, config, "embedder.vision.")
+        model = load_model(
+            lambda: cls(SeedConfig.from_dict(config), stored_text_tokenizer(folder)), config, folder / WEIGHTS,
+            {"": dtype, "codebook.": torch.float32}, vision,
+        )  # fmt: skip
         model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
         model._folder, model.source = folder, source
-        return model.eval().to(device)
+        return model.to(device)
 
 
 def _optional(part: type[nn.Module], config: Any) -> Any:

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
+from seedtok.core.images import Images, as_pil
 from seedtok.tokenizer.layers import Activation, Block, init_weights
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, CLIPVisionModel, PretrainedConfig
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,26 @@ class VisionConfig:
     def paper(cls) -> VisionConfig:
         """EVA-CLIP ViT-g/14 as BLIP-2 uses it: 39 of its 40 blocks."""
         return cls()
+
+
+def normalized_pixels(
+    images: Images, side: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Float[Tensor, "b 3 h w"]:
+    """Images of any kind and size -> pixels as the ViT takes them.
+
+    Each is stretched to `side` by bicubic interpolation and normalised by CLIP's mean and standard deviation. `images`:
+    PIL images, paths, arrays (H, W[, C]), tensors (3, H, W) of uint8 or of floats in 0..1; one, a list, or an array or
+    tensor with a leading batch axis. An empty list gives no pixels, (0, 3, H, W). Raises ImageError, in one line, for
+    anything else.
+    """
+    if isinstance(images, list | tuple) and not images:
+        return torch.zeros(0, 3, side, side, dtype=dtype, device=device)
+    square = [
+        im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC) for im in as_pil(images)
+    ]
+    pixels = torch.from_numpy(np.stack([np.asarray(im) for im in square])).to(device)
+    mean, std = (torch.tensor(x, device=device) * 255 for x in (CLIP_MEAN, CLIP_STD))
+    return ((pixels - mean) / std).permute(0, 3, 1, 2).to(dtype)
 
 
 class VisionTransformer(nn.Module):

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from seedtok.core.atomic import atomic_folder, remove, remove_folder, remove_leftovers, replace_folder, temporary_path
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json, read_tensors
-from seedtok.core.writing import remove, remove_folder, replace_folder, sweep, temporary_path, whole_folder
 
 State = dict[str, dict[str, Tensor]]
 
@@ -54,7 +54,7 @@ def save_checkpoint(out: Path, step: int, files: State, records: dict[str, Any],
 
     Raises CheckpointError when it cannot be written, and then leaves nothing behind.
     """
-    with whole_folder(_folder(out, step)) as new:
+    with atomic_folder(_folder(out, step)) as new:
         _write(new, files, "", records)
     _drop_old(out, keep)
 
@@ -69,7 +69,7 @@ def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[st
     dist.broadcast_object_list(shared)
     temporary = shared[0]
     if rank == 0:
-        sweep(folder.parent)
+        remove_leftovers(folder.parent)
         temporary.mkdir(parents=True)
     dist.barrier()
     problem = ""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, init_device_mesh
 
+from seedtok.core.device import rank_and_world
+
 
 def gather_with_gradient(features: Tensor) -> Tensor:
     """(B, ...) on every rank -> (B * ranks, ...), rank 0 first; gradients flow back to every rank.
@@ -20,13 +22,6 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     gathered = _Gather.apply(features)
     assert isinstance(gathered, Tensor)
     return gathered
-
-
-def rank_and_world() -> tuple[int, int]:
-    """This process's rank, and how many ranks there are; 0 and 1 without `torch.distributed`."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def share(count: int | Tensor) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 from accelerate import Accelerator
 from pydantic import ValidationError
 
+from seedtok.core.atomic import atomic_file, hidden_folder
 from seedtok.core.errors import CheckpointError, ConfigError
-from seedtok.core.writing import hidden_folder, whole_file
 from seedtok.training.config import RunConfig, Settings, StageSettings
 from seedtok.training.stage import Stage
 
@@ -45,7 +45,7 @@ def accelerator_for(config: RunConfig) -> Accelerator:
 def write_config(config: RunConfig, out: Path) -> None:
     """Writes OUT/config.json: the run, and the name of its stage's settings class."""
     record = {"stage_class": type(config.stage).__name__, **config.model_dump(mode="json")}
-    with whole_file(out / "config.json") as temporary:
+    with atomic_file(out / "config.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1))
 
 

@@ -1,1 +1,1 @@
-"""Foreign checkpoints to ours, and back: every tensor is used, or left out for a reason that is said."""
+"""Conversion of published checkpoints to this package's format and back; every tensor is used or listed as left out."""

@@ -1,4 +1,4 @@
-"""BLIP-2 in transformers' format: its ViT and Q-Former, which stage I starts from and Table 1 compares with."""
+"""BLIP-2 in the format of transformers: its ViT and Q-Former, the start of stage I and a baseline of Table 1."""
 
 from __future__ import annotations
 
@@ -13,59 +13,61 @@ from seedtok.tokenizer.embedder import EmbedderConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.weights.entries import Entry, bert_layer, both, to_ours
 
-PROJECTION = "language_projection."  # what the language model reads BLIP-2's queries through
-LEFT_OUT = {  # by the start of a name, and why
-    "itm_head.": "the matching head: retrieval here is by cosine alone",
-    "language_model.": "the language model, which has a folder of its own",
-    "embeddings.position_ids": "the numbers from 0 on",
-    "qformer.embeddings.position_ids": "the numbers from 0 on",
+PROJECTION = "language_projection."  # the FC layer from the Q-Former to the language model
+LEFT_OUT = {  # prefix of the names of unused tensors: the reason
+    "itm_head.": "the matching head: retrieval uses the cosine alone",
+    "language_model.": "the language model, which is a checkpoint of its own",
+    "embeddings.position_ids": "the indices of the positions, which are constant",
+    "qformer.embeddings.position_ids": "the indices of the positions, which are constant",
 }
 
 
 def read_blip2(tensors: dict[str, Tensor], record: dict[str, Any]) -> tuple[EmbedderConfig, dict[str, Tensor]]:
-    """Tensors and config.json of a BLIP-2 of transformers -> sizes, and an `ImageTextEmbedder`'s state.
+    """The tensors and config.json of a BLIP-2 -> the configuration and the state of an `ImageTextEmbedder`.
 
-    One for retrieval (blip2-itm-vit-g) has a text branch and projections, one for a language model (blip2-opt-2.7b)
-    neither. The layer to the language model is not in the state: `read_projection` gives it. Raises CheckpointError for
-    a tensor that is missing, or neither used nor known to be left out.
+    A BLIP-2 for retrieval (blip2-itm-vit-g) has a text branch and projections, one for a language model
+    (blip2-opt-2.7b) has neither. The FC layer to the language model is not in the state; see `read_projection`. Raises
+    CheckpointError for a missing tensor, and for one that is neither used nor in `LEFT_OUT`.
     """
     try:
         config = _config(tensors, record)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise CheckpointError(f"not a BLIP-2 of transformers: {error} is missing or of no use") from None
+        raise CheckpointError(f"not a BLIP-2 of transformers: {error} is missing or invalid") from None
     others = {name: tensor for name, tensor in tensors.items() if not name.startswith(PROJECTION)}
     state = to_ours(_entries(config), others, LEFT_OUT)
     if config.projection is not None:
-        state["temperature"] = tensors["query_tokens"].new_tensor(0.07)  # transformers keeps none; where it started
+        state["temperature"] = tensors["query_tokens"].new_tensor(0.07)  # as at the start: it is not stored
     return config, state
 
 
 def read_projection(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weight (LM width, Q-Former width) and bias of the layer that the language model reads queries through, if any."""
+    """Weight (LM width, Q-Former width) and bias of the FC layer to the language model; empty where there is none."""
     return {name.removeprefix(PROJECTION): t for name, t in tensors.items() if name.startswith(PROJECTION)}
 
 
 def _config(tensors: dict[str, Tensor], record: dict[str, Any]) -> EmbedderConfig:
-    seen, asked = record["vision_config"], record["qformer_config"]
+    """Sizes from the shapes of the tensors, and from config.json what shapes do not tell."""
+    vision_record, qformer_record = record["vision_config"], record["qformer_config"]
     patch = tensors["vision_model.embeddings.patch_embedding.weight"]
     side = round((tensors["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5)
     vision = VisionConfig(
         image_size=side * patch.shape[-1], patch_size=patch.shape[-1], width=patch.shape[0],
-        layers=seen.get("num_hidden_layers", 39), heads=seen.get("num_attention_heads", 16),
+        layers=vision_record.get("num_hidden_layers", 39), heads=vision_record.get("num_attention_heads", 16),
         mlp_width=tensors["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        layer_norm_eps=seen.get("layer_norm_eps", 1e-6), activation=seen.get("hidden_act", "gelu"),
+        layer_norm_eps=vision_record.get("layer_norm_eps", 1e-6), activation=vision_record.get("hidden_act", "gelu"),
     )  # fmt: skip
     words = tensors.get("embeddings.word_embeddings.weight")
-    places = tensors.get("embeddings.position_embeddings.weight")
+    positions = tensors.get("embeddings.position_embeddings.weight")
     projection = tensors.get("vision_projection.weight")
     _, queries, width = tensors["query_tokens"].shape
     qformer = QFormerConfig(
-        queries=queries, width=width, layers=asked.get("num_hidden_layers", 12),
-        heads=asked.get("num_attention_heads", 12), cross_attention_every=asked.get("cross_attention_frequency", 2),
+        queries=queries, width=width, layers=qformer_record.get("num_hidden_layers", 12),
+        heads=qformer_record.get("num_attention_heads", 12),
+        cross_attention_every=qformer_record.get("cross_attention_frequency", 2),
         mlp_width=tensors["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0],
         encoder_width=vision.width, vocab_size=None if words is None else words.shape[0],
-        max_text_positions=512 if places is None else places.shape[0],
-        layer_norm_eps=asked.get("layer_norm_eps", 1e-12), causal=False,
+        max_text_positions=512 if positions is None else positions.shape[0],
+        layer_norm_eps=qformer_record.get("layer_norm_eps", 1e-12), causal=False,
     )  # fmt: skip
     return EmbedderConfig(vision, qformer, None if projection is None else projection.shape[0])
 
@@ -76,13 +78,13 @@ def _entries(config: EmbedderConfig) -> Iterator[Entry]:
     yield Entry("vision.patch_embedding.weight", ("vision_model.embeddings.patch_embedding.weight",), "patches")
     yield Entry("vision.patch_embedding.bias", ("vision_model.embeddings.patch_embedding.bias",))
     for i in range(config.vision.layers):
-        here, there = f"vision.blocks.{i}", f"vision_model.encoder.layers.{i}"
-        for mine, other in (
+        block, layer = f"vision.blocks.{i}", f"vision_model.encoder.layers.{i}"
+        for ours, theirs in (
             ("attention_norm", "layer_norm1"), ("attention.qkv", "self_attn.qkv"),
             ("attention.out", "self_attn.projection"), ("mlp_norm", "layer_norm2"), ("mlp.up", "mlp.fc1"),
             ("mlp.down", "mlp.fc2"),
         ):  # fmt: skip
-            yield from both(f"{here}.{mine}", f"{there}.{other}")
+            yield from both(f"{block}.{ours}", f"{layer}.{theirs}")
     yield from both("ln_vision", "vision_model.post_layernorm")
     yield from _qformer(config.qformer)
     if config.projection is not None:

@@ -1,4 +1,4 @@
-"""Tensors under two names: what of theirs makes one of ours, and back."""
+"""How the tensors of a published checkpoint ("theirs") correspond to those of this package ("ours")."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Form = Literal["as it is", "patches", "no key bias"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of ours, and those of theirs it is made of, one after the other in the first dimension.
+    """One of our tensors, and the tensors of theirs that are concatenated along the first dimension to make it.
 
-    Of "patches", ours is a matrix and theirs a convolution's kernel; with "no key bias", theirs leave out the middle.
+    With the form "patches", ours is a matrix and theirs the kernel of a convolution; with "no key bias", ours has a
+    third part of zeros, the bias of the keys, between their two.
     """
 
     ours: str
@@ -27,21 +28,22 @@ class Entry:
 
 
 def both(ours: str, theirs: str) -> Iterator[Entry]:
-    """A layer's weight and bias."""
+    """Entries for the weight and the bias of a layer."""
     for kind in ("weight", "bias"):
         yield Entry(f"{ours}.{kind}", (f"{theirs}.{kind}",))
 
 
 def fused(ours: str, theirs: str, names: tuple[str, ...]) -> Iterator[Entry]:
-    """Weight and bias of one layer of ours that is several of theirs."""
+    """Entries for the weight and the bias of a layer of ours that fuses several of theirs."""
     for kind in ("weight", "bias"):
         yield Entry(f"{ours}.{kind}", tuple(f"{theirs}.{name}.{kind}" for name in names))
 
 
 def bert_layer(ours: str, theirs: str, inner: str, cross: bool, kinds: Iterable[tuple[str, str]]) -> Iterator[Entry]:
-    """A layer of a Q-Former; `inner` is what they call the heads of an attention.
+    """Entries for a layer of a Q-Former.
 
-    `kinds` are the feed-forwards, of queries and of text: our names and their suffixes.
+    `inner` is their name of the module with the projections of queries, keys and values. `kinds` are the feed-forward
+    networks, of queries and of text, as pairs of our name and their suffix.
     """
     yield from fused(f"{ours}.attention.qkv", f"{theirs}.attention.{inner}", ("query", "key", "value"))
     yield from both(f"{ours}.attention.out", f"{theirs}.attention.output.dense")
@@ -56,16 +58,16 @@ def bert_layer(ours: str, theirs: str, inner: str, cross: bool, kinds: Iterable[
 
 
 def feed_forward(ours: str, theirs: str, kind: str, suffix: str) -> Iterator[Entry]:
-    """A feed-forward of a Q-Former's layer and its norm."""
+    """Entries for one feed-forward network of a Q-Former's layer, and its LayerNorm."""
     yield from both(f"{ours}.{kind}_mlp.up", f"{theirs}.intermediate{suffix}.dense")
     yield from both(f"{ours}.{kind}_mlp.down", f"{theirs}.output{suffix}.dense")
     yield from both(f"{ours}.{kind}_mlp_norm", f"{theirs}.output{suffix}.LayerNorm")
 
 
 def to_ours(entries: Iterable[Entry], tensors: Mapping[str, Tensor], left_out: Mapping[str, str]) -> dict[str, Tensor]:
-    """Our state from their tensors; `left_out` has the starts of names that are knowingly not used, and why.
+    """Our state dict from their tensors; `left_out` maps prefixes of the names of unused tensors to the reasons.
 
-    Raises CheckpointError for a tensor that is missing, or neither used nor left out.
+    Raises CheckpointError for a missing tensor, and for one that is neither used nor left out.
     """
     state: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -77,15 +79,15 @@ def to_ours(entries: Iterable[Entry], tensors: Mapping[str, Tensor], left_out: M
         state[entry.ours] = _join(entry, [tensors[name] for name in entry.theirs])
     unknown = sorted(name for name in tensors.keys() - used if not name.startswith(tuple(left_out)))
     if unknown:
-        raise CheckpointError(f"nothing is known of tensor {unknown[0]!r} ({len(unknown)} such in all)")
+        raise CheckpointError(f"the checkpoint has an unknown tensor {unknown[0]!r} ({len(unknown)} in all)")
     return state
 
 
 def to_theirs(entry: Entry, tensor: Tensor, patch_size: int) -> dict[str, Tensor]:
-    """Their tensors from one of ours."""
+    """Their tensors from one of ours: the inverse of `to_ours` for one entry."""
     if entry.form == "patches":
         parts = [tensor.unflatten(1, (3, patch_size, patch_size))]
-    elif entry.form == "no key bias":  # one for all keys adds the same to every score of a query: no softmax sees it
+    elif entry.form == "no key bias":  # it adds the same to all scores of a query, which the softmax cancels
         parts = [tensor.chunk(3)[0], tensor.chunk(3)[2]]
     else:
         parts = list(tensor.chunk(len(entry.theirs)))
@@ -93,6 +95,7 @@ def to_theirs(entry: Entry, tensor: Tensor, patch_size: int) -> dict[str, Tensor
 
 
 def _join(entry: Entry, parts: list[Tensor]) -> Tensor:
+    """Our tensor from their `parts`."""
     if entry.form == "patches":
         return parts[0].flatten(1)
     if entry.form == "no key bias":

@@ -1,4 +1,4 @@
-"""The authors' checkpoints: the paper's tokenizer ("v1") and its successor, under their names and under ours."""
+"""The authors' checkpoints, of the paper's tokenizer ("v1") and of its successor, to our names and back."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.weights.entries import Entry, bert_layer, both, feed_forward, to_ours, to_theirs
 
-UNCLIP = {  # the authors' own, stabilityai/stable-diffusion-2-1-unclip, was deleted in November 2025: this is a mirror
+UNCLIP = {  # a mirror: stabilityai/stable-diffusion-2-1-unclip, which the authors used, was deleted in November 2025
     "image_decoder": "sd2-community/stable-diffusion-2-1-unclip", "num_inference_steps": 20, "guidance_scale": 10.0,
 }  # fmt: skip
 
-LEFT_OUT = {  # what a published checkpoint may hold and we do not, by the start of its name, and why
-    "Qformer.bert.embeddings.position_ids": "the numbers from 0 on",
-    "Reverse_Qformer.bert.embeddings.position_ids": "the numbers from 0 on",
+LEFT_OUT = {  # prefix of the names of unused tensors: the reason
+    "Qformer.bert.embeddings.position_ids": "the indices of the positions, which are constant",
+    "Reverse_Qformer.bert.embeddings.position_ids": "the indices of the positions, which are constant",
     "Qformer.cls.": "BLIP-2's captioning head, which SEED does not use",
     "visual_encoder.norm.": "EVA-CLIP's final norm: BLIP-2 and SEED take the last block's output",
     "visual_encoder.fc_norm.": "EVA-CLIP's norm of the pooled output, which SEED does not use",
@@ -36,7 +36,7 @@ LEFT_OUT = {  # what a published checkpoint may hold and we do not, by the start
 
 @dataclass(frozen=True)
 class Heads:
-    """Attention heads of ViT, Q-Formers and code decoders: no shape tells them. The defaults are the published ones."""
+    """The numbers of attention heads, which no tensor's shape tells; the defaults are the published ones."""
 
     vision: int = 16
     qformer: int = 12
@@ -44,26 +44,25 @@ class Heads:
 
 
 def read_official(tensors: dict[str, Tensor], heads: Heads | None = None) -> tuple[SeedConfig, dict[str, Tensor]]:
-    """Published tensors, of the paper's tokenizer or the successor's -> sizes, and a `SeedTokenizer`'s state.
+    """Published tensors, of the paper's tokenizer or its successor -> configuration and state of a `SeedTokenizer`.
 
-    Raises CheckpointError for a tensor that is missing, or neither used nor known to be left out. Shapes are checked
-    where the state is loaded.
+    Raises CheckpointError for a missing tensor, and for one that is neither used nor in `LEFT_OUT`. Shapes are checked
+    when the state is loaded.
     """
     config = official_config(tensors, heads or Heads())
     return config, to_ours(entries(config, tensors), tensors, LEFT_OUT)
 
 
 def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A `SeedTokenizer`'s state -> tensors under the published names: of the paper's layout, all 917 at full size.
+    """The state of a `SeedTokenizer` -> tensors under the paper's published names, 917 at full size.
 
-    What that layout has no place for (the state of codebook training, the text branch, and so on) is not in it.
-
-    Raises CheckpointError for a tokenizer that the layout cannot hold.
+    Tensors without a published name, such as the text branch and the moving averages of the codebook, are left out.
+    Raises CheckpointError for a tokenizer with parts that the published one does not have.
     """
     if config.embedder.positions or config.embedder.vision.pre_norm:
-        raise CheckpointError("the published layout has no place for this tokenizer's learned patch positions or norm")
+        raise CheckpointError("the published tokenizer has no learned patch positions and no pre-norm; this one has")
     if config.reverse_qformer is None:
-        raise CheckpointError("the published layout of the paper's tokenizer has no place for an image head")
+        raise CheckpointError("the paper's published tokenizer has no image head; this one has")
     qformer = config.embedder.qformer
     ids = torch.arange(qformer.max_text_positions)[None]
     found = {"Qformer.bert.embeddings.position_ids": ids, "Reverse_Qformer.bert.embeddings.position_ids": ids.clone()}
@@ -73,7 +72,7 @@ def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tenso
 
 
 def without_place(config: SeedConfig, state: dict[str, Tensor]) -> list[str]:
-    """The tensors of a `SeedTokenizer`'s state that `to_official` leaves out, sorted by name."""
+    """The names of the tensors of a `SeedTokenizer` that `to_official` leaves out, sorted."""
     return sorted(state.keys() - {entry.ours for entry in _v1(config)})
 
 
@@ -81,14 +80,14 @@ def without_place(config: SeedConfig, state: dict[str, Tensor]) -> list[str]:
 
 
 def official_config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
-    """Sizes of a published checkpoint, from the shapes of its tensors.
+    """The configuration of a published checkpoint, from the shapes of its tensors.
 
-    Raises CheckpointError for a checkpoint of another kind.
+    Raises CheckpointError for another kind of checkpoint.
     """
     try:
         return _config(tensors, heads)
     except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise CheckpointError(f"not a published SEED tokenizer: tensor {error} is missing or of no use") from None
+        raise CheckpointError(f"not a published SEED tokenizer: tensor {error} is missing or invalid") from None
     except ValueError as error:
         raise CheckpointError(f"not a published SEED tokenizer: {error}") from None
 
@@ -146,7 +145,7 @@ def _image_head(tensors: dict[str, Tensor], queries: int) -> ImageHeadConfig | N
 
 
 def _count(tensors: dict[str, Tensor], prefix: str) -> int:
-    """How many numbered parts there are under a name; 0 where none."""
+    """The number of numbered modules below a prefix."""
     numbers = {name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)}
     return 1 + max((int(number) for number in numbers), default=-1)
 
@@ -155,7 +154,7 @@ def _count(tensors: dict[str, Tensor], prefix: str) -> int:
 
 
 def entries(config: SeedConfig, tensors: dict[str, Tensor]) -> Iterator[Entry]:
-    """Every tensor of ours that a published checkpoint has, whichever it is."""
+    """Entries for all tensors of a published checkpoint, of the paper's tokenizer or of its successor."""
     yield from _v1(config, "text" if "pos_embed_text" in tensors else "image")
     if config.code_decoder is not None:
         yield from _blocks("code_decoder", "blocks", "pos_embed", config.code_decoder.layers)
@@ -172,7 +171,7 @@ def entries(config: SeedConfig, tensors: dict[str, Tensor]) -> Iterator[Entry]:
 
 
 def _v1(config: SeedConfig, kind: str = "text") -> Iterator[Entry]:
-    """What is in every published tokenizer; `kind` is of what the generation embeddings imitate."""
+    """Entries of all published tokenizers; `kind` is the target of the generation embeddings, "text" or "image"."""
     yield from _vision(config.embedder.vision)
     yield from both("embedder.ln_vision", "ln_vision")
     qformer, reverse = config.embedder.qformer, config.reverse_qformer
@@ -226,5 +225,5 @@ def _bert(ours: str, theirs: str, tokens: str, config: QFormerConfig | ReverseQF
     yield from both(f"{ours}.embedding_norm", f"{theirs}.bert.embeddings.LayerNorm")
     for i in range(config.layers):
         cross = i % config.cross_attention_every == 0
-        there = f"{theirs}.bert.encoder.layer.{i}"
-        yield from bert_layer(f"{ours}.layers.{i}", there, "self", cross, [("query", "_query")])
+        layer = f"{theirs}.bert.encoder.layer.{i}"
+        yield from bert_layer(f"{ours}.layers.{i}", layer, "self", cross, [("query", "_query")])

@@ -4,6 +4,7 @@ Matrix products are the fast part of a CPU and convolutions the slow one; this t
 of diffusers' smallest convolutional autoencoder, and at full size any autoencoder of diffusers takes its place.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         layers: int = 4,
         heads: int = 4,
         scaling_factor: float = 1.0,
-        block_out_channels: tuple[int, ...] = (0, 0, 0, 0, 0),
+        block_out_channels: Sequence[int] = (0, 0, 0, 0, 0),
     ) -> None:
         super().__init__()
         patch = 3 * patch_size**2

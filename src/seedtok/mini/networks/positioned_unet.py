@@ -1,6 +1,7 @@
 """The mini diffusion model's UNet: diffusers' own, told where each of its positions is."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -34,9 +35,9 @@ class PositionedUNet(UNet2DConditionModel):
         sample_size: int = 8,
         in_channels: int = 32,
         out_channels: int = 32,
-        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",),
-        up_block_types: tuple[str, ...] = ("CrossAttnUpBlock2D",),
-        block_out_channels: tuple[int, ...] = (256,),
+        down_block_types: Sequence[str] = ("CrossAttnDownBlock2D",),
+        up_block_types: Sequence[str] = ("CrossAttnUpBlock2D",),
+        block_out_channels: Sequence[int] = (256,),
         layers_per_block: int = 1,
         transformer_layers_per_block: int = 1,
         attention_head_dim: int = 4,

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedtok.core.pictures import side_by_side, to_pil
-from seedtok.core.writing import files_into
+from seedtok.core.checkpoint import checkpoint_folder
+from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.stages.pixels import unit_range
@@ -81,7 +81,7 @@ class AutoencoderStage(Stage):
         return side_by_side(to_pil(images), to_pil(decoded))
 
     def export(self, folder: Path) -> None:
-        with files_into(folder) as new:
+        with checkpoint_folder(folder) as new:
             self.autoencoder.save_pretrained(new)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.recalls import retrieval_recalls
-from seedtok.core.writing import files_into
 from seedtok.data.batches import Batch
 from seedtok.mini.judge import labels, places_of
 from seedtok.mini.naming import Naming
@@ -132,6 +132,6 @@ class ClipStage(Stage):
             return retrieval_recalls(images @ texts.T) | named
 
     def export(self, folder: Path) -> None:
-        with files_into(folder) as new:
+        with checkpoint_folder(folder) as new:
             self.clip.save_pretrained(new)
             self.tokenizer.save_pretrained(new)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
+from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.files import load_strictly
 from seedtok.core.hub import resolve, without_paths
-from seedtok.core.pictures import side_by_side, to_pil
-from seedtok.core.writing import files_into
+from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.mini.networks.positioned_unet import PositionedUNet
@@ -131,6 +131,6 @@ class DiffusionStage(Stage):
         return side_by_side(to_pil(unit_range(batch.pixels[:count])), pictures)
 
     def export(self, folder: Path) -> None:
-        with files_into(folder) as new:
+        with checkpoint_folder(folder) as new:
             self.pipeline().save_pretrained(new)
             without_paths(new)

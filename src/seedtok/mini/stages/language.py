@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
-from seedtok.core.writing import files_into
+from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.data.batches import Batch
 from seedtok.lm.packing import Packed, end_of, pack, packed, pad_of
 from seedtok.lm.prompts import question_prompt
@@ -131,6 +131,6 @@ class LanguageStage(Stage):
         return {"loss": loss, "count": torch.tensor(len(rows.targets)), "padding": rows.padding}
 
     def export(self, folder: Path) -> None:
-        with files_into(folder) as new:
+        with checkpoint_folder(folder) as new:
             self.lm.save_pretrained(new)
             self.tokenizer.save_pretrained(str(new))

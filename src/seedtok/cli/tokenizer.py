@@ -86,14 +86,14 @@ def tokenize(
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.skipping import SkipLimits
     from seedtok.data.tars import count_samples, shard_paths
-    from seedtok.tokenizer.familiarity import encode_compared
+    from seedtok.tokenizer.familiarity import encode_and_check
 
     total = sum(map(count_samples, shard_paths(shards)))
     far = 0
 
     def codes_of(images: list[Image.Image]) -> np.ndarray:
         nonlocal far
-        codes, is_far = encode_compared(tokenizer, tokenizer.pixels(images))
+        codes, is_far = encode_and_check(tokenizer, tokenizer.pixels(images))
         far += int(is_far.sum())
         return codes.cpu().numpy()
 
@@ -168,8 +168,7 @@ def reconstruct(
     tokenizer = load_tokenizer(model, dtype.value, device)
     from PIL import Image
 
-    from seedtok.core.images import load_image
-    from seedtok.core.pictures import side_by_side
+    from seedtok.core.images import load_image, side_by_side
 
     written = 0
     with progress("reconstruct", len(paths)) as done:
@@ -198,11 +197,11 @@ def imagine(
     check_picture_name(out)
     check_free([out], overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
-    write_picture(imagined(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
+    write_picture(draw_captions(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")
 
 
-def imagined(
+def draw_captions(
     tokenizer: SeedTokenizer,
     captions: list[str],
     steps: int | None,
@@ -212,7 +211,7 @@ def imagined(
 ) -> list[Image.Image]:
     if not all(caption.strip() for caption in captions):
         raise DataError("an empty caption: say what to draw")
-    from seedtok.tokenizer.words import warn_of_unknown_words
+    from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 
     decoder, config = tokenizer.image_decoder, tokenizer.config
     warn_of_unknown_words(decoder.pipeline.tokenizer, [caption.lower() for caption in captions])  # as CLIP reads them

@@ -1,0 +1,143 @@
+"""What the commands of `seedtok evaluate` share: data, what measures drawings, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from seedtok.cli.support import out, say
+from seedtok.core.hub import MINI, shipped
+
+if TYPE_CHECKING:
+    import torch
+
+    from seedtok.evaluation.clip_scores import ClipImages
+    from seedtok.evaluation.dataset import EvaluationSet, Scorer
+    from seedtok.evaluation.run import Run
+
+CLIP = "openai/clip-vit-large-patch14"  # the paper's, for pictures of the world
+RECORDS = ("settings", "counts", "clip")  # parts of a result that are records, not scores
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave: the model's name, the folder for predictions, and what else they depend on."""
+
+    model: str
+    folder: Path | None
+    batch_size: int
+    seed: int
+    made_by: dict[str, Any]
+
+    @property
+    def run(self) -> Run:
+        from seedtok.evaluation.run import Run
+
+        return Run(self.folder, self.batch_size, self.seed, self.made_by)
+
+
+def place_of(device: str) -> torch.device:
+    """The device by its name; "auto" gives each of several processes on a machine a GPU of its own, where there are."""
+    import torch
+
+    from seedtok.core.device import device_named
+
+    chosen = device_named(device)
+    if device == "auto" and chosen.type == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return chosen
+
+
+def evaluation_set(
+    data: str, scenes: int, count: int | None, seed: int, every_wording: bool = False
+) -> EvaluationSet:  # fmt: skip
+    """`scenes` scenes of the mini world, or the first `count` pictures of a folder."""
+    if data == MINI:
+        from seedtok.mini.evaluation import MiniSet
+
+        return MiniSet(scenes, seed, every_wording)
+    from seedtok.data.prepared import open_set
+
+    return open_set(Path(data), count)
+
+
+def scene_scorer(data: EvaluationSet, judge: Any = None) -> Scorer:
+    """What knows the scenes of a set of them; without a judge, for captions alone."""
+    from seedtok.mini.evaluation import MiniSet, SceneScorer
+
+    assert isinstance(data, MiniSet)
+    return SceneScorer(data, judge)
+
+
+def drawing_judges(
+    data: str, found: EvaluationSet, clip: str | None, device: torch.device
+) -> tuple[ClipImages, Scorer | None]:
+    """What measures drawings: a CLIP and, of scenes, the scene judge."""
+    from seedtok.evaluation.clip_scores import ClipImages
+
+    if data != MINI:
+        return ClipImages.from_pretrained(clip or CLIP, device), None
+    from seedtok.mini.judge import SceneJudge
+
+    judge = SceneJudge.from_pretrained(shipped("judge")).to(device)
+    return ClipImages.from_pretrained(clip or shipped("eval_clip"), device), scene_scorer(found, judge)
+
+
+def shipped_part(name: str) -> Path:
+    return shipped(name)
+
+
+def identified(name: str, part: str = "tokenizer") -> dict[str, str]:
+    """What tells a model from others, for the record."""
+    from seedtok.evaluation.foreign import identity_of
+
+    return identity_of(name, part)
+
+
+def report(evaluate: Callable[[], dict[str, Any]], given: Given, data: EvaluationSet, as_json: bool) -> None:
+    """Runs an evaluation and shows its result; of several processes, the first."""
+    began = time.perf_counter()
+    result = evaluate()
+    if not result:
+        return
+    result |= {"model": given.model, "count": len(data), "seed": given.seed, "seconds": time.perf_counter() - began}
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(result)
+
+
+def show(result: dict[str, Any]) -> None:
+    """The scores in tables, and everything else a line each."""
+    missing = result.pop("missing", {})
+    scores = {name: value for name, value in result.items() if name not in RECORDS}
+    groups: dict[tuple[str, ...], list[str]] = {}  # the parts of a result with the same columns share a table
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            groups.setdefault(tuple(value), []).append(name)
+    for columns, names in groups.items():
+        table = Table("", *columns)
+        for name in names:
+            table.add_row(name, *(_number(result[name][column]) for column in columns))
+        out.print(table)
+    for name, value in scores.items():
+        if not isinstance(value, dict):
+            say(f"{name}: {_number(value)}")
+    for name, reason in missing.items():
+        say(f"{name} is not there: {reason}")
+    for what, published in result.get("counts", {}).get("published", {}).items():
+        if (found := result["counts"][what]) != published:
+            say(f"{found:,} {what}; the publisher has {published:,}")
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

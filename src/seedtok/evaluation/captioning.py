@@ -1,0 +1,98 @@
+"""Table 3, captions: what models say of pictures, against all of people's captions."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seedtok.core.errors import DataError
+from seedtok.evaluation.captions import caption_scores, check_installed
+from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has, percent
+from seedtok.evaluation.predictions import Record
+from seedtok.evaluation.prompts import PAPER, Decoding, Prompts, caption_decoding
+from seedtok.evaluation.readers import Reader
+from seedtok.evaluation.run import Batch, Run, Task, evaluate
+
+
+def evaluate_captioning(
+    models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts = PAPER,
+    decoding: Decoding | None = None, scorer: Scorer | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Captions of each model and their scores, as of `score_captions`; the predictions are COCO's results files.
+
+    Raises ConfigError, before anything is captioned, where the package that scores is not installed; DataError for a
+    set without captions, and as `evaluate` does.
+    """
+    check_installed()
+    check_has(data, "captions", "captioning")
+    decoding = decoding or caption_decoding()
+
+    def make(model: Reader, batch: Batch, _: Path) -> list[Record]:
+        said = model.write(batch.pictures, [[prompts.caption]] * len(batch.pictures), decoding)
+        return [{"image_id": entry.id, "caption": text} for entry, text in zip(batch.entries, said, strict=True)]
+
+    settings = {
+        "models": {name: model.settings for name, model in models.items()},
+        "prompt": prompts.caption,
+        "decoding": asdict(decoding),
+    }
+    makers = {name: partial(make, model) for name, model in models.items()}
+    return evaluate(
+        Task("captioning", settings, makers, lambda p: score_captions(p.every(), data, scorer)),
+        data, run,
+    )  # fmt: skip
+
+
+def score_captions(
+    predictions: Mapping[str, list[Record]], data: EvaluationSet, scorer: Scorer | None = None
+) -> dict[str, Any]:
+    """Scores (x100) of each model's captions, and what the scorer finds right in them.
+
+    Where a set has domains, those of each are scored by themselves as well, as "MODEL DOMAIN". A score that could not
+    run is None, and `missing` says why. Raises DataError for predictions of another data set, or two for a picture.
+    """
+    result: dict[str, Any] = {}
+    for name, records in predictions.items():
+        said = by_id(records, "image_id", "caption", f"the captions of {name}")
+        found = [(i, said.pop(str(entry.id)), entry) for i, entry in enumerate(data) if str(entry.id) in said]
+        check_known(said, data, "pictures")
+        groups = {name: found}
+        for domain in dict.fromkeys(entry.domain for *_, entry in found if entry.domain):
+            groups[f"{name} {domain}"] = [one for one in found if one[2].domain == domain]
+        for group, own in groups.items():
+            scores, missing = caption_scores([text for _, text, _ in own], [entry.captions for *_, entry in own])
+            right = {} if scorer is None else scorer.score_captions([text for _, text, _ in own], [i for i, *_ in own])
+            result[group] = scores | percent(right)
+            if missing:
+                result["missing"] = missing
+        add_lacking(result, name, len(data) - len(found))
+    return result
+
+
+def by_id(records: list[Record], key: str, value: str, what: str) -> dict[str, str]:
+    """Predictions by their ids as text; raises DataError for one without, and for two of one id."""
+    found: dict[str, str] = {}
+    for record in records:
+        identity, text = record.get(key), record.get(value)
+        if not isinstance(identity, str | int) or not isinstance(text, str):
+            raise DataError(f"{what}: expected {key} and {value} in each, not {str(record)[:80]}")
+        if str(identity) in found:
+            raise DataError(f"{what}: two for {key} {identity}")
+        found[str(identity)] = text
+    return found
+
+
+def check_known(unknown: Mapping[str, Any], data: EvaluationSet, what: str) -> None:
+    """Raises DataError where predictions are left that no entry of a set has taken."""
+    if unknown:
+        raise DataError(
+            f"{len(unknown):,} predictions are of {what} that {data.info.name} {data.info.split} does not have, the "
+            f"first of {next(iter(unknown))}: they are of another data set"
+        )
+
+
+def add_lacking(result: dict[str, Any], name: str, count: int) -> None:
+    """Notes how much of a set a model's predictions do not cover, and no score is of."""
+    if count:
+        result.setdefault("not_predicted", {})[name] = count

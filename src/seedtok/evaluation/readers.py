@@ -1,0 +1,159 @@
+"""Models that say what is in pictures, behind one interface: SEED-OPT, the BLIP-2-style baseline, BLIP-2 itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.errors import CheckpointError
+from seedtok.core.hub import MINI
+from seedtok.core.kinds import LM
+from seedtok.core.records import encodable
+from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_words, loader_for
+from seedtok.evaluation.preprocessing import Preprocessing, stretched
+from seedtok.evaluation.prompts import Decoding
+from seedtok.lm import generation
+from seedtok.lm.packing import left_padded, pad_of, sequence
+from seedtok.lm.seed_lm import SeedLM
+
+AT_ONCE = 32  # prompts that a model goes on with together
+BLIP2_LM = "seedtok.blip2"
+
+
+class Reader(Protocol):
+    """Goes on with texts that stand after pictures; `row` is what a result calls it."""
+
+    row: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How pictures are prepared, for the record."""
+        ...
+
+    def write(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+    ) -> list[str]:  # fmt: skip
+        """What follows each prompt after its picture, without the prompt; a picture may have several prompts."""
+        ...
+
+
+class SeedReader:
+    """A SEED language model, which reads pictures as their codes."""
+
+    row = "seed_opt"
+
+    def __init__(self, model: SeedLM) -> None:
+        self.model = model
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        seed = self.model.seed
+        return {"preprocessing": stretched(seed.config.embedder.vision.image_size), "codebook": seed.codebook_id}
+
+    def write(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+    ) -> list[str]:  # fmt: skip
+        model = self.model
+        codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
+        rows = [sequence(model, [own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
+        return generation.write(model, rows, batch_size=AT_ONCE, **decoding.options())
+
+
+class Blip2Reader:
+    """The baseline, which reads the embeddings of a bidirectional Q-Former."""
+
+    row = "blip2"
+
+    def __init__(self, model: Blip2LM) -> None:
+        self.model = model
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"preprocessing": stretched(self.model.embedder.config.vision.image_size)}
+
+    def write(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+    ) -> list[str]:  # fmt: skip
+        every, texts = _repeated(self.model.embedder.pixels(list(pictures)), prompts)
+        said: list[str] = []
+        for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
+            said += self.model.write(pixels, some, **decoding.options())
+        return said
+
+
+class ForeignBlip2Reader:
+    """BLIP-2 as transformers has it, `Blip2ForConditionalGeneration`, on a decoder such as OPT."""
+
+    row = "blip2"
+
+    def __init__(self, model: Any, words: Any, preprocessing: Preprocessing) -> None:
+        self.model, self.words, self.preprocessing = model, words, preprocessing
+        if not model.config.use_decoder_only_language_model or model.config.image_token_index is None:
+            raise CheckpointError(
+                "this BLIP-2 has an encoder-decoder, or no token that stands for a picture: evaluate one on OPT, such "
+                "as Salesforce/blip2-opt-2.7b"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"preprocessing": self.preprocessing.settings}
+
+    def write(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+    ) -> list[str]:  # fmt: skip
+        every, texts = _repeated(self.preprocessing(pictures).to(self.model.device, self.model.dtype), prompts)
+        said: list[str] = []
+        for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
+            ids, mask = left_padded([self._ids(text) for text in some], self.model.device)
+            out = self.model.generate(
+                pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False,
+                pad_token_id=pad_of(self.words), **decoding.options(),
+            )  # fmt: skip
+            said += self.words.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in said]
+
+    def _ids(self, text: str) -> list[int]:
+        config = self.model.config
+        return [config.image_token_index] * config.num_query_tokens + self.words(encodable(text)).input_ids
+
+
+def load_reader(
+    name: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    base: str | None = None, tokenizer: str | None = None,
+) -> Reader:  # fmt: skip
+    """A model by its folder or hub id: a SEED language model, a baseline of ours, or a BLIP-2 of transformers.
+
+    `base` and `tokenizer` are a SEED language model's, in place of those it names. Raises CheckpointError for others.
+    """
+
+    def seed_lm() -> Reader:
+        return SeedReader(SeedLM.from_pretrained(name, base=base, seed=tokenizer, dtype=dtype, device=device))
+
+    def baseline() -> Reader:
+        return Blip2Reader(Blip2LM.from_pretrained(name).to(device, dtype))
+
+    def blip2() -> Reader:
+        from transformers import Blip2ForConditionalGeneration
+
+        model = load_foreign(Blip2ForConditionalGeneration, name, dtype, device)
+        preprocessing = load_preprocessing(name, model.config.vision_config.image_size)
+        return ForeignBlip2Reader(model, load_words(name), preprocessing)
+
+    loaders = {MINI: seed_lm, LM: seed_lm, BLIP2_LM: baseline, "blip-2": blip2}
+    return loader_for(name, loaders, "captions and answers")()
+
+
+def _repeated(pixels: Tensor, prompts: Sequence[Sequence[str]]) -> tuple[Tensor, list[str]]:
+    """Pixels once for each of their prompts, and these in a row."""
+    counts = torch.tensor([len(texts) for texts in prompts], device=pixels.device)
+    return pixels.repeat_interleave(counts, 0), [text for texts in prompts for text in texts]
+
+
+def _split(texts: list[str]) -> list[list[str]]:
+    return [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]

@@ -1,0 +1,179 @@
+"""One evaluation from start to end: predictions a batch at a time, by one process or several, then their scores."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from seedtok.core.errors import ConfigError, ImageError, SeedTokWarning
+from seedtok.core.locks import locked
+from seedtok.core.progress import progress
+from seedtok.data.entries import Entry
+from seedtok.evaluation.dataset import EvaluationSet
+from seedtok.evaluation.predictions import RESULT, Predictions, Record, hash_of, write_json
+from seedtok.evaluation.ranks import Ranks, ranks
+
+READERS = 4  # threads that read pictures ahead of the model
+
+
+@dataclass(frozen=True)
+class Run:
+    """How an evaluation runs: where its predictions go (None: nowhere that stays), and `batch_size` pictures at once.
+
+    `seed` is of all that is drawn by chance, `made_by` what else predictions depend on, such as which model it is. What
+    is predicted may depend on the batch size, by rounding and by the noise of drawings; it does not depend on how many
+    processes there are, or whether a run was stopped.
+    """
+
+    out: Path | None = None
+    batch_size: int = 32
+    seed: int = 0
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of a set that could be read, with their places in it; `number` counts the batches of the set."""
+
+    number: int
+    indices: list[int]
+    pictures: list[Image.Image]
+    entries: list[Entry]
+
+
+Make = Callable[[Batch, Path], list[Record]]  # the predictions for a batch; files beside them go to the folder
+
+
+@dataclass(frozen=True)
+class Task:
+    """An evaluation: what makes the predictions of each model, by its name, and what scores all of them.
+
+    `settings` say what the predictions depend on beside the data and the run; they have `models`, by the same names.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    models: Mapping[str, Make]
+    score: Callable[[Predictions], dict[str, Any]]
+
+
+@torch.no_grad()
+def evaluate(task: Task, data: EvaluationSet, run: Run) -> dict[str, Any]:
+    """Makes what predictions are not there yet, and scores them; with several processes, the first has the scores.
+
+    Beside the scores, a result has `counts`, `settings` and a `hash` of them. Raises DataError where `run.out` holds
+    something else, or no picture can be read.
+    """
+    if not len(data):
+        raise ConfigError("an evaluation set without pictures")
+    with ExitStack() as stack:
+        together = stack.enter_context(ranks())
+        if run.out is None and together.world > 1:
+            raise ConfigError("several processes share a folder for their predictions: name one with --out")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if run.out is None else run.out
+        predictions = Predictions(folder)
+        settings = {
+            "task": task.name, "data": described(data), **run.made_by, **task.settings, "batch_size": run.batch_size,
+            "seed": run.seed,
+        }  # fmt: skip
+        if together.is_main:
+            stack.enter_context(locked(folder))
+            predictions.prepare(settings)
+        together.wait()
+        predictions.check(settings)
+        for name, make in task.models.items():
+            _predict(name, make, data, run, predictions, together)
+        together.wait()
+        if not together.is_main:
+            return {}
+        for name in task.models:
+            predictions.join(name, _batch_count(data, run))
+        result = scored(task.score(predictions), data, predictions.settings(), predictions.unreadable())
+        write_json(folder / RESULT, result)
+        return result
+
+
+def scored(
+    scores: dict[str, Any], data: EvaluationSet, settings: Mapping[str, Any], unreadable: list[Record]
+) -> dict[str, Any]:
+    """Scores with what they are of: counts beside the publisher's, the settings, and a hash of all that."""
+    counts: dict[str, Any] = dict(data.info.counts)
+    if data.info.published:
+        counts |= {"published": dict(data.info.published), "missing": data.info.missing}
+    counts["unreadable"] = len(unreadable)
+    if unreadable:
+        first = "; ".join(f"{record['image_id']}: {record['unreadable']}" for record in unreadable[:3])
+        message = f"{len(unreadable):,} of {len(data):,} pictures cannot be read, and are in no score: {first}"
+        warnings.warn(message, SeedTokWarning, stacklevel=2)
+    for name, count in scores.get("not_predicted", {}).items():
+        message = f"{name}: predictions are missing for {count:,}, which are in no score"
+        warnings.warn(message, SeedTokWarning, stacklevel=2)
+    known = {"counts": counts, "settings": settings, **{name: scores[name] for name in ("clip",) if name in scores}}
+    return scores | known | {"hash": hash_of(known)}
+
+
+def described(data: EvaluationSet) -> dict[str, Any]:
+    """What tells one set from another, wherever its pictures are."""
+    info = asdict(data.info)
+    return {name: info[name] for name in ("name", "split", "fingerprint")} | {"pictures": len(data)}
+
+
+def _batch_count(data: EvaluationSet, run: Run) -> int:
+    return -(-len(data) // run.batch_size)
+
+
+def _predict(
+    name: str, make: Make, data: EvaluationSet, run: Run, predictions: Predictions, together: Ranks
+) -> None:  # fmt: skip
+    """Has `make` predict what this process has to and what is not there yet."""
+    if predictions.is_complete(name):
+        return
+    own = range(together.rank, _batch_count(data, run), together.world)
+    left = [number for number in own if not predictions.part(name, number).is_file()]
+    with progress(name, len(own), "batches", shown=together.is_main) as done:
+        done(len(own) - len(left))
+        for count, (batch, unreadable) in enumerate(_batches(data, run.batch_size, left), len(own) - len(left) + 1):
+            records = make(batch, predictions.folder) if batch.pictures else []
+            predictions.write_part(name, batch.number, [*records, *unreadable])
+            done(count)
+
+
+def _batches(data: EvaluationSet, size: int, numbers: Iterable[int]) -> Iterator[tuple[Batch, list[Record]]]:
+    """Batches of these numbers, and what says why pictures of each are not in it; the next is read meanwhile."""
+
+    def read(index: int) -> Image.Image | ImageError:
+        try:
+            return data.picture(index)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: tuple[int, list[tuple[int, Future[Image.Image | ImageError]]]] | None = None
+        for number in [*numbers, None]:
+            coming = ahead
+            if number is not None:
+                indices = range(number * size, min((number + 1) * size, len(data)))
+                ahead = number, [(index, pool.submit(read, index)) for index in indices]
+            if coming is not None:
+                yield _batch(data, coming[0], {index: future.result() for index, future in coming[1]})
+
+
+def _batch(
+    data: EvaluationSet, number: int, found: dict[int, Image.Image | ImageError]
+) -> tuple[Batch, list[Record]]:  # fmt: skip
+    pictures = {index: picture for index, picture in found.items() if isinstance(picture, Image.Image)}
+    batch = Batch(number, list(pictures), list(pictures.values()), [data[index] for index in pictures])
+    return batch, [
+        {"image_id": data[index].id, "unreadable": str(error)}
+        for index, error in found.items()
+        if isinstance(error, ImageError)
+    ]

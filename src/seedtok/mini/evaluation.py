@@ -1,0 +1,92 @@
+"""The mini world as an evaluation takes it: test scenes with exact captions and questions, and a scorer that knows."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+
+from seedtok.data.entries import Entry, Question, SetInfo
+from seedtok.evaluation.dataset import Counts
+from seedtok.mini.judge import SceneJudge
+from seedtok.mini.world import questions
+from seedtok.mini.world.grammar import same_scene
+from seedtok.mini.world.scenes import PHRASINGS, caption, render, unique_scenes
+
+SIZE = 128  # pixels a side
+PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
+ANSWER_TYPES = {"exists": "yes/no", "count": "number"}  # by the kind of question; the others are "other"
+
+
+class MiniSet:
+    """`count` test scenes that no training saw, no two of one caption, each with a question about it.
+
+    A picture has its canonical caption, or with `every_wording` all of them, the canonical one first.
+    """
+
+    def __init__(self, count: int, seed: int = 0, every_wording: bool = False) -> None:
+        self.scenes = unique_scenes("test", count, seed)
+        self.seed, self.every_wording = seed, every_wording
+
+    @property
+    def info(self) -> SetInfo:
+        return self._info
+
+    @cached_property
+    def _info(self) -> SetInfo:
+        record = [[scene.to_json() for scene in self.scenes], self.seed, self.every_wording]
+        counts = {"pictures": len(self), "captions": sum(len(self._captions(i)) for i in range(len(self)))}
+        fingerprint = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+        return SetInfo("mini", "test", fingerprint, counts | {"questions": len(self)})
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Entry:
+        return Entry(index, f"{index}.png", self._captions(index), (self._questions[index],))
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[index] for index in range(len(self)))
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.fromarray(render(self.scenes[index], SIZE))
+
+    def _captions(self, index: int) -> tuple[str, ...]:
+        wordings = range(PHRASINGS if self.every_wording else 1)
+        return tuple(dict.fromkeys(caption(self.scenes[index], wording) for wording in wordings))
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        """One a scene, all kinds of question in turn."""
+        rng = np.random.default_rng([self.seed, 3])
+        asked = [questions.questions(scene, rng, 1)[0] for scene in self.scenes]
+        return [
+            Question(i, q.text, (q.answer,) * PEOPLE, ANSWER_TYPES.get(q.kind, "other"), q.kind)
+            for i, q in enumerate(asked)
+        ]
+
+
+class SceneScorer:
+    """Counts things and backgrounds that the scene judge finds in drawings, and captions that say all of a scene."""
+
+    def __init__(self, data: MiniSet, judge: SceneJudge | None = None) -> None:
+        self.data, self.judge = data, judge
+
+    def score_drawings(self, drawings: Sequence[Image.Image], indices: Sequence[int]) -> Counts:
+        assert self.judge is not None, "a scorer of drawings has a judge"
+        side = self.judge.config.vision.image_size
+        square = [picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for picture in drawings]
+        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in square])).permute(0, 3, 1, 2)
+        device = self.judge.thing.weight.device
+        seen = self.judge.verdict(pixels.to(device).float() / 127.5 - 1, [self.data.scenes[i] for i in indices])
+        return {
+            "things": (seen.things_right, seen.things),
+            "background": (seen.backgrounds_right, seen.backgrounds),
+        }
+
+    def score_captions(self, captions: Sequence[str], indices: Sequence[int]) -> Counts:
+        right = [same_scene(text, self.data.scenes[i]) for text, i in zip(captions, indices, strict=True)]
+        return {"all_right": (sum(right), len(right))}
