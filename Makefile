@@ -1,5 +1,6 @@
 # demo and test work on a fresh clone: they make .venv and install what they need, in the versions of requirements.lock.
 #   PYTHON       which python3 makes .venv (3.11 or newer)
+#   WORKERS      how many processes run the tests; by default one a core, up to 8
 #   TORCH_INDEX  one more index for pip, such as https://download.pytorch.org/whl/cpu for a torch without CUDA
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -8,29 +9,34 @@ BIN := $(VENV)/bin
 LOCK := requirements.lock
 INSTALL := -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PIP := PIP_CONSTRAINT=$(LOCK) $(BIN)/python $(INSTALL)
-PYTEST := env -u OMP_NUM_THREADS
-SOURCES := src tests benchmarks
+WORKERS ?= logical
+PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+SOURCES := src tests benchmarks tools
 
-.PHONY: demo test test-latest test-oldest check fix lock bench clean
+.PHONY: demo test test-fast test-latest test-oldest check fix lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtok demo --out demo --overwrite
 
 test: $(VENV)/.installed-test
-	$(PYTEST) SEEDTOK_LOCK=$(LOCK) $(BIN)/python -m pytest
+	SEEDTOK_LOCK=$(LOCK) $(BIN)/python $(PYTEST)
+
+# without the tests marked slow
+test-fast: $(VENV)/.installed-test
+	SEEDTOK_LOCK=$(LOCK) $(BIN)/python $(PYTEST) -m "not slow"
 
 # the suite with the newest release of everything, whatever the lock says
 test-latest:
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python $(INSTALL) -e ".[test]"
-	$(PYTEST) .venv-latest/bin/python -m pytest
+	.venv-latest/bin/python $(PYTEST)
 
 # the suite with the oldest releases that pyproject.toml allows; torch stays the locked one
 test-oldest: $(VENV)/.installed-dev
 	$(PYTHON) -m venv --clear .venv-oldest
 	$(BIN)/uv pip compile -q pyproject.toml --extra test --resolution lowest-direct -c constraints.txt -o .venv-oldest/oldest.txt
 	PIP_CONSTRAINT=.venv-oldest/oldest.txt .venv-oldest/bin/python $(INSTALL) -e ".[test]"
-	$(PYTEST) .venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python $(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from seedtok import SeedTokenizer
 from seedtok.core.processes import keep_freed_memory
-from seedtok.data.batches import to_batch
 from seedtok.mini.world.scenes import unique_scenes
+from seedtok.mini.world.source import to_batch
 
 
 class PlainAttention(nn.Module):

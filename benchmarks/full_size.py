@@ -26,7 +26,7 @@ from seedtok import SeedLM, SeedTokenizer
 from seedtok.core.files import atomic_folder
 from seedtok.core.processes import keep_freed_memory
 from seedtok.lm.generation import draw_codes
-from seedtok.mini.text import lm_tokenizer
+from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 from seedtok.recipes import paper_size
 from seedtok.tokenizer.image_decoder import ImageDecoder
 
@@ -66,11 +66,11 @@ def filled(model: nn.Module) -> nn.Module:
 def make(part: str, folder: Path) -> None:
     with torch.device("meta"):
         if part == "tokenizer":
-            model: nn.Module = paper_size.seed_tokenizer()
+            model: nn.Module = paper_size.seed_tokenizer(bert_tokenizer())
         elif part == "language":
             model = paper_size.opt()
         else:
-            pipeline = paper_size.image_decoder().pipeline
+            pipeline = paper_size.image_decoder(clip_tokenizer()).pipeline
     with atomic_folder(folder) as new:
         if part == "image_decoder":
             for child in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -105,7 +105,7 @@ def language(folder: Path) -> tuple[Callable[[], object], float, str]:
 def planned() -> dict[str, float]:
     """What counting without values, as `seedtok plan` does, says of the tokenizer's part."""
     with torch.device("meta"):
-        model = paper_size.seed_tokenizer().to(torch.bfloat16).requires_grad_(False)
+        model = paper_size.seed_tokenizer(bert_tokenizer()).to(torch.bfloat16).requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
             model.encode_head(model.causal_embeddings(torch.empty(IMAGES, 3, 224, 224, dtype=torch.bfloat16)))
     codebook = 2 * IMAGES * 32 * 32 * 8192

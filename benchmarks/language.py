@@ -17,11 +17,11 @@ from torch import nn
 
 from seedtok import SeedLM
 from seedtok.core.processes import keep_freed_memory
-from seedtok.data.batches import to_batch
 from seedtok.lm.generation import draw_codes
 from seedtok.lm.packing import sequence
 from seedtok.lm.prompts import drawing_prompt
 from seedtok.mini.world.scenes import caption, unique_scenes
+from seedtok.mini.world.source import to_batch
 
 
 class Joint(nn.Module):

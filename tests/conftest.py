@@ -36,6 +36,13 @@ from tiny_runs import TINY, tiny
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: what is left for the end, when some workers have nothing more to do, is quick."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _new_accelerator():
     """Lets the next test choose another precision."""

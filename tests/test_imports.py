@@ -79,7 +79,8 @@ def test_the_librarys_own_loading_is_quiet_and_leaves_the_users_settings():
 BASE = [  # what a plain `pip install` can do
     "imagine 'a fox on the left on a blue background' --steps 2 --out p/fox.png", "encode p",
     "decode --codes '{codes}' --steps 2 --out drawn", "reconstruct p --steps 2 --out compared",
-    "caption p/fox.png", "ask p/fox.png 'What is on the left?'", "draw 'a fox on the left on a blue background' --out x.png",
+    "caption p/fox.png", "ask p/fox.png 'What is on the left?'",
+    "draw 'a fox on the left on a blue background' --out x.png",
 ]  # fmt: skip
 OPTIONAL = [name for name in EXTRAS if name not in ("accelerate", "pydantic", "tokenizers")]  # others need these
 RUN_WITHOUT = (

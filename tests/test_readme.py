@@ -17,6 +17,7 @@ from seedtok.cli.app import app
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = re.compile(r"[|<>&;$]")  # what only a shell can do
+INTO_FILE = re.compile(r"([^|<>&;$]+) > (\S+)")
 
 
 class Block(NamedTuple):
@@ -68,13 +69,14 @@ def run_shell(line: str, folder: Path, program: Path) -> None:
     assert "warning:" not in ran.stderr, f"{line}\n{ran.stderr}"
 
 
-def run_here(line: str) -> None:
-    """A plain command without the seconds that an interpreter and its imports take."""
+def run_here(line: str) -> str:
+    """Runs a plain command without the seconds that an interpreter and its imports take; returns what it printed."""
     name, *arguments = shlex.split(line)
     assert name == "seedtok", line
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, f"{line}\n{result.output}"
     assert "warning:" not in result.stderr, f"{line}\n{result.stderr}"
+    return result.stdout
 
 
 @pytest.mark.parametrize("number", range(len(RUN)), ids=[f"{b.language}-{i}" for i, b in enumerate(RUN)])
@@ -89,7 +91,9 @@ def test_the_blocks_run_in_order(number: int, folder: Path, program: Path, monke
                 assert values[claimed[1]] == eval(claimed[2]), line
         return
     for line in commands(block.code):
-        if SHELL.search(line):
+        if into := INTO_FILE.fullmatch(line):
+            Path(into[2]).write_text(run_here(into[1]), encoding="utf-8")
+        elif SHELL.search(line):
             run_shell(line, folder, program)
         else:
             run_here(line)

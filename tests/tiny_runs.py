@@ -1,9 +1,10 @@
 """Every mini recipe, so small that it trains in a second."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from seedtok.data.batches import Batch, Stride
 from seedtok.mini import recipes as mini
 from seedtok.training.config import RunConfig, with_overrides
 
@@ -52,3 +53,12 @@ def recipes() -> dict[str, Callable[[], RunConfig]]:
 def tiny(name: str, runs: Path, *overrides: str) -> RunConfig:
     own = (o.replace("RUNS", str(runs)) for o in TINY[name])
     return with_overrides(recipes()[name](), [*RUN, *own, *overrides])
+
+
+def training_batches(config: RunConfig, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """What a rank trains on, from sample `start` on."""
+    return config.data.batches(config.optimization.batch_size, config.seed, Stride(start, rank, world))
+
+
+def first_batches(config: RunConfig, count: int) -> Iterator[Batch]:
+    return config.data.first(config.optimization.batch_size, config.seed, count)

@@ -487,7 +487,7 @@ def test_an_interrupted_command_exits_with_130(cli, monkeypatch: pytest.MonkeyPa
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seedtok.data.shards.write_scene_shards", interrupt)
+    monkeypatch.setattr("seedtok.mini.world.shards.write_scene_shards", interrupt)
     arguments = ("data", "scenes", "--split", "test", "--count", 5, "--out", tmp_path / "out")
     assert cli(*arguments) == (130, "", "")
 

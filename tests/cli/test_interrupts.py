@@ -80,7 +80,7 @@ def write(kind: str, out: Path, wait: float) -> None:
             time.sleep(wait)
 
     if kind == "shards":
-        from seedtok.data.shards import write_scene_shards
+        from seedtok.mini.world.shards import write_scene_shards
 
         write_scene_shards(out, "test", 2, size=64, progress=begun)
     elif kind == "checkpoint":

@@ -12,7 +12,7 @@ import seedtok.core.locks
 from seedtok.core.errors import BusyError
 from seedtok.core.locks import NAME, locked
 from seedtok.core.processes import ProcessId
-from seedtok.data.shards import write_scene_shards
+from seedtok.mini.world.shards import write_scene_shards
 
 HOLDER = """
 import sys

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from seedtok.core.errors import DataError
-from seedtok.data.batches import _augmented, shard_batches
-from seedtok.data.shards import pack, write_scene_shards
+from seedtok.data.batches import Batch, _augmented, shard_batches, worded
+from seedtok.data.shards import pack
 from seedtok.mini.world.scenes import caption, render
+from seedtok.mini.world.shards import write_scene_shards
+from seedtok.mini.world.source import scenes_of, with_scenes
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +39,14 @@ def test_scenes_come_back_with_their_canonical_captions(scenes):
     batch = next(shard_batches(scenes, 5, size=64, shuffle=False))
     assert batch.pixels.shape == (5, 3, 64, 64)
     assert batch.pixels.dtype == torch.uint8
-    assert batch.scenes is not None
-    assert batch.canonical == [caption(scene) for scene in batch.scenes]
+    assert scenes_of(batch) is not None
+    assert batch.canonical == batch.captions  # general data know one wording
+    batch = with_scenes(batch)
+    found = scenes_of(batch)
+    assert found is not None
+    assert batch.canonical == [caption(scene) for scene in found]
     assert batch.captions != batch.canonical  # train is worded at random
-    for pixels, scene in zip(batch.pixels, batch.scenes, strict=True):
+    for pixels, scene in zip(batch.pixels, found, strict=True):
         assert np.array_equal(pixels.permute(1, 2, 0), render(scene, 64))
 
 
@@ -48,7 +54,8 @@ def test_photos_are_stretched_and_their_captions_cleaned(photos):
     batch = next(shard_batches(photos, 3, size=16, shuffle=False))
     assert batch.pixels.shape == (3, 3, 16, 16)
     assert batch.captions == batch.canonical == [f"photo {i} a cat" for i in range(3)]
-    assert batch.scenes is None
+    assert scenes_of(batch) is None
+    assert [known["image"] for known in batch.metadata or []] == ["0.png", "1.png", "2.png"]
     pixels = np.random.default_rng(1).integers(0, 256, (21, 30, 3), dtype=np.uint8)
     expected = Image.fromarray(pixels).resize((16, 16), Image.Resampling.BICUBIC)
     assert np.array_equal(batch.pixels[1].permute(1, 2, 0), np.asarray(expected))
@@ -58,7 +65,8 @@ def test_photos_and_scenes_together_have_no_scenes(scenes, photos, tmp_path):
     for i, path in enumerate([*sorted(scenes.glob("*.tar")), *photos.glob("*.tar")]):
         (tmp_path / f"{i:05d}.tar").write_bytes(path.read_bytes())
     batch = next(shard_batches(tmp_path, 13, size=16, shuffle=False))
-    assert batch.scenes is None
+    assert scenes_of(batch) is None
+    assert with_scenes(batch) is batch
     assert batch.canonical == batch.captions
 
 
@@ -128,3 +136,22 @@ def test_workers_read_the_same_batches(scenes, photos, mixed):
     for batch, other in zip(alone, ahead, strict=True):
         assert batch.captions == other.captions
         assert torch.equal(batch.pixels, other.pixels)
+
+
+def test_questions_come_from_the_metadata():
+    pixels, asked = torch.zeros(3, 3, 4, 4), [{"question": f"How many {i}?", "answer": str(i)} for i in range(5)]
+    batch = Batch(pixels, ["a"] * 3, ["a"] * 3, [{"questions": asked}, {}, {"questions": [{"question": "What?"}]}])
+    found = {batch.question(0, np.random.default_rng(i)) for i in range(50)}
+    assert found == {(q["question"], q["answer"]) for q in asked}
+    assert batch.question(1, np.random.default_rng(0)) is None
+    with pytest.raises(DataError, match="expected question and answer"):
+        batch.question(2, np.random.default_rng(0))
+    assert Batch(pixels, ["a"] * 3, ["a"] * 3).question(0, np.random.default_rng(0)) is None
+
+
+def test_canonical_wordings_come_from_the_metadata(photos):
+    batch = worded(torch.zeros(2, 3, 4, 4), ["A Cat!", "A dog"], [{"canonical": "a cat on a mat"}, {}])
+    assert batch.captions == ["a cat", "a dog"]
+    assert batch.canonical == ["a cat on a mat", "a dog"]
+    assert batch.right_captions(["a cat on a mat", "a cat"]) == [True, False]
+    assert batch.right_captions(["a cat"]) == [False]

@@ -7,7 +7,7 @@ import pytest
 from seedtok.core.errors import DataError
 from seedtok.data.batches import shard_batches
 from seedtok.data.mixtures import CYCLE, MixedSamples
-from seedtok.data.shards import write_scene_shards
+from seedtok.mini.world.shards import write_scene_shards
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from seedtok.core.errors import DataError, ImageError
-from seedtok.data.shards import ShardSamples, pack, write_scene_shards
+from seedtok.data.shards import ShardSamples, pack
 from seedtok.data.skipping import SkipLimits
 from seedtok.mini.world.scenes import Scene, caption, render, unique_scenes
+from seedtok.mini.world.shards import write_scene_shards
 
 
 def files(folder: Path) -> dict[str, bytes]:

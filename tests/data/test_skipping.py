@@ -12,8 +12,9 @@ import pytest
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.batches import shard_batches
 from seedtok.data.mixtures import MixedSamples
-from seedtok.data.shards import ShardSamples, write_scene_shards
+from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
+from seedtok.mini.world.shards import write_scene_shards
 
 quietly = pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 BAD = {"000001", "000030", "000041", "000110"}

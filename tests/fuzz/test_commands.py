@@ -72,7 +72,7 @@ def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     def wrong(*_: object) -> None:
         raise ValueError("of a library")
 
-    monkeypatch.setattr("seedtok.data.shards.write_scene_shards", wrong)
+    monkeypatch.setattr("seedtok.mini.world.shards.write_scene_shards", wrong)
     result = CliRunner().invoke(
         app, ["data", "scenes", "--split", "test", "--count", "1", "--out", str(tmp_path / "x")]
     )

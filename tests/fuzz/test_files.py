@@ -19,12 +19,12 @@ from fuzz.values import changed, damaged, json_texts, nested, odd, quick, works_
 from seedtok.core.files import read_json
 from seedtok.core.images import load_image
 from seedtok.core.records import from_record
-from seedtok.data.batches import scene_of
 from seedtok.data.shards import ShardSamples
 from seedtok.data.tars import count_samples, index_samples
 from seedtok.mini import recipes as mini
 from seedtok.mini.judge import JudgeConfig, SceneJudge
 from seedtok.mini.world.scenes import Scene, Thing, caption, render
+from seedtok.mini.world.source import scene_of
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.image_head import ImageHeadConfig
 from seedtok.tokenizer.seed import SeedTokenizer

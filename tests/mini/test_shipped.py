@@ -11,11 +11,11 @@ from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import shipped
 from seedtok.core.recalls import retrieval_recalls
-from seedtok.data.batches import right_captions, to_batch
 from seedtok.lm.generation import draw_codes
 from seedtok.lm.packing import Sampling
 from seedtok.mini.judge import SceneJudge, Verdict
 from seedtok.mini.world.scenes import unique_scenes
+from seedtok.mini.world.source import scenes_of, to_batch
 from seedtok.stages.pixels import clip_normalize
 
 pytestmark = pytest.mark.skipif(
@@ -81,7 +81,7 @@ def test_draws_what_captions_say(mini):
     batch = to_batch(unique_scenes("test", 12), 128)
     features = mini.image_decoder.text_features(batch.captions)
     drawn = mini.image_decoder.draw(features, 10, 2.5, torch.Generator().manual_seed(0))
-    seen = verdict(drawn, batch.scenes)
+    seen = verdict(drawn, scenes_of(batch))
     assert seen.background_share == 100
     assert seen.thing_share >= 70
 
@@ -96,7 +96,7 @@ def test_draws_codes_the_same_way_twice(mini):
 def test_draws_codes_as_what_they_are_of(mini):
     batch = to_batch(unique_scenes("test", 16), 128)
     drawn = mini.decode(mini.encode(batch.pixels), generator=torch.Generator().manual_seed(0))
-    seen = verdict(drawn, batch.scenes)
+    seen = verdict(drawn, scenes_of(batch))
     assert seen.background_share >= 90
     assert seen.thing_share >= 60
 
@@ -112,7 +112,7 @@ def lm(mini) -> SeedLM:
 def test_says_what_is_there(lm):
     batch = to_batch(unique_scenes("test", 16), 128)
     said = lm.caption(batch.pixels, num_beams=1)
-    assert sum(right_captions(said, batch)) >= 10
+    assert sum(batch.right_captions(said)) >= 10
 
 
 def test_answers(lm):
@@ -126,7 +126,7 @@ def test_answers(lm):
 
 def test_draws_prompts(lm):
     batch = to_batch(unique_scenes("test", 8), 128)
-    seen = verdict(lm.draw(batch.captions, generator=torch.Generator().manual_seed(0)), batch.scenes)
+    seen = verdict(lm.draw(batch.captions, generator=torch.Generator().manual_seed(0)), scenes_of(batch))
     assert seen.background_share >= 75
     assert seen.thing_share >= 30
 
@@ -144,4 +144,4 @@ def test_spans_are_valid_at_any_temperature(lm):
 def test_the_baseline_says_something_too():
     batch = to_batch(unique_scenes("test", 8), 128)
     model = Blip2LM.from_pretrained()
-    assert sum(right_captions(model.caption(clip_normalize(batch.pixels), num_beams=1), batch)) >= 2
+    assert sum(batch.right_captions(model.caption(clip_normalize(batch.pixels), num_beams=1))) >= 2

@@ -6,17 +6,22 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import tiny_runs
 from seedtok.cli.plan import PAPER
 from seedtok.mini import recipes as mini
-from seedtok.recipes import paper
-from seedtok.recipes.paper_size import image_decoder, outline
-from seedtok.recipes.plan import cost, made_up_batch, plan
+from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
+from seedtok.recipes import paper, paper_size
+from seedtok.recipes.paper_size import TextTokenizers, image_decoder
+from seedtok.recipes.plan import cost, plan
 from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import decay_groups
-from seedtok.training.samples import first_batches
+from seedtok.training.stage import Stage
+from tiny_runs import first_batches, recipes
 
 RECIPES = {name: getattr(paper, name) for name in PAPER}
+
+
+def outline(config: RunConfig) -> Stage:
+    return paper_size.outline(config, TextTokenizers(bert_tokenizer(), clip_tokenizer(), lm_tokenizer(2048)))
 
 
 def size(module: torch.nn.Module) -> int:
@@ -25,7 +30,7 @@ def size(module: torch.nn.Module) -> int:
 
 def test_the_image_decoder_has_the_published_size():
     with torch.device("meta"):
-        decoder = image_decoder().pipeline
+        decoder = image_decoder(clip_tokenizer()).pipeline
     assert size(decoder.unet) == 859_520_964
     assert size(decoder.vae) == 83_653_863
     assert size(decoder.text_encoder) == 123_060_480
@@ -93,7 +98,7 @@ def test_a_plan_adds_up():
     with torch.device("meta"):
         stage = outline(config)
     stage.lower(torch.float16)
-    one = cost(stage, config, made_up_batch(config))
+    one = cost(stage, config, config.data.outline(64, config.seed))
     vit = 64 * 257 * 2 * (size(stage.embedder.vision) + 39 * 2 * 257 * 1408)  # products with weights, and attention's
     assert 1.0 * vit < one.flops < 1.15 * vit  # the rest is the Q-Former
     assert one.frozen_weights == pytest.approx(2 * (one.parameters - one.trained), rel=0.01)
@@ -118,7 +123,7 @@ def test_on_the_command_line(cli):
     assert "5.7 days" in out
 
 
-@pytest.mark.parametrize("name", tiny_runs.recipes())
+@pytest.mark.parametrize("name", recipes())
 def test_every_mini_recipe_is_planned_before_any_run_is_made(cli, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("plan", f"mini.{name}", "--gpus", 1, "optimization.batch_size=2")

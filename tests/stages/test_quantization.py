@@ -11,8 +11,8 @@ from seedtok.data.batches import Batch
 from seedtok.mini import recipes as mini
 from seedtok.recipes import paper
 from seedtok.stages import quantization
-from seedtok.training.loop import first_batches, train
-from tiny_runs import tiny
+from seedtok.training.loop import train
+from tiny_runs import first_batches, tiny
 
 COLLAPSED = ("stage.kmeans_per_code=0", "stage.restart_after=none", "optimization.batch_size=16")
 

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedtok.core.errors import ConfigError, DataError
-from seedtok.data.batches import Batch, shard_batches
+from seedtok.data.batches import Batch
 from seedtok.data.codes import tokenize_shards
-from seedtok.data.shards import write_scene_shards
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.mini.stages.clip import ClipStage
 from seedtok.mini.text import bert_tokenizer, clip_tokenizer
+from seedtok.mini.world.scenes import caption
+from seedtok.mini.world.shards import write_scene_shards
+from seedtok.mini.world.source import scenes_of
 from seedtok.stages.contrastive import ContrastiveStage
 from seedtok.stages.quantization import QuantizationStage
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -26,9 +28,8 @@ from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import RunConfig
 from seedtok.training.loop import decay_groups, train
-from seedtok.training.samples import first_batches
 from seedtok.training.stage import Stage
-from tiny_runs import TINY, recipes, tiny
+from tiny_runs import TINY, first_batches, recipes, tiny, training_batches
 
 FROZEN = {
     "diffusion": 2,
@@ -204,7 +205,7 @@ def test_stage1_starts_from_the_bidirectional_embedder(runs):
     before = ImageTextEmbedder.from_pretrained(runs / "bidirectional" / "final").state_dict()
     stage = tiny("stage1", runs).stage.build()
     for key, tensor in stage.state_dict().items():
-        if key.startswith("naming."):  # heads of its own, not kept
+        if key.startswith("auxiliary."):  # heads of its own, not kept
             continue
         expected = before["temperature"].log() if key == "log_temperature" else before[key.removeprefix("embedder.")]
         assert torch.equal(tensor, expected), key
@@ -223,8 +224,8 @@ def test_positions_are_new_where_the_embedder_before_had_none(runs, tmp_path):
 def test_naming_needs_scenes(runs):
     stage = tiny("stage1", runs).stage.build()
     pixels = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    with pytest.raises(ConfigError, match="naming_weight=0"):
-        stage(Batch(pixels, ["a fox", "a cat"], ["a fox", "a cat"]))
+    with pytest.raises(ConfigError, match=r"stage\.auxiliary=none"):
+        stage.check(Batch(pixels, ["a fox", "a cat"], ["a fox", "a cat"]))
 
 
 def test_tokenizer_loads_again(runs):
@@ -287,9 +288,12 @@ def test_kmeans_uses_more_codes_than_the_papers_start(runs):
 
 def test_a_run_on_shards(runs, tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 10, size=64, shard_size=4)
-    train(tiny("clip", runs, f"data.shards={tmp_path / 'shards'}", "data.validation=0.5"), tmp_path / "run")
-    batch = next(shard_batches(tmp_path / "shards", 4, size=64, start=4))
-    assert batch.scenes is not None
+    config = tiny("clip", runs, f"data.shards={tmp_path / 'shards'}", "data.validation=0.5")
+    train(config, tmp_path / "run")
+    batch = next(training_batches(config, 4))
+    scenes = scenes_of(batch)
+    assert scenes is not None
+    assert batch.canonical == [caption(scene) for scene in scenes]
 
 
 @pytest.fixture(scope="module")

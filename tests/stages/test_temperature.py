@@ -10,14 +10,14 @@ from seedtok.core.errors import ConfigError
 from seedtok.core.hub import shipped
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.training.config import with_overrides
-from seedtok.training.loop import first_batches, train
+from seedtok.training.loop import train
 from seedtok.training.losses import contrastive_loss
-from tiny_runs import recipes, tiny
+from tiny_runs import first_batches, recipes, tiny
 
 
 @pytest.fixture
 def ready(runs):
-    config = tiny("stage1", runs, "stage.naming_weight=0", "stage.caption_weight=0")
+    config = tiny("stage1", runs, "stage.auxiliary=none", "stage.caption_weight=0")
     return config.stage.build(), next(iter(first_batches(config, 1)))
 
 

@@ -185,7 +185,7 @@ def test_normalised_codes_lie_on_the_sphere():
 
 @pytest.mark.parametrize("codes", [[0, 20], [-1, 3]])
 def test_codes_out_of_range(codes):
-    with pytest.raises(ValueError, match=r"this codebook has 0\.\.19"):
+    with pytest.raises(ValueError, match=r"expected codes in 0\.\.19"):
         build().lookup(torch.tensor(codes))
 
 

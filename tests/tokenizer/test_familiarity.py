@@ -111,7 +111,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, damage):
 def test_names_are_paths_or_numbers():
     far = torch.tensor([True, False, True])
     assert far_names(far, ["a.png", "b.png", Path("c.png")]) == ["a.png", "c.png"]
-    assert far_names(far, torch.zeros(3, 3, 8, 8)) == ["picture 1", "picture 3"]
+    assert far_names(far, torch.zeros(3, 3, 8, 8)) == ["image 1", "image 3"]
     assert far_names(far[:1], "a.png") == ["a.png"]
 
 
@@ -139,7 +139,7 @@ def test_what_is_known_is_not_warned_of(lm, pictures):
 
 
 def test_words_never_seen_are_named(lm):
-    with pytest.warns(SeedTokWarning, match=r"never seen.*: pink, zebra$"):
+    with pytest.warns(SeedTokWarning, match=r"not trained on.*: pink, zebra$"):
         lm.draw(["a fox on a pink background", "a zebra on a pink background"])
 
 

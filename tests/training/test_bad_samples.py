@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from seedtok.core.errors import DataError, SeedTokWarning
-from seedtok.data.shards import write_scene_shards
 from seedtok.data.tars import index_samples
+from seedtok.mini.world.shards import write_scene_shards
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.loop import train
 from tiny_runs import tiny

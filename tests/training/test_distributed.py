@@ -4,10 +4,8 @@ Run as a script, this file is one of the two processes.
 """
 
 import json
-import os
-import socket
-import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -18,13 +16,15 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ranks import fork_ranks, run_ranks
+from seedtok.data.batches import Batch, Stride
 from seedtok.mini.stages.clip import ClipSettings
-from seedtok.stages.contrastive import ContrastiveSettings
+from seedtok.mini.stages.contrastive import MiniContrastiveSettings
+from seedtok.mini.world.source import SceneData
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.embedder import ImageTextEmbedder
-from seedtok.training.config import Data, Optimization, RunConfig, with_overrides
+from seedtok.training.config import Optimization, RunConfig, with_overrides
 from seedtok.training.loop import train
-from seedtok.training.samples import batches
 
 PER_RANK = 3
 
@@ -32,7 +32,7 @@ PER_RANK = 3
 def run_config(clip: Path, causal: bool, batch_size: int) -> RunConfig:
     return RunConfig(
         recipe="tests.contrastive",
-        stage=ContrastiveSettings(
+        stage=MiniContrastiveSettings(
             clip=clip,
             causal=causal,
             width=32,
@@ -42,12 +42,16 @@ def run_config(clip: Path, causal: bool, batch_size: int) -> RunConfig:
             projection=16,
             label_smoothing=0.1,
         ),
-        data=Data(size=64, group=2),
+        data=SceneData(size=64, group=2),
         optimization=Optimization(steps=4, batch_size=batch_size, lr=1e-2, warmup_steps=1),
         precision="no",
         log_every=1,
         validate_batches=1,
     )
+
+
+def training_batches(config: RunConfig, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    return config.data.batches(config.optimization.batch_size, config.seed, Stride(start, rank, world))
 
 
 def spread(module: nn.Module) -> None:
@@ -65,7 +69,7 @@ def one_step(config: RunConfig, accelerator: Accelerator) -> tuple[Tensor, dict[
     spread(stage)
     wrapped = accelerator.prepare(stage)
     rank, world = accelerator.process_index, accelerator.num_processes
-    loss = wrapped(next(batches(config, "train", 0, rank, world)))["loss"]
+    loss = wrapped(next(training_batches(config, 0, rank, world)))["loss"]
     accelerator.backward(loss)
     return loss.detach(), {n: p.grad for n, p in stage.named_parameters() if p.grad is not None}
 
@@ -84,13 +88,13 @@ def rank_main(clip: Path, out: Path) -> None:
 
 def started(config: RunConfig) -> RunConfig:
     """The run, from an embedder whose embeddings differ."""
-    assert isinstance(config.stage, ContrastiveSettings)
+    assert isinstance(config.stage, MiniContrastiveSettings)
     return with_overrides(config, [f"stage.start={config.stage.clip / 'start'}", "optimization.lr=1e-3"])
 
 
 def cosines(embedder: Path, clip: Path) -> Tensor:
     model = ImageTextEmbedder.from_pretrained(embedder)
-    batch = next(batches(run_config(clip, True, 8), "test", 0, 0, 1))
+    (batch,) = run_config(clip, True, 8).data.held_out(8, 1, seed=0)
     with torch.no_grad():
         images = model.project_queries(model.qformer(model.patch_features(clip_normalize(batch.pixels))))
         return model.similarity(images, model.embed_texts(batch.captions))
@@ -119,28 +123,7 @@ def clip(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory, clip) -> Path:
     out = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "ACCELERATE_USE_CPU": "1",
-    }
-    processes = []
-    for rank in range(2):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, str(clip), str(out)]
-        environment = os.environ | together | own
-        with (out / f"{rank}.err").open("w") as errors:
-            processes.append(subprocess.Popen(command, env=environment, stderr=errors))
-    try:
-        codes = [process.wait(timeout=200) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], "\n".join((out / f"{rank}.err").read_text()[-3000:] for rank in range(2))
+    run_ranks(__file__, 2, out / "ranks.err", clip, out)
     return out
 
 
@@ -169,8 +152,8 @@ def test_a_run_is_that_of_one_process(clip, two_ranks, tmp_path):
 
 
 def test_ranks_share_the_data_without_overlap(clip):
-    whole = next(batches(run_config(clip, True, 8), "train", 16, 0, 1))
-    halves = [next(batches(run_config(clip, True, 4), "train", 16, rank, 2)) for rank in range(2)]
+    whole = next(training_batches(run_config(clip, True, 8), 16))
+    halves = [next(training_batches(run_config(clip, True, 4), 16, rank, 2)) for rank in range(2)]
     for rank, half in enumerate(halves):
         assert half.captions == list(islice(whole.captions, rank, None, 2))
         assert torch.equal(half.pixels, whole.pixels[rank::2])
@@ -178,4 +161,5 @@ def test_ranks_share_the_data_without_overlap(clip):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    fork_ranks()
     rank_main(Path(sys.argv[1]), Path(sys.argv[2]))

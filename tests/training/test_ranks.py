@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from ranks import fork_ranks, run_ranks
 from seedtok.core.errors import CheckpointError
 from seedtok.training.checkpoints import load_checkpoint
 from seedtok.training.config import RunConfig
@@ -27,7 +26,7 @@ BATCH, STEPS = 8, 4
 
 def config(kind: str, runs: Path, world: int, sharded: bool = False) -> RunConfig:
     """Without what is drawn by chance for every rank alone, and of one batch in all."""
-    own = {"stage1": ["stage.naming_weight=0"]}
+    own = {"stage1": ["stage.auxiliary=none"]}
     return tiny(
         kind, runs, f"optimization.batch_size={BATCH // world}", f"optimization.steps={STEPS}", "precision=no",
         "optimization.lr=1e-3", f"sharded={str(sharded).lower()}", "validate_every=4", "checkpoint_every=1",
@@ -43,24 +42,7 @@ def losses(run: Path) -> dict[int, float]:
 def together(world: int, jobs: list[tuple[str, str, bool]], runs: Path, out: Path) -> None:
     """Has `world` processes go on with runs: a kind, a folder, whether sharded."""
     (out / "jobs.json").write_text(json.dumps([str(runs), str(out), jobs]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
-    shared |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    shared |= {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    processes = []
-    for rank in range(world):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with (out / f"{rank}.err").open("w") as errors:
-            command = [sys.executable, __file__, str(out / "jobs.json")]
-            processes.append(subprocess.Popen(command, env=os.environ | shared | own, stderr=errors))
-    try:
-        codes = [process.wait(timeout=600) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0] * world, "\n".join((out / f"{rank}.err").read_text()[-3000:] for rank in range(world))
+    run_ranks(__file__, world, out / f"{world}.err", out / "jobs.json")
 
 
 def killed_after(step: int, run: Path, copy: Path) -> None:
@@ -142,6 +124,7 @@ def test_parts_are_all_needed(ran, tmp_path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    fork_ranks()
     Accelerator.end_training = lambda self: None  # it ends the process group, which the next job needs
     folder, out, jobs = json.loads(Path(sys.argv[1]).read_text())
     for kind, where, sharded in jobs:

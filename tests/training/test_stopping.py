@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from seedtok.core.errors import BusyError
 from seedtok.core.processes import exit_code, terminate_like_interrupt
 from seedtok.data.batches import Batch
+from seedtok.mini.world.source import SceneData
 from seedtok.training.checkpoints import list_checkpoints
-from seedtok.training.config import Data, Optimization, RunConfig, StageSettings
+from seedtok.training.config import Optimization, RunConfig, StageSettings
 from seedtok.training.loop import train
 from seedtok.training.stage import Losses, Stage
 from stopping import started, stopped
@@ -54,7 +55,7 @@ class SlowStage(Stage):
 
 def slow_run() -> RunConfig:
     return RunConfig(
-        recipe="tests.slow", stage=SlowSettings(), data=Data(size=64),
+        recipe="tests.slow", stage=SlowSettings(), data=SceneData(size=64),
         optimization=Optimization(steps=STEPS, batch_size=1, lr=1e-2, warmup_steps=1),
         precision="no", log_every=1, validate_every=1000, validate_batches=1, checkpoint_every=1000,
     )  # fmt: skip

@@ -8,9 +8,9 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from seedtok.data.batches import Batch, to_batch
+from seedtok.data.batches import Batch
 from seedtok.mini.world.scenes import scene_stream
-from seedtok.training import loop
+from seedtok.mini.world.source import to_batch
 from seedtok.training.config import RunConfig
 from seedtok.training.loop import train
 from seedtok.training.stage import Stage
@@ -40,7 +40,9 @@ def part(batch: Batch, start: int, size: int) -> Batch:
 def gradients_of_a_step(config: RunConfig, out, monkeypatch) -> tuple[dict[str, Tensor], float]:
     """What the optimiser is given in the first step, and the loss that is logged."""
     whole, size = uneven(), config.optimization.batch_size
-    monkeypatch.setattr(loop, "batches", lambda *_: (part(whole, i % 8, size) for i in range(0, 10**6, size)))
+    monkeypatch.setattr(
+        type(config.data), "batches", lambda *_: (part(whole, i % 8, size) for i in range(0, 10**6, size))
+    )
     found: dict[str, Tensor] = {}
     stages: list[Stage] = []
     build, step = type(config.stage).build, torch.optim.AdamW.step

@@ -39,8 +39,8 @@ def scenes(
     shard_size: ShardSize = 1000,
 ) -> None:
     """Write scenes of the mini world; the same arguments give the same bytes."""
-    from seedtok.data.shards import write_scene_shards
     from seedtok.data.tars import holds_shards
+    from seedtok.mini.world.shards import write_scene_shards
 
     check_folder(out, holds_shards, "shards")
     with progress("scenes", count, "scenes") as done:

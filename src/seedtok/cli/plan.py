@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -12,7 +12,6 @@ from rich.table import Table
 from seedtok.cli.support import out, quiet, recipe_named, say
 
 if TYPE_CHECKING:
-    from seedtok.data.batches import Batch
     from seedtok.recipes.plan import Cost, Plan
     from seedtok.training.config import RunConfig
 
@@ -38,12 +37,12 @@ def plan(
     for its batch; the time is what they take at the utilisation given, data loading and communication not counted.
     """
     quiet(loading=True)
-    from seedtok.recipes.plan import check_gpus, made_up_batch
+    from seedtok.recipes.plan import check_gpus
     from seedtok.recipes.plan import plan as planned
 
     check_gpus(gpu, gpus, utilisation)
     config = recipe_named(recipe, overrides or [])
-    counted, missing = _cost(config, made_up_batch(config))
+    counted, missing = _cost(config)
     planned_for = planned(counted, config, gpu, gpus, utilisation)
     if as_json:
         print(json.dumps({"recipe": recipe, **asdict(planned_for), "memory": planned_for.cost.memory}))
@@ -53,30 +52,25 @@ def plan(
             say(missing)
 
 
-def _cost(config: RunConfig, batch: Batch) -> tuple[Cost, str | None]:
+def _cost(config: RunConfig) -> tuple[Cost, str | None]:
     """What a step costs, and a line on what is not there yet."""
     import torch
 
     from seedtok.mini import sizes as mini_size
-    from seedtok.mini.stages.diffusion import DiffusionSettings
+    from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
     from seedtok.recipes import paper_size
     from seedtok.recipes.plan import cost
-    from seedtok.stages.quantization import QuantizationSettings
 
-    # what depends on values and costs nothing: which codes restart, which captions are dropped
-    chance: dict[type, dict[str, Any]] = {
-        QuantizationSettings: {"restart_after": None},
-        DiffusionSettings: {"caption_dropout": 0.0},
-    }
-    stage_settings = config.stage.model_copy(update=chance.get(type(config.stage), {}))
-    config = config.model_copy(update={"stage": stage_settings})
+    config = config.model_copy(update={"stage": config.stage.for_counting()})
     missing = None
     if config.recipe.startswith("paper."):
+        words = paper_size.TextTokenizers(bert_tokenizer(), clip_tokenizer(77), lm_tokenizer(2048))
         with torch.device("meta"):
-            stage = paper_size.outline(config)
+            stage = paper_size.outline(config, words)
     else:
         stage, missing = mini_size.outline(config)
     stage.lower(getattr(torch, config.frozen_precision))
+    batch = config.data.outline(config.optimization.batch_size, config.seed)
     return cost(stage, config, batch), missing
 
 

@@ -232,7 +232,7 @@ def resumed_run(folder: Path, recipe: str | None, overrides: Sequence[str]) -> R
 
     if recipe is not None and "=" in recipe:  # the recipe left out, and a setting in its place
         recipe, overrides = None, [recipe, *overrides]
-    config = read_config(folder, {type(function().stage) for function in recipes().values()})
+    config = read_config(folder, (function() for function in recipes().values()))
     if recipe not in (None, config.recipe):
         raise ConfigError(f"{folder} is a run of {config.recipe}, not of {recipe}: leave the recipe out")
     return with_overrides(config, overrides)

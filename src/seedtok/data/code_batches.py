@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seedtok.data.batches import Batch, even_batches, scene_of, worded
+from seedtok.data.batches import Batch, even_batches, worded
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.held_out import Part
 
@@ -68,7 +68,6 @@ def _code_batches(
             chosen.append(int(rows[index % count]))
             index += step
         pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)
-        scenes = [scene_of(stored.metadata[i]) for i in chosen]
-        batch = worded(pixels, [stored.captions[i] for i in chosen], scenes)
+        batch = worded(pixels, [stored.captions[i] for i in chosen], [stored.metadata[i] for i in chosen])
         codes = torch.from_numpy(stored.codes[chosen].astype(np.int64))
         yield replace(batch, codes=codes, codes_of=stored.tokenizer)

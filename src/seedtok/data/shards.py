@@ -1,4 +1,4 @@
-"""WebDataset shards in img2dataset's layout, from scenes or from people's own pictures, and back.
+"""WebDataset shards in img2dataset's layout, from people's own pictures, and back.
 
 A shard `00000.tar` holds, for every sample, KEY.png or KEY.jpg, KEY.txt (the caption) and KEY.json (all that
 is known); `00000_stats.json` beside it holds its counts. img2dataset's own shards are read as well.
@@ -12,14 +12,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from seedtok.core.errors import DataError, ImageError
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, read_sample
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
-from seedtok.data.stored import png_bytes, stored_bytes
+from seedtok.data.stored import stored_bytes
 from seedtok.data.tars import (
     Entry,
     ShardReport,
@@ -31,7 +30,6 @@ from seedtok.data.tars import (
     writing,
 )
 from seedtok.data.text import clean_caption
-from seedtok.mini.world.scenes import PHRASINGS, SIZES, SPLITS, Split, caption, render, scene_stream, unique_scenes
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together
@@ -39,40 +37,6 @@ TRIES = 100  # samples in a row that cannot be read, after which reading stops
 
 
 # ---------------------------------------------------------------- out
-
-
-def write_scene_shards(
-    out: str | Path,
-    split: Split,
-    count: int,
-    size: int = 128,
-    seed: int = 0,
-    shard_size: int = 1000,
-    progress: Progress | None = None,
-) -> ShardReport:
-    """Scenes of the mini world as shards; the same arguments give the same bytes.
-
-    Validation and test hold scenes of different captions, worded canonically; train is the stream of scenes,
-    each worded at random. The JSON has key, caption, scene, split and seed. Raises DataError for arguments
-    out of range and for a folder that holds shards already; on any error, nothing is left in the folder.
-    """
-    if split not in SPLITS:
-        raise DataError(f"no split {split!r}: choose {', '.join(SPLITS)}")
-    if size not in SIZES:
-        raise DataError(f"scenes are drawn at {' or '.join(map(str, SIZES))} pixels, not {size}")
-    if count < 1 or seed < 0:
-        raise DataError(f"expected a count of at least 1 and a seed of at least 0, not {count} and {seed}")
-    with writing(Path(out), shard_size) as writer:
-        scenes = scene_stream(split, seed) if split == "train" else iter(unique_scenes(split, count, seed))
-        for index in range(count):
-            scene = next(scenes)
-            phrasing = np.random.default_rng([7, seed, index]).integers(PHRASINGS) if split == "train" else 0
-            record = {"scene": scene.to_json(), "split": split, "seed": seed}
-            picture = png_bytes(Image.fromarray(render(scene, size)))
-            writer.add(picture, "png", caption(scene, int(phrasing)), record)
-            if progress:
-                progress(index + 1)
-    return writer.report(Path(out))
 
 
 def pack(
@@ -99,7 +63,7 @@ def pack(
     is one sample: its text is the first, and `captions` in its JSON has all, of which `ShardSamples` draws
     one an epoch. The JSON also has key, caption, original_captions (as they were before `clean_caption`),
     image, width and height. Missing or broken images and empty captions are skipped and reported. Raises
-    DataError as `write_scene_shards`, and when nothing is left.
+    DataError for a size out of range, for a folder that holds shards already, and when nothing is left.
     """
     pairs = read_pairs(Path(source), _path(captions), _path(images))
     return pack_pairs(pairs, out, str(source), size=size, shard_size=shard_size, progress=progress)

@@ -1,7 +1,7 @@
 """What an evaluation takes: a set of annotated pictures and, for a world that knows the truth, a scorer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -11,6 +11,7 @@ from seedtok.data.entries import Entry, SetInfo
 Counts = Mapping[str, tuple[int, int]]  # by what was looked for: how many were right, of how many
 
 
+@runtime_checkable
 class EvaluationSet(Protocol):
     """Annotated pictures in a fixed order, each read when it is asked for."""
 
@@ -28,6 +29,7 @@ class EvaluationSet(Protocol):
         ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Tells, for the pictures of one evaluation set, what of them a drawing or a caption has right."""
 

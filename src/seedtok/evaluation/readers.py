@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -26,6 +26,7 @@ AT_ONCE = 32  # prompts that a model goes on with together
 BLIP2_LM = "seedtok.blip2"
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Goes on with texts that stand after pictures; `row` is what a result calls it."""
 

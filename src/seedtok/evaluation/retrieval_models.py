@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -23,6 +23,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 CLEANED = 'lower case, without .!"()*#:;~, at most 50 words'  # what `clean_caption` does
 
 
+@runtime_checkable
 class RetrievalModel(Protocol):
     """Embeds pictures and texts together, since some models take both at once; `row` is what a result calls it."""
 

@@ -1,9 +1,15 @@
 """Losses that have states name what stands where in a scene; their heads train beside a stage and are not kept."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedtok.core.errors import ConfigError
+from seedtok.data.batches import Batch
+from seedtok.mini.judge import labels
 from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLACES
+from seedtok.mini.world.source import scenes_of
+from seedtok.stages.auxiliary import AuxiliaryLoss, AuxiliarySettings
 
 
 class Naming(nn.Module):
@@ -22,19 +28,41 @@ class Naming(nn.Module):
         return len(PLACES) * F.cross_entropy(things, right[0].flatten()) + background
 
 
-class QueryNaming(nn.Module):
-    """`Naming` off the embeddings of a Q-Former: an equal share of them, in order, says what stands in each place.
+class NamingSettings(AuxiliarySettings):
+    """Has the embeddings of stage I say plainly what stands in each place."""
 
-    Which of them, is fixed: where naming queries had to find them by attention, all embeddings were told the same, and
-    learnt what there is but not where (docs/log.md).
+    weight: float = 0.3
+    noise: float = 0.3  # deviation of noise added to the embeddings first, as large as what a codebook will add
+
+    def build(self, width: int) -> "QueryNaming":
+        return QueryNaming(self, width)
+
+
+class QueryNaming(AuxiliaryLoss):
+    """`Naming` off the embeddings of a Q-Former: equally many of them, in order, say what stands in each place.
+
+    Which embeddings name which place is fixed: when naming queries had to find them by attention, all embeddings got
+    the same gradient, and learned what there is but not where (docs/log.md).
     """
 
-    def __init__(self, width: int) -> None:
+    name = "naming"
+
+    def __init__(self, settings: NamingSettings, width: int) -> None:
         super().__init__()
+        self.settings = settings
         self.naming = Naming(width)
 
-    def forward(self, embeddings: Tensor, right: tuple[Tensor, Tensor]) -> Tensor:
-        """Embeddings (B, N, width), against `labels`; what is left of N over ten, at the end, is free."""
-        share = embeddings.shape[1] // (len(PLACES) + 1)
-        read = embeddings[:, : share * (len(PLACES) + 1)].unflatten(1, (-1, share)).mean(2)
-        return self.naming(read[:, :-1], read[:, -1], right)
+    def check(self, batch: Batch) -> None:
+        if scenes_of(batch) is None:
+            raise ConfigError(
+                "embeddings learn to name things in scenes, not in other images: set stage.auxiliary=none"
+            )
+
+    def forward(self, batch: Batch, embeddings: Tensor) -> Tensor:
+        """The loss of embeddings (B, N, width); what is left over of N in ten equal groups, at the end, is free."""
+        things, backgrounds = labels(scenes_of(batch) or [])
+        right = things.to(embeddings.device), backgrounds.to(embeddings.device)
+        noisy = embeddings + self.settings.noise * torch.randn_like(embeddings)
+        size = embeddings.shape[1] // (len(PLACES) + 1)
+        groups = noisy[:, : size * (len(PLACES) + 1)].unflatten(1, (-1, size)).mean(2)
+        return self.naming(groups[:, :-1], groups[:, -1], right)

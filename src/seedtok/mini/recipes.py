@@ -7,16 +7,18 @@ stage3b, instructed; blip2 for the evaluation.
 
 from pathlib import Path
 
+from seedtok.mini.naming import NamingSettings
 from seedtok.mini.stages.autoencoder import AutoencoderSettings
 from seedtok.mini.stages.clip import ClipSettings
+from seedtok.mini.stages.contrastive import MiniContrastiveSettings
 from seedtok.mini.stages.diffusion import DiffusionSettings
 from seedtok.mini.stages.judge import JudgeSettings
 from seedtok.mini.stages.language import LanguageSettings
+from seedtok.mini.world.source import SceneData
 from seedtok.stages.autoregression import AutoregressionSettings
 from seedtok.stages.blip2 import Blip2Settings
-from seedtok.stages.contrastive import ContrastiveSettings
 from seedtok.stages.quantization import QuantizationSettings
-from seedtok.training.config import Data, Optimization, RunConfig
+from seedtok.training.config import Optimization, RunConfig
 
 
 def clip() -> RunConfig:
@@ -24,7 +26,7 @@ def clip() -> RunConfig:
     return RunConfig(
         recipe="mini.clip",
         stage=ClipSettings(),
-        data=Data(group=2),
+        data=SceneData(group=2),
         optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
         checkpoint_every=200,
         validate_every=200,
@@ -37,7 +39,7 @@ def autoencoder() -> RunConfig:
     return RunConfig(
         recipe="mini.autoencoder",
         stage=AutoencoderSettings(),
-        data=Data(phrasing="canonical"),
+        data=SceneData(phrasing="canonical"),
         optimization=Optimization(steps=4000, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.0),
         checkpoint_every=250,
         validate_every=250,
@@ -55,7 +57,7 @@ def diffusion() -> RunConfig:
     return RunConfig(
         recipe="mini.diffusion",
         stage=DiffusionSettings(clip="mini", autoencoder="mini", timestep_shift=5.0),
-        data=Data(),
+        data=SceneData(),
         optimization=Optimization(
             steps=20_000,
             batch_size=8,
@@ -79,10 +81,10 @@ def bidirectional() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.bidirectional",
-        stage=ContrastiveSettings(
+        stage=MiniContrastiveSettings(
             clip="mini", causal=False, caption_weight=1.0, positions=True, temperature_bounds=(0.01, 0.5)
         ),
-        data=Data(group=4),
+        data=SceneData(group=4),
         optimization=Optimization(steps=800, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=200,
@@ -97,16 +99,15 @@ def stage1() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.stage1",
-        stage=ContrastiveSettings(
+        stage=MiniContrastiveSettings(
             start="mini",
             causal=True,
             caption_weight=1.0,
-            naming_weight=0.3,
-            naming_noise=0.3,
+            auxiliary=NamingSettings(weight=0.3, noise=0.3),
             positions=True,
             temperature_bounds=(0.01, 0.5),
         ),
-        data=Data(group=4),
+        data=SceneData(group=4),
         optimization=Optimization(steps=900, batch_size=64, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=200,
@@ -134,7 +135,7 @@ def stage2(stage1: Path | None = None) -> RunConfig:
             ema_decay=0.99,
             restart_after=200,
         ),
-        data=Data(phrasing="canonical"),
+        data=SceneData(phrasing="canonical"),
         optimization=Optimization(steps=6000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=150,
         validate_every=400,
@@ -147,7 +148,7 @@ def judge() -> RunConfig:
     return RunConfig(
         recipe="mini.judge",
         stage=JudgeSettings(),
-        data=Data(phrasing="canonical"),
+        data=SceneData(phrasing="canonical"),
         optimization=Optimization(steps=1500, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=250,
         validate_every=250,
@@ -160,7 +161,7 @@ def eval_clip() -> RunConfig:
     return RunConfig(
         recipe="mini.eval_clip",
         stage=ClipSettings(vision_width=128, vision_layers=3, text_width=128, text_layers=2, projection=128),
-        data=Data(group=2),
+        data=SceneData(group=2),
         optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
         seed=1000,
         checkpoint_every=200,
@@ -178,7 +179,7 @@ def opt() -> RunConfig:
     return RunConfig(
         recipe="mini.opt",
         stage=LanguageSettings(whole=0.25),
-        data=Data(),
+        data=SceneData(),
         optimization=Optimization(steps=4500, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=250,
         validate_every=500,
@@ -196,7 +197,7 @@ def stage3a() -> RunConfig:
         stage=AutoregressionSettings(
             base="mini", tokenizer="mini", row=128, rank=96, alpha=192, dropout=0.0, neighbour_head=True,
         ),
-        data=Data(),
+        data=SceneData(),
         optimization=Optimization(steps=1200, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=500,
@@ -236,7 +237,7 @@ def blip2() -> RunConfig:
     return RunConfig(
         recipe="mini.blip2",
         stage=Blip2Settings(base="mini", qformer="mini"),
-        data=Data(),
+        data=SceneData(),
         optimization=Optimization(steps=3400, batch_size=32, lr=5e-4, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=200,
         validate_every=500,

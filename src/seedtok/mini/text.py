@@ -11,14 +11,14 @@ from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 from seedtok.lm.prompts import CAPTION, DRAW, question_prompt
 from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLURALS
 from seedtok.mini.world.questions import questions
-from seedtok.mini.world.scenes import PHRASINGS, caption, scene_stream
+from seedtok.mini.world.scenes import WORDINGS, caption, scene_stream
 
 
 def scene_words() -> list[str]:
     """Every word that a caption of the mini world can hold, sorted."""
     words = {*CONCEPTS, *PLURALS.values(), *BACKGROUNDS}
-    for scene in islice(scene_stream("train", 0), 2000):
-        for phrasing in range(PHRASINGS):
+    for scene in islice(scene_stream("train", 0), 300):
+        for phrasing in range(WORDINGS):
             words.update(caption(scene, phrasing).replace(",", "").split())
     return sorted(words)
 

@@ -1,18 +1,26 @@
 """The paper's models without their weights: to plan with, to test with, and to see that they fit.
 
-Text tokenizers are the mini world's, which stand in for vocabularies that only a model hub has; the models' own
-vocabularies have the paper's sizes.
+Text tokenizers are given, and stand in for vocabularies that only a model hub has; the models' own vocabularies have
+the paper's sizes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, OPTConfig, OPTForCausalLM
+from transformers import (
+    BertTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from seedtok.core.errors import ConfigError
 from seedtok.lm.seed_lm import LoraSettings, SeedLM, lora_on
 from seedtok.lm.vocabulary import Vocabulary, VocabularyConfig
-from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 from seedtok.stages.autoregression import AutoregressionSettings, AutoregressionStage
 from seedtok.stages.contrastive import ContrastiveSettings, ContrastiveStage
 from seedtok.stages.quantization import QuantizationSettings, QuantizationStage
@@ -25,32 +33,41 @@ from seedtok.training.config import RunConfig
 from seedtok.training.stage import Stage
 
 
-def outline(config: RunConfig) -> Stage:
+@dataclass(frozen=True)
+class TextTokenizers:
+    """What each model cuts its texts into tokens by."""
+
+    qformer: BertTokenizer
+    diffusion: CLIPTokenizer  # of 77 tokens
+    lm: PreTrainedTokenizerBase
+
+
+def outline(config: RunConfig, words: TextTokenizers) -> Stage:
     """The stage of one of the paper's recipes with weights of no meaning; under `torch.device("meta")`, with none.
 
     Raises ConfigError for a stage that the paper has not.
     """
     settings = config.stage
     if isinstance(settings, ContrastiveSettings):
-        return ContrastiveStage(settings, embedder(settings.causal, settings.dropout))
+        return ContrastiveStage(settings, embedder(words.qformer, settings.causal, settings.dropout))
     if isinstance(settings, QuantizationSettings):
-        return QuantizationStage(settings, embedder(), image_decoder())
+        return QuantizationStage(settings, embedder(words.qformer), image_decoder(words.diffusion))
     if isinstance(settings, AutoregressionSettings):
         lora = LoraSettings(settings.rank, settings.alpha, settings.dropout)
-        return AutoregressionStage(settings, seed_lm(seed_tokenizer(), lora))
+        return AutoregressionStage(settings, seed_lm(seed_tokenizer(words.qformer), words.lm, lora))
     raise ConfigError(f"{config.recipe} has a stage that the paper has not")
 
 
-def embedder(causal: bool = True, dropout: float = 0.1) -> ImageTextEmbedder:
+def embedder(words: BertTokenizer, causal: bool = True, dropout: float = 0.1) -> ImageTextEmbedder:
     """EVA-CLIP ViT-g and a BERT-base Q-Former with its text branch."""
-    return ImageTextEmbedder(EmbedderConfig(qformer=QFormerConfig(causal=causal, dropout=dropout)), bert_tokenizer())
+    return ImageTextEmbedder(EmbedderConfig(qformer=QFormerConfig(causal=causal, dropout=dropout)), words)
 
 
-def seed_tokenizer() -> SeedTokenizer:
-    return SeedTokenizer(SeedConfig(), bert_tokenizer())
+def seed_tokenizer(words: BertTokenizer | None = None) -> SeedTokenizer:
+    return SeedTokenizer(SeedConfig(), words)
 
 
-def image_decoder() -> ImageDecoder:
+def image_decoder(words: CLIPTokenizer) -> ImageDecoder:
     """Stable Diffusion v1.4."""
     text = CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
@@ -67,7 +84,7 @@ def image_decoder() -> ImageDecoder:
     )
     return ImageDecoder(
         StableDiffusionPipeline(
-            vae=vae, text_encoder=CLIPTextModel(text), tokenizer=clip_tokenizer(77), unet=unet, scheduler=scheduler,
+            vae=vae, text_encoder=CLIPTextModel(text), tokenizer=words, unet=unet, scheduler=scheduler,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # type: ignore[arg-type]
         )
     )  # fmt: skip
@@ -82,7 +99,7 @@ def opt() -> OPTForCausalLM:
     return OPTForCausalLM(config).eval().requires_grad_(False)
 
 
-def seed_lm(seed: SeedTokenizer, lora: LoraSettings) -> SeedLM:
+def seed_lm(seed: SeedTokenizer, words: PreTrainedTokenizerBase, lora: LoraSettings) -> SeedLM:
     """OPT-2.7B with LoRA and visual layers."""
     sizes = VocabularyConfig(text=50272, embedding=2560, hidden=2560)
-    return SeedLM(lora_on(opt(), lora), lm_tokenizer(2048), Vocabulary(sizes), seed, "facebook/opt-2.7b")
+    return SeedLM(lora_on(opt(), lora), words, Vocabulary(sizes), seed, "facebook/opt-2.7b")

@@ -1,8 +1,7 @@
 """What a run costs, counted on tensors that have shapes and no values."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch
 from seedtok.lm.packing import Packed
-from seedtok.mini.stages.language import LanguageStage
-from seedtok.mini.world.scenes import scene_stream
-from seedtok.stages.autoregression import AutoregressionStage
+from seedtok.stages.packed import PackedStage
 from seedtok.training.config import RunConfig
 from seedtok.training.stage import Losses, Stage
 
@@ -93,20 +90,10 @@ def plan(cost: Cost, config: RunConfig, gpu: str, gpus: int, utilisation: float)
     return Plan(cost, gpu, gpus, utilisation, flops, seconds, o.steps * seconds / 86400, samples)
 
 
-def made_up_batch(config: RunConfig) -> Batch:
-    """Of the run's sizes, with captions of twelve words, and with scenes where it renders them; on the meta device."""
-    count, data = config.optimization.batch_size, config.data
-    captions = ["a fox to the left of a cake on a pink background"] * count
-    rendered = data.shards is None and data.codes is None
-    scenes = list(islice(scene_stream("train", config.seed), count)) if rendered else None
-    pixels = torch.empty(count, 3, data.size, data.size, dtype=torch.uint8, device="meta")
-    return Batch(pixels, captions, captions, scenes)
-
-
 def cost(stage: Stage, config: RunConfig, batch: Batch) -> Cost:
     """Counts one forward and backward pass of a stage, which may be on the meta device, over a batch like this one.
 
-    Of the batch only shapes, captions and scenes matter. Attention counts as it is computed on a CPU.
+    Of the batch only shapes, captions and metadata matter. Attention counts as it is computed on a CPU.
     """
     stage.train()
     step = _step(stage, batch)
@@ -139,14 +126,13 @@ def cost(stage: Stage, config: RunConfig, batch: Batch) -> Cost:
 
 def _step(stage: Stage, batch: Batch) -> Callable[[], Losses]:
     """One pass over a batch. What depends on values, the packing of texts, is done before."""
-    if isinstance(stage, AutoregressionStage | LanguageStage):
+    if isinstance(stage, PackedStage):
         codes = torch.zeros(len(batch.captions), 32, dtype=torch.long)
-        rows = stage.packed(batch) if isinstance(stage, LanguageStage) else stage.packed(batch, codes)
+        rows = stage.packed(replace(batch, codes=codes))
         return lambda: stage.losses(Packed(*map(_like, rows)))
 
     def run() -> Losses:
-        pixels = torch.empty(batch.pixels.shape, dtype=batch.pixels.dtype)
-        return stage(Batch(pixels, batch.captions, batch.canonical, batch.scenes))
+        return stage(replace(batch, pixels=torch.empty(batch.pixels.shape, dtype=batch.pixels.dtype)))
 
     return run
 

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from seedtok.core.errors import DataError
-from seedtok.data.batches import Batch, right_captions
+from seedtok.data.batches import Batch
 from seedtok.lm import generation
 from seedtok.lm.packing import Packed, end_of, pack, pad_of, sequence, start, text_ids
 from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.lm.seed_lm import LoraSettings, SeedLM
-from seedtok.mini.world.questions import questions
+from seedtok.stages.packed import PackedStage
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import part_of_ranks, rank_and_world
-from seedtok.training.stage import Losses, Stage, freeze, mean_losses
+from seedtok.training.stage import Losses, freeze, mean_losses
 
 Learnt = tuple[list[int], list[bool]]  # ids, and which of them count
 
@@ -46,7 +46,7 @@ class AutoregressionSettings(StageSettings):
         return AutoregressionStage(self, model)
 
 
-class AutoregressionStage(Stage):
+class AutoregressionStage(PackedStage):
     """Image-to-text, the loss on the caption, and text-to-image, the loss on the codes; rows are packed."""
 
     def __init__(self, settings: AutoregressionSettings, model: SeedLM) -> None:
@@ -87,19 +87,16 @@ class AutoregressionStage(Stage):
         """The pictures' codes, as they were stored or else computed."""
         return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
 
-    def forward(self, batch: Batch) -> Losses:
-        return self.losses(self.packed(batch, self.codes(batch)))
-
-    def packed(self, batch: Batch, every: Tensor) -> Packed:
-        """Pictures, by their codes (B, 32), as what is learnt of each by chance: caption, answer or drawing."""
+    def packed(self, batch: Batch) -> Packed:
+        """Pictures, by their codes, as what is learnt of each by chance: caption, answer or drawing."""
+        every = self.codes(batch)
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         s, rows = self.settings, []
         for i, codes in enumerate(every):
             kind = rng.random()
             question = None
-            if kind >= s.drawing and kind < s.drawing + s.asking and batch.scenes is not None:
-                asked = questions(batch.scenes[i], rng, 1)[0]
-                question = asked.text, asked.answer
+            if s.drawing <= kind < s.drawing + s.asking:
+                question = batch.question(i, rng)
             rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
         return self._pack(rows)
 
@@ -126,7 +123,7 @@ class AutoregressionStage(Stage):
             # ranks that hold parts of one model take as many steps as one another
             together = True if rank_and_world()[1] > 1 else None
             said = generation.write(self.model, prompts, max_new_tokens=30, synced_gpus=together)
-            right.append({"right": torch.tensor(right_captions(said, batch)).float().mean()})
+            right.append({"right": torch.tensor(batch.right_captions(said)).float().mean()})
         return {name: mean_losses(every)["loss"] for name, every in tasks.items()} | mean_losses(right)
 
     def own_state(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.hub import resolve
-from seedtok.data.batches import Batch, right_captions
+from seedtok.data.batches import Batch
 from seedtok.lm.prompts import CAPTION, CAPTION_LENGTH
 from seedtok.stages.pixels import clip_normalize
 from seedtok.training.config import StageSettings
@@ -51,7 +51,7 @@ class Blip2Stage(Stage):
             said = self.model.write(
                 pixels, [CAPTION] * len(pixels), num_beams=1, synced_gpus=world > 1, **CAPTION_LENGTH
             )  # ranks that hold parts of one model take as many steps as one another
-            right.append({"right": torch.tensor(right_captions(said, batch)).float().mean()})
+            right.append({"right": torch.tensor(batch.right_captions(said)).float().mean()})
         return super().validate(batches) | mean_losses(right)
 
     def export(self, folder: Path) -> None:

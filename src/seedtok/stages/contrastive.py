@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from pydantic import model_validator
+from pydantic import SerializeAsAny, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPModel
+from transformers import BertTokenizer, CLIPModel
 
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.core.files import load_strictly
@@ -22,9 +22,7 @@ from seedtok.core.hub import resolve
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.batches import Batch
 from seedtok.data.text import clean_caption
-from seedtok.mini.judge import labels
-from seedtok.mini.naming import QueryNaming
-from seedtok.mini.text import bert_tokenizer
+from seedtok.stages.auxiliary import AuxiliarySettings
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
@@ -40,6 +38,8 @@ class ContrastiveSettings(StageSettings):
     clip: str | Path | None = None
     # the bidirectional Q-Former, "mini" or a folder, to start from, whose sizes it keeps; None: from nothing
     start: str | Path | None = None
+    # from nothing: a folder of the BertTokenizer that captions are read by; else the start's
+    text_tokenizer: Path | None = None
     causal: bool = True
     width: int = 256
     layers: int = 4
@@ -51,8 +51,7 @@ class ContrastiveSettings(StageSettings):
     label_smoothing: float = 0.1  # paper's code
     temperature_bounds: tuple[float, float] | None = None  # that the learned temperature is held in; paper's code: none
     caption_weight: float = 0.0  # of BLIP-2's captioning loss; paper: the contrastive loss alone
-    naming_weight: float = 0.0  # of naming what stands where in a scene from the embeddings; paper: none
-    naming_noise: float = 0.0  # deviation of what is added to the embeddings named from, as a codebook will
+    auxiliary: SerializeAsAny[AuxiliarySettings] | None = None  # a loss on all embeddings; paper: none
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> "ContrastiveSettings":
@@ -60,22 +59,35 @@ class ContrastiveSettings(StageSettings):
             raise ValueError(f"temperature_bounds {self.temperature_bounds}: expected 0 < lower < upper")
         return self
 
+    def words(self) -> BertTokenizer:
+        """The tokenizer of captions for a Q-Former from nothing; raises ConfigError where none is set."""
+        if self.text_tokenizer is None:
+            raise ConfigError("a new Q-Former needs a text tokenizer: set stage.text_tokenizer, or stage.start")
+        return text_tokenizer(self.text_tokenizer)
+
     def build(self) -> "ContrastiveStage":
         return ContrastiveStage(self, _from_nothing(self) if self.start is None else _from_start(self, self.start))
+
+
+def text_tokenizer(folder: Path) -> BertTokenizer:
+    """The BertTokenizer of a folder; raises CheckpointError where there is none."""
+    if not (folder / "tokenizer_config.json").is_file():
+        raise CheckpointError(f"{folder} is not a text tokenizer: expected a folder with tokenizer_config.json")
+    return BertTokenizer.from_pretrained(str(folder))
 
 
 def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
     if settings.clip is None:
         raise ConfigError("a Q-Former from nothing needs an image encoder: set stage.clip, or stage.start")
     vision = _vision_of(settings.clip)
-    text_tokenizer = bert_tokenizer()
+    words = settings.words()
     qformer = QFormerConfig(
         queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,
-        mlp_width=4 * settings.width, encoder_width=vision.config.width, vocab_size=len(text_tokenizer),
+        mlp_width=4 * settings.width, encoder_width=vision.config.width, vocab_size=len(words),
         max_text_positions=64, dropout=settings.dropout, causal=settings.causal,
     )  # fmt: skip
     config = EmbedderConfig(vision.config, qformer, settings.projection, positions=settings.positions)
-    embedder = ImageTextEmbedder(config, text_tokenizer)
+    embedder = ImageTextEmbedder(config, words)
     embedder.qformer.copy_text_ffn_to_query()
     embedder.vision = vision
     return embedder
@@ -109,10 +121,10 @@ def _vision_of(clip: str | Path) -> VisionTransformer:
 
 
 class ContrastiveStage(Stage):
-    """Image-text contrastive loss over all ranks, with gradient; beside it, if wanted, captioning and naming losses.
+    """Image-text contrastive loss over all ranks, with gradient; beside it captioning and auxiliary losses, if set.
 
-    Contrast reaches the final embedding alone, captioning those of the layers before the last. With naming, every
-    embedding that a codebook will see says plainly what it has to say.
+    Contrast reaches the final embedding alone, captioning those of the layers before the last; an auxiliary loss can
+    reach every embedding that a codebook will see.
     """
 
     def __init__(self, settings: ContrastiveSettings, embedder: ImageTextEmbedder) -> None:
@@ -121,8 +133,12 @@ class ContrastiveStage(Stage):
         self.embedder = embedder
         freeze(self.embedder.vision)
         self.log_temperature = nn.Parameter(embedder.temperature.float().log())
-        if settings.naming_weight:
-            self.naming = QueryNaming(embedder.config.qformer.width)
+        self.auxiliary = None if settings.auxiliary is None else settings.auxiliary.build(embedder.config.qformer.width)
+
+    def check(self, batch: Batch) -> None:
+        super().check(batch)
+        if self.auxiliary is not None:
+            self.auxiliary.check(batch)
 
     @torch.no_grad()
     def begin(self, batches: Iterable[Batch]) -> None:
@@ -177,7 +193,7 @@ class ContrastiveStage(Stage):
             queries, caption = self._caption(batch, features)
         else:
             queries = self.embedder.qformer(features)
-        naming = self._naming(batch, queries)
+        auxiliary = features.new_zeros(()) if self.auxiliary is None else self.auxiliary(batch, queries)
         images, texts = self.embedder.project_queries(queries), self._embed_texts(batch)
         all_images, all_texts = gather_with_gradient(images), gather_with_gradient(texts)
         temperature = self.temperature()
@@ -189,19 +205,11 @@ class ContrastiveStage(Stage):
         numbers = {"contrast": loss, "accuracy": right.float().mean(), "temperature": temperature}
         if self.settings.caption_weight:
             numbers["caption"] = caption
-        if self.settings.naming_weight:
-            numbers["naming"] = naming
-        total = loss + self.settings.caption_weight * caption + self.settings.naming_weight * naming
+        total = loss + self.settings.caption_weight * caption
+        if self.auxiliary is not None and self.settings.auxiliary is not None:
+            numbers[self.auxiliary.name] = auxiliary
+            total = total + self.settings.auxiliary.weight * auxiliary
         return {"loss": total, **numbers}
-
-    def _naming(self, batch: Batch, queries: Tensor) -> Tensor:
-        if not self.settings.naming_weight:
-            return queries.new_zeros(())
-        if batch.scenes is None:
-            raise ConfigError("embeddings learn to name rendered scenes, not shards: set stage.naming_weight=0")
-        things, backgrounds = labels(batch.scenes)
-        noisy = queries + self.settings.naming_noise * torch.randn_like(queries)
-        return self.naming(noisy, (things.to(queries.device), backgrounds.to(queries.device)))
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

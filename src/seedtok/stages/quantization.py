@@ -55,6 +55,9 @@ class QuantizationSettings(StageSettings):
     sample_steps: int = 10
     guidance_scale: float = 2.5
 
+    def for_counting(self) -> "QuantizationSettings":
+        return self.model_copy(update={"restart_after": None})
+
     def build(self) -> "QuantizationStage":
         embedder = ImageTextEmbedder.from_pretrained(self.embedder)
         return QuantizationStage(self, embedder, ImageDecoder.from_pretrained(self.image_decoder))

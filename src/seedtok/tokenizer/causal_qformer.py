@@ -1,4 +1,4 @@
-"""The Causal Q-Former: patch features -> 32 causal embeddings; text branch for stage I (Figure 2)."""
+"""The Causal Q-Former (Figure 2): patch features -> 32 causal embeddings; with the text branch of stage I."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,10 @@ from seedtok.tokenizer.layers import QFormerLayer, init_weights
 
 @dataclass(frozen=True)
 class QFormerConfig:
-    """Sizes of a `QFormer`. `vocab_size` None leaves the text branch out; `causal` False gives BLIP-2's."""
+    """Sizes of a `QFormer`; the defaults are the paper's.
+
+    `vocab_size` None omits the text branch. `causal` False gives the bidirectional Q-Former of BLIP-2.
+    """
 
     queries: int = 32
     width: int = 768
@@ -30,7 +33,7 @@ class QFormerConfig:
 
 
 class QFormer(nn.Module):
-    """BERT with learned queries that cross-attend to image features; query i sees queries up to i only."""
+    """BERT with learned queries that cross-attend to patch features; query i attends to queries 0..i only."""
 
     def __init__(self, config: QFormerConfig):
         super().__init__()
@@ -58,8 +61,8 @@ class QFormer(nn.Module):
         nn.init.normal_(self.query_tokens, std=0.02)
 
     def forward(self, features: Float[Tensor, "b p e"]) -> Float[Tensor, "b q d"]:
-        """Patch features (B, P, encoder_width) -> one embedding a query (B, queries, width)."""
-        # until the first cross-attention the queries are the same for all images: one row, unless dropout differs
+        """Patch features (B, P, encoder_width) -> causal embeddings (B, queries, width)."""
+        # up to the first cross-attention the queries are equal for all images: one row is enough, without dropout
         x = self._embed_queries(len(features) if self.training and self.config.dropout else 1)
         for layer in self.layers:
             x = layer(x, features, self.config.queries, is_causal=self.config.causal)
@@ -68,11 +71,11 @@ class QFormer(nn.Module):
     def encode_text(
         self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"] | Bool[Tensor, "b t"]
     ) -> Float[Tensor, "b t d"]:
-        """Text alone, bidirectional: ids and mask (B, T) -> (B, T, width); [CLS] is position 0.
+        """Encodes text alone, bidirectionally: ids and mask (B, T) -> states (B, T, width), [CLS] first.
 
         Raises:
             ConfigError: this Q-Former has no text branch.
-            InputError: the text is longer than its positions.
+            InputError: the text is longer than `max_text_positions`.
         """
         x = self._embed_text(input_ids)
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
@@ -87,13 +90,14 @@ class QFormer(nn.Module):
         attention_mask: Int[Tensor, "b t"] | Bool[Tensor, "b t"],
         captioning: bool = False,
     ) -> tuple[Float[Tensor, "b q d"], Float[Tensor, "b t d"]]:
-        """Queries and text in one sequence: all text is seen by all, queries by text and by later queries.
+        """Encodes queries and text in one sequence.
 
-        With `captioning` the text is read left to right and hidden from the queries, as where BLIP-2 learns to
-        caption: the queries then come out as from `forward`.
+        All positions attend to all text. Queries attend to earlier queries, and text attends to all queries. With
+        `captioning`, as in BLIP-2's captioning loss, text attends to earlier text only and queries do not attend to
+        text, so that their embeddings are those of `forward`.
 
         Returns:
-            The queries (B, queries, width) and the text (B, T, width).
+            Embeddings of the queries (B, queries, width) and states of the text (B, T, width).
 
         Raises:
             ConfigError, InputError: as `encode_text`.
@@ -107,7 +111,7 @@ class QFormer(nn.Module):
 
     @torch.no_grad()
     def copy_text_ffn_to_query(self) -> None:
-        """Start the queries' feed-forward as a copy of the text's, as when the latter come from BERT.
+        """Copies the feed-forward networks of text to the queries: the initialisation from BERT.
 
         Raises:
             ConfigError: this Q-Former has no text branch.
@@ -120,7 +124,7 @@ class QFormer(nn.Module):
 
     def _require_text(self) -> None:
         if self.config.vocab_size is None:
-            raise ConfigError("this Q-Former has no text branch; build it with QFormerConfig.vocab_size set")
+            raise ConfigError("this Q-Former has no text branch: set QFormerConfig.vocab_size")
 
     def _embed_queries(self, batch: int) -> Tensor:
         return self.dropout(self.embedding_norm(self.query_tokens).expand(batch, -1, -1))
@@ -129,12 +133,13 @@ class QFormer(nn.Module):
         self._require_text()
         length = input_ids.shape[1]
         if length > self.config.max_text_positions:
-            raise InputError(f"text of {length} tokens; at most {self.config.max_text_positions}: truncate it")
+            most = self.config.max_text_positions
+            raise InputError(f"a text of {length} tokens; expected at most {most}: truncate it")
         x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
         return self.dropout(self.embedding_norm(x))
 
     def _joint_mask(self, attention_mask: Tensor, captioning: bool = False) -> Tensor:
-        """(B, T) -> (B, 1, queries + T, queries + T), true where a row may look."""
+        """Attention mask of queries and text: (B, T) -> (B, 1, queries + T, queries + T), true where a row attends."""
         queries, (batch, length) = self.config.queries, attention_mask.shape
         to_queries = torch.ones(queries + length, queries, dtype=torch.bool, device=attention_mask.device)
         if self.config.causal:

@@ -1,4 +1,4 @@
-"""The multi-layer Transformer that reads codes: decoded codes -> causal embeddings (section 2.2)."""
+"""The code decoder, "multi-layer Transformer" in section 2.2: codebook vectors -> causal embeddings."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,7 @@ from seedtok.tokenizer.layers import Block, init_weights
 
 @dataclass(frozen=True)
 class CodeDecoderConfig:
-    """Sizes of a `CodeDecoder`."""
+    """Sizes of a `CodeDecoder`; the defaults are the paper's."""
 
     tokens: int = 32
     width: int = 768
@@ -23,9 +23,9 @@ class CodeDecoderConfig:
 
 
 class CodeDecoder(nn.Module):
-    """Learned positions and bidirectional ViT blocks; (B, tokens, width) -> (B, tokens, width).
+    """Learned positions and bidirectional ViT blocks; (B, tokens, width) -> the same shape.
 
-    SEED has two of one shape: one reconstructs the causal embeddings, one feeds the Reverse Q-Former.
+    SEED has two of equal size: one reconstructs the causal embeddings, the other precedes the Reverse Q-Former.
     """
 
     def __init__(self, config: CodeDecoderConfig):
@@ -39,7 +39,7 @@ class CodeDecoder(nn.Module):
         self.apply(partial(init_weights, width=config.width))
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Code vectors through the decode head (B, tokens, width) -> embeddings of the same shape."""
+        """Codebook vectors after the decode head (B, tokens, width) -> embeddings (B, tokens, width)."""
         x = x + self.positions
         for block in self.blocks:
             x = block(x)

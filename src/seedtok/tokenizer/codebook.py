@@ -1,4 +1,4 @@
-"""The VQ codebook: embeddings <-> discrete codes, straight-through; usage statistics (section 2.2)."""
+"""The VQ codebook: embeddings <-> discrete codes with straight-through gradients, and its usage (section 2.2)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,14 +15,16 @@ from seedtok.core.errors import ConfigError, DataError, InputError
 
 @dataclass(frozen=True)
 class CodebookConfig:
-    """How a `Codebook` quantises and learns; the defaults are SEED's.
+    """Sizes and training of a `Codebook`; the defaults are SEED's.
 
     Attributes:
-        beta: weight of the lesser term of `vq_loss`.
-        legacy: beta weights the codebook term, as published, and not the commitment term.
-        normalize: L2-normalise both sides, as BEiT v2 does.
-        ema_decay: learn by moving averages with this decay in place of the codebook term.
-        restart_after: a code unused for this many training steps becomes a random vector of the batch.
+        size: number of codes.
+        dim: dimension of their vectors.
+        beta: weight of one of the two terms of `vq_loss`.
+        legacy: beta weights the codebook term, as in the published code, and not the commitment term.
+        normalize: L2-normalise inputs and code vectors, as in BEiT v2.
+        ema_decay: decay of the moving averages that replace the codebook term; None trains by the codebook term.
+        restart_after: training steps without use after which a code is replaced by a random vector of the batch.
     """
 
     size: int = 8192
@@ -41,7 +43,7 @@ class CodebookConfig:
 
 
 class Quantized(NamedTuple):
-    """Vectors (B, N, dim) with a straight-through gradient, codes int64 (B, N), scalar loss."""
+    """Code vectors (B, N, dim) with a straight-through gradient, codes int64 (B, N), and the scalar loss."""
 
     vectors: Tensor
     codes: Tensor
@@ -49,7 +51,7 @@ class Quantized(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How many codes were used, their share of the codebook, and exp(entropy) of their distribution."""
+    """The number of used codes, their share of the codebook, and the perplexity, exp(entropy), of the codes."""
 
     used: int
     share: float
@@ -57,8 +59,8 @@ class Usage(NamedTuple):
 
 
 def codebook_usage(counts: Int[Tensor, " size"] | Float[Tensor, " size"]) -> Usage:
-    """Utilisation from how often each code was chosen; perplexity is `size` when all are equally frequent."""
-    counts = counts.cpu().double()  # GPUs of Apple have no float64
+    """Utilisation of a codebook from the counts of its codes; perplexity is `size` when all are equally frequent."""
+    counts = counts.cpu().double()  # Apple GPUs have no float64
     total = counts.sum()
     if total == 0:
         return Usage(0, 0.0, 0.0)
@@ -68,10 +70,10 @@ def codebook_usage(counts: Int[Tensor, " size"] | Float[Tensor, " size"]) -> Usa
 
 
 def vq_loss(z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, legacy: bool) -> Float[Tensor, ""]:
-    """Commitment (z moves to its code) plus codebook term (the code moves to z), beta on one of the two.
+    """The commitment term, which moves z to its code vector, plus the codebook term, which moves the vector to z.
 
-    `legacy`, the published form, puts beta on the codebook term; otherwise it is on the commitment, as in
-    VQ-VAE (van den Oord et al., 2017).
+    beta weights the codebook term with `legacy`, as in SEED's published code, and otherwise the commitment term, as in
+    VQ-VAE (van den Oord et al. 2017, equation 3).
     """
     commitment = F.mse_loss(z, z_q.detach())
     codebook = F.mse_loss(z_q, z.detach())
@@ -79,10 +81,10 @@ def vq_loss(z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, l
 
 
 class Codebook(nn.Module):
-    """`size` vectors; each input becomes the nearest by squared L2, computed in float32 even under autocast.
+    """`size` code vectors; each input is replaced by the nearest one in L2 distance, in float32 even under autocast.
 
-    The state of training (moving averages, steps without use) lives in buffers, so a checkpoint resumes
-    exactly; it is equal on all ranks of `torch.distributed`. Every forward in training mode is one step.
+    The state of training (moving averages, steps without use) is kept in buffers, so that a checkpoint resumes exactly.
+    It is equal on all ranks of `torch.distributed`. Each forward in training mode is one training step.
     """
 
     weight: Tensor  # (size, dim)
@@ -96,7 +98,7 @@ class Codebook(nn.Module):
         weight = torch.empty(config.size, config.dim).uniform_(-1 / config.size, 1 / config.size)
         if config.ema_decay is None:
             self.weight = nn.Parameter(weight)
-        else:  # no gradient reaches it, so it must not look trainable
+        else:  # not a parameter: it has no gradient
             weight = F.normalize(weight, dim=-1) if config.normalize else weight
             self.register_buffer("weight", weight)
             self.register_buffer("ema_sizes", torch.ones(config.size))
@@ -105,11 +107,10 @@ class Codebook(nn.Module):
             self.register_buffer("unused_steps", torch.zeros(config.size, dtype=torch.int64))
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
-        """Quantise (B, N, dim); in training mode also restart dead codes and update moving averages.
+        """Quantises (B, N, dim); in training mode it also restarts dead codes and updates the moving averages.
 
-        The vectors are exactly `lookup(codes)`; their gradient passes to `z` unchanged (through the
-        normalisation where there is one). Without moving averages the loss is `vq_loss`; with them, its
-        commitment term alone.
+        The vectors are exactly `lookup(codes)`, and their gradient passes to `z` unchanged (through the normalisation,
+        if any). The loss is `vq_loss`, or with moving averages its commitment term alone.
         """
         with torch.autocast(z.device.type, enabled=False):
             z = self._normalized(z.float())
@@ -119,19 +120,19 @@ class Codebook(nn.Module):
             codes = nearest(z.detach().flatten(0, 1), table.detach())[0].view(z.shape[:-1])
             z_q = F.embedding(codes, table)
             loss = self._loss(z, z_q)
-            vectors = z_q.detach() + (z - z.detach())  # exactly z_q: z + (z_q - z) would round
+            vectors = z_q.detach() + (z - z.detach())  # exactly z_q, without the rounding error of z + (z_q - z)
             if self.training:
                 self._track(z.detach().flatten(0, 1), codes.flatten())
         return Quantized(vectors.to(self.weight.dtype), codes, loss)
 
     @torch.no_grad()
     def encode(self, z: Float[Tensor, "*b d"]) -> Int[Tensor, "*b"]:
-        """The codes alone, int64, of vectors (..., dim)."""
+        """The codes (...), int64, of vectors (..., dim)."""
         with torch.autocast(z.device.type, enabled=False):
             return nearest(self._normalized(z.float()).flatten(0, -2), self._table())[0].view(z.shape[:-1])
 
     def lookup(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
-        """Codes of any shape -> their vectors.
+        """Codes (...) -> their vectors (..., dim).
 
         Raises:
             InputError: a code is outside 0..size-1.
@@ -139,30 +140,30 @@ class Codebook(nn.Module):
         if codes.numel():
             low, high = int(codes.min()), int(codes.max())
             if low < 0 or high >= self.config.size:
-                raise InputError(f"codes are {low}..{high}; this codebook has 0..{self.config.size - 1}")
+                raise InputError(f"codes in {low}..{high}; expected codes in 0..{self.config.size - 1}")
         return F.embedding(codes, self._table()).to(self.weight.dtype)
 
     @torch.no_grad()
     def initialise(
         self, samples: Float[Tensor, "n d"], iterations: int = 10, generator: torch.Generator | None = None
     ) -> None:
-        """Set the codes by k-means on encoder outputs (n, dim), each rank giving its own.
+        """Initialises the code vectors by k-means on encoder outputs (n, dim); each rank gives its own.
 
-        Starts are distinct random samples, as many from each rank; a code that no sample chooses moves to the
-        sample of rank 0 that is worst represented. `generator` is a CPU generator.
+        The initial centroids are distinct random samples, equally many from each rank. A centroid without samples moves
+        to the sample of rank 0 that is farthest from its centroid. `generator` is a CPU generator.
 
         Raises:
-            DataError: fewer samples of this rank than codes that start from them.
+            DataError: fewer samples on this rank than initial centroids.
         """
         size, ranks = self.config.size, rank_and_world()[1]
         own = -(-size // ranks)
         if len(samples) < own:
-            raise DataError(f"{len(samples)} samples for {own} codes; give at least {own}")
+            raise DataError(f"{len(samples)} samples for {own} codes; expected at least {own}")
         samples = self._normalized(samples.detach().float().to(self.weight.device))
         start = torch.randperm(len(samples), generator=generator)[:own]
         table = _of_all_ranks(samples[start.to(samples.device)])[:size]
         sizes = torch.ones(size, device=table.device)
-        for step in range(iterations + 20):  # past `iterations` only while a code is left empty
+        for step in range(iterations + 20):  # after `iterations` only while there are empty clusters
             codes, distances = nearest(samples, table)
             sizes, sums = _cluster(samples, codes, size)
             empty = (sizes == 0).nonzero().flatten()
@@ -170,7 +171,7 @@ class Codebook(nn.Module):
                 break
             used = sizes > 0
             table[used] = self._normalized(sums[used] / sizes[used, None])
-            if len(empty):  # every rank has `own` samples at least; further empty codes move in the next step
+            if len(empty):  # `own` at a time, as many as each rank has samples
                 moved = empty[:own]
                 table[moved] = _from_rank_0(samples[distances.topk(len(moved)).indices])
         self.weight.copy_(table)
@@ -184,7 +185,7 @@ class Codebook(nn.Module):
         return F.normalize(x, dim=-1) if self.config.normalize else x
 
     def _table(self) -> Tensor:
-        """The code vectors as they are compared and looked up (size, dim), float32."""
+        """The code vectors (size, dim) in float32, normalised where `normalize` says so."""
         return self._normalized(self.weight.float())
 
     def _loss(self, z: Tensor, z_q: Tensor) -> Tensor:
@@ -194,14 +195,14 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _restart(self, z: Tensor) -> None:
-        """Before quantising, so that a moved code is at once the nearest of the vector it moved to."""
+        """Replaces dead codes by inputs; before quantisation, so that these inputs are assigned to them."""
         assert self.config.restart_after is not None
         dead = (self.unused_steps >= self.config.restart_after).nonzero().flatten()
         if not len(dead):
             return
         old = self.weight[dead]
         chosen = z[torch.randperm(len(z), device=z.device)[: len(dead)]].to(old.dtype)
-        new = _from_rank_0(torch.cat([chosen, old[len(chosen) :]]))  # a small batch leaves some for later
+        new = _from_rank_0(torch.cat([chosen, old[len(chosen) :]]))  # where the batch is small, some wait for the next
         moved = (new != old).any(dim=1)
         self.weight[dead] = new
         self.unused_steps[dead[moved]] = 0
@@ -211,6 +212,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _track(self, z: Tensor, codes: Tensor) -> None:
+        """Updates the moving averages and the steps without use by the codes of a batch."""
         decay, restart_after = self.config.ema_decay, self.config.restart_after
         if decay is None and restart_after is None:
             return
@@ -229,10 +231,9 @@ class Codebook(nn.Module):
 def nearest(
     z: Float[Tensor, "n d"], table: Float[Tensor, "size d"], chunk: int | None = None
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-    """Index of, and squared distance to, the row of `table` nearest to each row of `z`; the first of equals.
+    """For each row of `z`, the index of the nearest row of `table` and the squared distance; of ties, the first.
 
-    Works through `chunk` rows at a time, so the distance matrix stays small whatever the batch; on a CPU as few as
-    its cache holds.
+    Processes `chunk` rows at a time to limit the size of the distance matrix, on a CPU to that of its cache.
     """
     chunk = chunk or (64 if z.device.type == "cpu" else 4096)
     squares = table.square().sum(dim=1)
@@ -243,7 +244,7 @@ def nearest(
 
 
 def _smallest(distances: Float[Tensor, "n size"], block: int = 64) -> tuple[Tensor, Tensor]:
-    """`distances.min(dim=1)` in two steps, the smallest of each block and then of the blocks: three times as fast."""
+    """`distances.min(dim=1)` in two steps, first within blocks and then over them, which is three times as fast."""
     if distances.shape[1] % block:
         values, indices = distances.min(dim=1)
         return values, indices
@@ -254,7 +255,7 @@ def _smallest(distances: Float[Tensor, "n size"], block: int = 64) -> tuple[Tens
 
 
 def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """How many vectors chose each code (size,), and their sums (size, dim), over all ranks."""
+    """The number of vectors assigned to each code (size,) and their sums (size, dim), over all ranks."""
     sizes = z.new_zeros(size).index_add_(0, codes, z.new_ones(len(codes)))
     sums = z.new_zeros(size, z.shape[1]).index_add_(0, codes, z)
     if dist.is_available() and dist.is_initialized():
@@ -264,7 +265,7 @@ def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _of_all_ranks(x: Tensor) -> Tensor:
-    """(N, ...) on every rank -> (N * ranks, ...), rank 0 first."""
+    """Gathers (N, ...) of every rank -> (N * ranks, ...), rank 0 first."""
     ranks = rank_and_world()[1]
     if ranks == 1:
         return x
@@ -274,6 +275,7 @@ def _of_all_ranks(x: Tensor) -> Tensor:
 
 
 def _from_rank_0(x: Tensor) -> Tensor:
+    """The tensor of rank 0, on every rank."""
     x = x.contiguous()
     if dist.is_available() and dist.is_initialized():
         dist.broadcast(x, src=0)

@@ -1,7 +1,7 @@
-"""Section 2.2.1: pictures and texts in one space, by a Q-Former over a frozen ViT.
+"""The image-text embedder of stage I (section 2.2.1): a Q-Former over a frozen ViT, trained by contrastive learning.
 
-Causal, this is the first half of SEED; bidirectional, it is the BLIP-2 stage-1 model that SEED starts from and is
-compared with.
+With a causal Q-Former it is the first half of the SEED tokenizer. With a bidirectional one it is the model of BLIP-2's
+first stage, from which SEED is initialised and with which it is compared.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ TEXT_TOKENIZER = "text_tokenizer"  # its folder in that of a checkpoint
 
 @dataclass(frozen=True)
 class EmbedderConfig:
-    """Sizes; the defaults are the paper's.
+    """Sizes of an `ImageTextEmbedder`; the defaults are the paper's.
 
-    `projection` None leaves out stage I's projections, as in the published tokenizers: no retrieval then. `positions`
-    adds a learned vector to the features of each patch, for a ViT whose own say little of where they are.
+    `projection` None omits the projections of stage I, as in the published tokenizers, which then cannot be used for
+    retrieval. `positions` adds a learned vector to the features of each patch, for a ViT whose features contain little
+    information on the position.
     """
 
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -48,7 +49,7 @@ class EmbedderConfig:
 
     @classmethod
     def from_dict(cls, record: Any) -> EmbedderConfig:
-        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that are missing, unknown or odd."""
+        """The inverse of `dataclasses.asdict`; raises CheckpointError for missing, unknown or invalid fields."""
         for name in ("vision", "qformer", "projection", "max_text_tokens"):
             if isinstance(record, dict) and name not in record:
                 raise CheckpointError(f"not a configuration of an embedder: {name} is missing")
@@ -56,11 +57,10 @@ class EmbedderConfig:
 
 
 class ImageTextEmbedder(nn.Module):
-    """Frozen ViT, LayerNorm, Q-Former with its text branch, and the projections of the contrastive loss.
+    """A frozen ViT, a LayerNorm, a Q-Former with a text branch, and the projections of the contrastive loss.
 
-    `temperature` is what cosines were divided by in that loss; stage I learns its logarithm and leaves the value here.
-    `text_tokenizer` may be the folder of one: it is then loaded when the first text comes, since that takes as long as
-    all else.
+    `temperature` is the divisor of the cosines in that loss, learned in stage I. `text_tokenizer` may be given as a
+    folder; it is then loaded on first use, because that takes as long as loading everything else.
     """
 
     temperature: Tensor  # ()
@@ -83,25 +83,25 @@ class ImageTextEmbedder(nn.Module):
 
     @property
     def text_tokenizer(self) -> BertTokenizer | None:
-        """What texts are cut into tokens by; None without a text branch. Raises CheckpointError when it is broken."""
+        """The tokenizer of the text branch, None without one; raises CheckpointError where it cannot be loaded."""
         if isinstance(self._text_tokenizer, Path):
             from transformers import BertTokenizer
 
             try:
                 with quietly("transformers"):
                     self._text_tokenizer = BertTokenizer.from_pretrained(str(self._text_tokenizer))
-            except Exception as error:  # of a broken file the tokenizers library raises plain Exception
+            except Exception as error:  # the tokenizers library raises plain Exception for a broken file
                 reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                 raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None
         return self._text_tokenizer
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
-        """Images, as `normalized_pixels` takes them -> pixels of the ViT's size, where and as this model computes."""
+        """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         weight = self.ln_vision.weight
         return normalized_pixels(images, self.config.vision.image_size, weight.dtype, weight.device)
 
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
-        """Normalised pixels -> what the Q-Former attends to; the LayerNorm runs in float32."""
+        """Normalised pixels -> the patch features that the Q-Former attends to; the LayerNorm is in float32."""
         features = self.vision(pixels)
         normed = F.layer_norm(
             features.float(), features.shape[-1:], self.ln_vision.weight.float(), self.ln_vision.bias.float(),
@@ -112,17 +112,21 @@ class ImageTextEmbedder(nn.Module):
         return normed.to(features.dtype)
 
     def project_queries(self, embeddings: Float[Tensor, "b q d"]) -> Tensor:
-        """Unit-length image embeddings: the final query's (b, projection) when causal, else all (b, q, projection).
+        """Causal embeddings -> image embeddings of unit length for retrieval.
 
-        Raises CheckpointError where there are no projections.
+        That of the final query (b, projection) with a causal Q-Former, and else those of all queries (b, q,
+        projection). Raises CheckpointError where there are no projections.
         """
         if self.config.projection is None:
-            raise CheckpointError("this checkpoint has no projections of stage I, so it embeds nothing for retrieval")
+            raise CheckpointError("this checkpoint has no projections of stage I, so it cannot be used for retrieval")
         chosen = embeddings[:, -1] if self.config.qformer.causal else embeddings
         return F.normalize(self.vision_projection(chosen).float(), dim=-1)
 
     def embed_texts(self, texts: list[str]) -> Float[Tensor, "b p"]:
-        """Text embeddings of unit length, off the [CLS] token; texts are cut at `max_text_tokens`."""
+        """Text embeddings of unit length, from the [CLS] token; texts are truncated to `max_text_tokens`.
+
+        Raises CheckpointError where there is no text branch.
+        """
         if self.text_tokenizer is None or self.config.projection is None:
             raise CheckpointError("this checkpoint has no text branch, so it cannot embed texts")
         if not texts:
@@ -138,7 +142,7 @@ class ImageTextEmbedder(nn.Module):
         return F.normalize(self.text_projection(states[:, 0]).float(), dim=-1)
 
     def similarity(self, images: Tensor, texts: Float[Tensor, "t p"]) -> Float[Tensor, "i t"]:
-        """Cosines of `project_queries` and `embed_texts` outputs: of the final query, or the maximum over queries."""
+        """Cosines of image embeddings (of `project_queries`) and text embeddings; the maximum over several queries."""
         if images.ndim == 2:
             return images @ texts.T
         return torch.einsum("iqp,tp->itq", images, texts).amax(-1)
@@ -150,13 +154,13 @@ class ImageTextEmbedder(nn.Module):
             self.save_text_tokenizer(new)
 
     def save_text_tokenizer(self, folder: Path) -> None:
-        """Writes the text tokenizer, if there is one, into its place in the folder of a checkpoint."""
+        """Writes the text tokenizer, if there is one, into the folder of a checkpoint."""
         if self.text_tokenizer is not None:
             self.text_tokenizer.save_pretrained(str(folder / TEXT_TOKENIZER))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageTextEmbedder:
-        """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
+        """Loads a checkpoint that `save_pretrained` wrote; raises CheckpointError for anything else."""
         folder = Path(folder)
         config = read_config(folder, EMBEDDER, VERSION)
         vision = shared_vision(folder, config, "vision.")
@@ -167,16 +171,24 @@ class ImageTextEmbedder(nn.Module):
 
 
 def stored_text_tokenizer(folder: Path) -> Path | None:
-    """The text tokenizer's place in the folder of a checkpoint; None where the checkpoint has none."""
+    """The folder of the text tokenizer in that of a checkpoint; None where the checkpoint has none."""
     path = folder / TEXT_TOKENIZER
     return path if (path / "tokenizer_config.json").is_file() else None
 
 
 def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """The ViT's tensors of a checkpoint that leaves them to a CLIP beside it, named by "vision_from" in its record.
+    """The tensors of the ViT of a checkpoint that does not store them, but names a CLIP with the same ViT.
 
-    Takes "vision_from" out of `record`; without one there is nothing to add. Raises CheckpointError when that CLIP is
-    missing.
+    Args:
+        folder: that of the checkpoint.
+        record: its configuration, from which "vision_from", the relative path of the CLIP, is removed.
+        prefix: added to the names of the tensors.
+
+    Returns:
+        The tensors; empty where there is no "vision_from".
+
+    Raises:
+        CheckpointError: the CLIP is missing or broken.
     """
     source = record.pop("vision_from", None)
     if source is None:
@@ -185,7 +197,7 @@ def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str
         raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
     found = read_tensors(folder / source / "model.safetensors")
     try:
-        ours = clip_tensors({name: tensor for name, tensor in found.items() if name.startswith("vision_model.")})
+        vision = clip_tensors({name: tensor for name, tensor in found.items() if name.startswith("vision_model.")})
     except ValueError as error:
         raise CheckpointError(f"{folder / source}: {error}") from None
-    return {prefix + name: tensor.float() for name, tensor in ours.items()}
+    return {prefix + name: tensor.float() for name, tensor in vision.items()}

@@ -1,8 +1,8 @@
-"""How far a picture is from those a tokenizer was trained on, off the features that its ViT gives anyway.
+"""Out-of-distribution detection: the distance of an image from those that a tokenizer was trained on.
 
-Pictures of training lie near a subspace of pooled patch features: the distance is what a picture has outside of it (a
-residual of principal components), as a multiple of a threshold measured on held-out pictures. It costs one small matrix
-product a picture. `tools/familiarity.py` measures the one that is shipped.
+The pooled patch features of training images are near a subspace, spanned by their principal components. The distance of
+an image is its squared residual outside the subspace, divided by a threshold that held-out images set. It takes one
+small matrix product for each image, on features that the ViT has computed. `tools/familiarity.py` fits the shipped one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.files import read_tensors
 
 FILE = "familiarity.safetensors"
-NAMED = 3  # pictures that a warning names
+NAMED = 3  # images that a warning names
 
 
 class Familiarity(nn.Module):
-    """Distances from training pictures: of pooled features to the subspace around their mean that `basis` spans.
+    """Distance of pooled features from the affine subspace of training images, given by `mean` and `basis`.
 
-    Its tensors are a file of their own beside the checkpoint, which is complete without it.
+    Its tensors are in a separate file of the checkpoint, which may be absent.
     """
 
     mean: Tensor  # (f,)
     basis: Tensor  # (f, k), orthonormal columns
-    threshold: Tensor  # (), the squared distance that counts as far
+    threshold: Tensor  # (), the squared residual above which an image is far
 
     def __init__(self, mean: Float[Tensor, " f"], basis: Float[Tensor, "f k"], threshold: Float[Tensor, ""]):
         super().__init__()
@@ -41,25 +41,25 @@ class Familiarity(nn.Module):
 
     @staticmethod
     def pooled(features: Float[Tensor, "b p e"]) -> Float[Tensor, "b f"]:
-        """Patch features, [class] first -> their mean, and the spread of the patches, in float32; f = 2 e."""
+        """Patch features, class token first -> mean and standard deviation over patches, in float32; f = 2 e."""
         features = features.float()
         return torch.cat([features.mean(1), features[:, 1:].std(1)], dim=1)
 
     def forward(self, features: Float[Tensor, "b p e"]) -> Float[Tensor, " b"]:
-        """Patch features as `ImageTextEmbedder.patch_features` gives them -> distances; above 1 is far."""
+        """Features of `ImageTextEmbedder.patch_features` -> distances; an image is far above 1."""
         return self.squared(self.pooled(features)) / self.threshold.float()
 
     def squared(self, pooled: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:
-        """Squared distances to the subspace."""
-        about = pooled - self.mean.float()
-        return about.square().sum(1) - (about @ self.basis.float()).square().sum(1)
+        """Pooled features -> squared residuals outside the subspace."""
+        centred = pooled - self.mean.float()
+        return centred.square().sum(1) - (centred @ self.basis.float()).square().sum(1)
 
     @classmethod
     @torch.no_grad()
     def fit(
         cls, training: Float[Tensor, "n f"], held_out: Float[Tensor, "m f"], components: int, quantile: float = 0.995
     ) -> Familiarity:
-        """From `pooled` features of training pictures, and of held-out ones of which `1 - quantile` count as far."""
+        """Fits the subspace to `pooled` features of training images; `1 - quantile` of the held-out ones are far."""
         mean = training.mean(0)
         _, vectors = torch.linalg.eigh(torch.cov((training - mean).T.double()))  # in ascending order
         basis = vectors[:, -components:].flip(1).half()
@@ -68,14 +68,14 @@ class Familiarity(nn.Module):
         return found
 
     def save(self, folder: Path) -> None:
-        """Writes its file into a checkpoint's folder."""
+        """Writes its file into the folder of a checkpoint."""
         save_file({name: value.contiguous().cpu() for name, value in self.named_buffers()}, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path, width: int) -> Familiarity | None:
-        """What a checkpoint's folder keeps of it, if anything; raises CheckpointError for a file that does not fit.
+        """Reads its file from the folder of a checkpoint; None where there is none.
 
-        `width` is the ViT's.
+        `width` is that of the ViT. Raises CheckpointError for a file that does not match it.
         """
         if not (folder / FILE).exists():
             return None
@@ -83,17 +83,17 @@ class Familiarity(nn.Module):
         basis = tensors.get("basis", torch.zeros(0))
         shapes = {"mean": (2 * width,), "basis": (2 * width, basis.shape[-1]), "threshold": ()}
         if {name: tuple(value.shape) for name, value in tensors.items()} != shapes:
-            raise CheckpointError(f"{folder / FILE} does not fit this tokenizer, whose features are {width} wide")
+            raise CheckpointError(f"{folder / FILE} does not match this tokenizer, whose ViT has a width of {width}")
         if not all(value.is_floating_point() and bool(value.isfinite().all()) for value in tensors.values()):
-            raise CheckpointError(f"{folder / FILE} has values that are no finite numbers")
+            raise CheckpointError(f"{folder / FILE} has values that are not finite numbers")
         return cls(**tensors)
 
 
 @torch.no_grad()
 def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, " b"]]:
-    """As `SeedTokenizer.encode_pixels`, in one pass; and which pictures are far from those of training.
+    """The codes of `SeedTokenizer.encode_pixels`, and which images are far from those of training, in one pass.
 
-    None is where the checkpoint does not know.
+    Without a `Familiarity`, no image is far.
     """
     features = tokenizer.embedder.patch_features(pixels)
     codes = tokenizer.codebook.encode(tokenizer.encode_head(tokenizer.embedder.qformer(features)))
@@ -103,11 +103,11 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
 
 
 def warn_of_far_images(names: Sequence[str]) -> None:
-    """One SeedTokWarning for all of a call's pictures that are far from those of training, if there are any."""
+    """Emits one SeedTokWarning that names the images far from those of training, if there are any."""
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         warnings.warn(
-            f"far from the pictures this model was trained on, so what it says of them means little: "
+            f"far from the images that this model was trained on, so its output for them is unreliable: "
             f"{', '.join(names[:NAMED])}{more}",
             SeedTokWarning,
             stacklevel=3,
@@ -115,7 +115,7 @@ def warn_of_far_images(names: Sequence[str]) -> None:
 
 
 def far_names(far: Bool[Tensor, " b"], images: Any, before: int = 0) -> list[str]:
-    """Names of those of `images` that are far: paths as given, others by their number in a call, `before` them."""
+    """Names of the far images of a batch: paths as given, and otherwise numbers from `before` + 1 on."""
     listed = list(images) if isinstance(images, list | tuple) else [images]
     named = {i: str(image) for i, image in enumerate(listed) if isinstance(image, str | Path)}
-    return [named.get(i, f"picture {before + i + 1}") for i in far.nonzero()[:, 0].tolist()]
+    return [named.get(i, f"image {before + i + 1}") for i in far.nonzero()[:, 0].tolist()]

@@ -1,4 +1,4 @@
-"""The frozen diffusion model, through diffusers: captions to text features, generation embeddings to pictures."""
+"""The frozen diffusion model, by diffusers: captions -> text features, generation embeddings -> images."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ with quietly("transformers", "diffusers"):
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 OWN_MODULE = re.compile(r"seedtok(\.\w+)+", re.ASCII)
-MOVED_MODULES = {  # what checkpoints of earlier releases call the modules of the mini diffusion model
+MOVED_MODULES = {  # former names, in older checkpoints: present names, of the modules of the mini diffusion model
     "seedtok.tokenizer.patch_autoencoder": "seedtok.mini.networks.patch_autoencoder",
     "seedtok.tokenizer.positioned_unet": "seedtok.mini.networks.positioned_unet",
 }
-MOVED = {  # models that were deleted from where published checkpoints name them, and where mirrors are
+MIRRORS = {  # deleted repositories that published checkpoints name: their mirrors
     "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
 }
 
 
 def plain_attention(unet: UNet2DConditionModel) -> None:
-    """Has a UNet of few positions on a CPU attend by matrix products: a fifth faster there than the fused kernel."""
-    few = unet.device.type == "cpu" and unet.config["sample_size"] <= 16
-    unet.set_attn_processor(AttnProcessor() if few else AttnProcessor2_0())
+    """Makes a UNet with small latents use plain matrix products on a CPU: 20 % faster than the fused kernel."""
+    plain = unet.device.type == "cpu" and unet.config["sample_size"] <= 16
+    unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
 
 
 def _import_own_classes(index: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ def _import_own_classes(index: dict[str, Any]) -> None:
 
 
 def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
-    """The pipeline of a folder or hub id, of the class that its index names; raises CheckpointError for none."""
+    """The pipeline of a source, of the class that its index names; raises CheckpointError where it cannot be loaded."""
     folder = local_folder(source, "diffusion")
     name, cached = (str(folder), True) if folder else (source, cache_only(source, "model_index.json"))
     given: dict[str, Any] = {"dtype": dtype, "local_files_only": cached, "trust_remote_code": False}
@@ -82,10 +82,10 @@ def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | Stab
 
 
 class ImageDecoder:
-    """A diffusion pipeline that draws from embeddings in place of captions (section 2.2.2).
+    """A diffusion pipeline that draws images from generation embeddings instead of captions (section 2.2.2).
 
-    Stable Diffusion takes them in the place of text features; its unCLIP variant, the successor's, as the embedding of
-    an image.
+    Stable Diffusion takes them as text features. Its unCLIP variant, which SEED's successor uses, takes them as CLIP
+    image embeddings.
     """
 
     def __init__(self, pipeline: StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline):
@@ -105,7 +105,7 @@ class ImageDecoder:
 
     @quietly("transformers", "diffusers")
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> ImageDecoder:
-        """Moves and casts all of the pipeline."""
+        """Moves and casts the pipeline."""
         if device is not None:
             self.pipeline.to(device)
             plain_attention(self.pipeline.unet)
@@ -116,28 +116,28 @@ class ImageDecoder:
     @classmethod
     @quietly("transformers", "diffusers")
     def from_pretrained(cls, folder_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> ImageDecoder:
-        """Loads "mini", a folder, or a hub id of Stable Diffusion v1.x, or of its unCLIP variant.
+        """Loads "mini", a folder, or a hub id of Stable Diffusion v1.x or of its unCLIP variant, in `dtype`.
 
-        A safety checker is not loaded, and no code that comes with the weights is run. Raises CheckpointError when
-        there is none.
+        The safety checker is not loaded, and no code of the checkpoint is run. Raises CheckpointError where it cannot
+        be loaded.
         """
         try:
             return cls(_pipeline(locate(folder_or_hub_id, "diffusion"), dtype))
         except CheckpointError as error:
-            tried = str(error)
-        if moved := MOVED.get(str(folder_or_hub_id)):
+            problem = str(error)
+        if mirror := MIRRORS.get(str(folder_or_hub_id)):
             try:
-                return cls(_pipeline(locate(moved, "diffusion"), dtype))
+                return cls(_pipeline(locate(mirror, "diffusion"), dtype))
             except CheckpointError as error:
-                tried += f"; it moved, so this was tried next: {error}"
+                problem += f"; nor from its mirror: {error}"
         raise CheckpointError(
-            f"{tried} (another can be named by `seedtok convert --image-decoder`, or by image_decoder in the "
+            f"{problem} (another can be given by `seedtok convert --image-decoder`, or by image_decoder in the "
             "config.json of the tokenizer)"
         )
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:
-        """What the pipeline conditions on: the text encoder's last hidden state of captions padded to 77 tokens."""
+        """The features that the pipeline conditions on: last states of the text encoder, padded to 77 tokens."""
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = tokenizer(
             [encodable(caption) for caption in captions],
@@ -157,23 +157,29 @@ class ImageDecoder:
         generator: torch.Generator | list[torch.Generator] | None = None,
         dtype: torch.dtype | None = None,
     ) -> list[Image.Image]:
-        """Pictures of generation embeddings; the unconditional prompt is "" (section 2.2.2).
+        """Draws one image for each of the generation embeddings (section 2.2.2).
 
-        `generator` gives the noise: one of the CPU gives the same on every device. `dtype` is what a pipeline loaded in
-        float32 computes its products in, by autocast: torch.bfloat16 takes half the time where the processor has
-        instructions for it, and changes pictures a little. unCLIP takes one embedding a picture, (B, D) or (B, 1, D),
-        with no noise added and no prompt. Raises ConfigError for another dtype where the pipeline is in a lower one,
-        and InputError for a number of steps that the model was not trained for, or a guidance that is no number.
+        Args:
+            embeddings: (B, 77, D) for Stable Diffusion, (B, D) or (B, 1, D) for unCLIP.
+            num_inference_steps: denoising steps.
+            guidance_scale: weight of classifier-free guidance; the unconditional prompt is "".
+            generator: source of the initial noise; CPU generators give the same noise on every device.
+            dtype: autocast dtype of a pipeline that is in float32. torch.bfloat16 takes half the time on processors
+                with bfloat16 instructions, and changes images slightly.
+
+        Raises:
+            ConfigError: a `dtype` for a pipeline that is not in float32.
+            InputError: more steps than the model was trained with, or a guidance scale that is not finite.
         """
         pipeline: Any = self.pipeline
         most = int(pipeline.scheduler.config["num_train_timesteps"])
         if not 1 <= num_inference_steps <= most or not math.isfinite(guidance_scale):
             raise InputError(
-                f"{num_inference_steps} steps with a guidance of {guidance_scale}: this model draws in 1 to {most} "
-                "steps, and the guidance is a finite number"
+                f"{num_inference_steps} denoising steps with a guidance scale of {guidance_scale}; expected 1 to "
+                f"{most} steps and a finite scale"
             )
-        lower = dtype not in (None, self.dtype)
-        if lower and self.dtype != torch.float32:
+        cast = dtype not in (None, self.dtype)
+        if cast and self.dtype != torch.float32:
             raise ConfigError(f"the image decoder is in {self.dtype}; load it in float32 to draw in {dtype}")
         embeddings = embeddings.to(self.device, self.dtype)
         given: dict[str, Any]
@@ -182,7 +188,7 @@ class ImageDecoder:
         else:
             nothing = self.text_features([""]).to(self.dtype).expand(len(embeddings), -1, -1)
             given = {"prompt_embeds": embeddings, "negative_prompt_embeds": nothing}
-        with torch.autocast(self.device.type, dtype, enabled=lower):
+        with torch.autocast(self.device.type, dtype, enabled=cast):
             return pipeline(
                 **given, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, generator=generator
             ).images

@@ -1,4 +1,4 @@
-"""The successor's image head: decoded codes -> one CLIP image embedding, for an unCLIP diffusion model."""
+"""The image head of SEED's successor: decoded codes -> one CLIP image embedding, for an unCLIP diffusion model."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ImageHeadConfig:
-    """Sizes of an `ImageHead`; `widths` are each token's on its way down."""
+    """Sizes of an `ImageHead`; `widths` are those of the input and of each layer."""
 
     tokens: int = 32
     widths: tuple[int, ...] = (768, 256, 128, 32)
     output_width: int = 1024
 
     def __post_init__(self):
-        object.__setattr__(self, "widths", tuple(self.widths))  # JSON gives a list
+        object.__setattr__(self, "widths", tuple(self.widths))  # from JSON it is a list
 
 
 class ImageHead(nn.Module):
-    """Each token through linear layers with ReLU between and no biases; then all of them through one."""
+    """Linear layers with ReLU and without biases for each token, then a linear layer over all tokens."""
 
     def __init__(self, config: ImageHeadConfig):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the transformers of the tokenizer share: attention, pre-LN ViT block, post-LN Q-Former layer."""
+"""Layers of the transformers in the tokenizer: attention, the pre-LN ViT block and the post-LN Q-Former layer."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seedtok.core.errors import ConfigError
 
 Activation = Literal["gelu", "quick_gelu"]
-SHORT = 128 * 128  # queries x keys
+SHORT = 128 * 128  # queries x keys up to which `_short_attention` is used on a CPU
 
 
 def attention(
@@ -24,8 +24,8 @@ def attention(
 ) -> Float[Tensor, "b n d"]:
     """Multi-head scaled dot-product attention of projected queries, keys and values.
 
-    `mask` is true where a query may look, and excludes `is_causal`; `dropout` is applied as given, whatever
-    the mode of the calling module.
+    `mask` is true where a query attends to a key, and excludes `is_causal`. `dropout` is applied regardless of the mode
+    of the calling module.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, N, d)
     if q.device.type == "cpu" and q.shape[2] * k.shape[2] <= SHORT:
@@ -38,7 +38,7 @@ def attention(
 def _short_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float
 ) -> Float[Tensor, "b h n d"]:
-    """Two batched products and a softmax: with few positions faster on a CPU than the fused kernel."""
+    """Two batched matrix products and a softmax: on a CPU and for short sequences, faster than the fused kernel."""
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if is_causal:
@@ -49,10 +49,11 @@ def _short_attention(
 
 
 def init_weights(module: nn.Module, width: int = 768) -> None:
-    """Initialise one module normally and with zero biases; for `nn.Module.apply`.
+    """Initialises the weights of one module from a normal distribution, and biases to zero; for `nn.Module.apply`.
 
-    The deviation is BERT's 0.02 at BERT's width of 768, and inversely as the width at others. At 256 with 0.02 a
-    sublayer puts out a tenth of what it is added to: the queries of a Q-Former then never come to differ by image.
+    The standard deviation is BERT's 0.02 at its width of 768, and inversely proportional to the width. With 0.02 at a
+    width of 256, the output of a sublayer is a tenth of the residual it is added to, and the queries of a Q-Former
+    never learn to depend on the image.
     """
     std = 0.02 * 768 / width
     if isinstance(module, nn.Linear | nn.Embedding):
@@ -67,7 +68,7 @@ def _check_heads(width: int, heads: int) -> None:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused projection; (B, N, width) -> (B, N, width)."""
+    """Multi-head self-attention with a fused projection to queries, keys and values; (B, N, width) -> the same."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0):
         super().__init__()
@@ -87,7 +88,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention to encoder features, keys and values fused; (B or 1, N, width) -> (B, N, width)."""
+    """Multi-head attention to encoder features (B, M, encoder_width); (B or 1, N, width) -> (B, N, width)."""
 
     def __init__(self, width: int, heads: int, encoder_width: int, dropout: float = 0.0):
         super().__init__()
@@ -97,7 +98,7 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(encoder_width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n d"], features: Float[Tensor, "b m e"]) -> Float[Tensor, "b n d"]:
+    def forward(self, x: Float[Tensor, "#b n d"], features: Float[Tensor, "#b m e"]) -> Float[Tensor, "b n d"]:
         k, v = self.kv(features).chunk(2, dim=-1)
         dropout = self.dropout if self.training else 0.0
         q = self.query(x).expand(len(features), -1, -1)
@@ -105,7 +106,7 @@ class CrossAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU (exact, or CLIP's sigmoid approximation "quick_gelu"), Linear."""
+    """Two linear layers with a GELU between them: the exact one, or CLIP's sigmoid approximation "quick_gelu"."""
 
     def __init__(self, width: int, mlp_width: int, activation: Activation = "gelu"):
         super().__init__()
@@ -121,7 +122,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN ViT block: x + attention(norm x), then x + mlp(norm x). No dropout."""
+    """Pre-LN ViT block without dropout: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(
         self,
@@ -145,9 +146,8 @@ class Block(nn.Module):
 class QFormerLayer(nn.Module):
     """Post-LN BERT layer of a Q-Former (section 2.2, after BLIP-2).
 
-    Queries and text share the self-attention; only queries cross-attend to the encoder's features, and each
-    kind has its own feed-forward. `encoder_width` None leaves cross-attention out, `text` False the text
-    feed-forward.
+    Queries and text share the self-attention. Only queries cross-attend to the encoder's features, and each has its own
+    feed-forward network. `encoder_width` None omits the cross-attention, `text` False the feed-forward of text.
     """
 
     def __init__(
@@ -182,7 +182,10 @@ class QFormerLayer(nn.Module):
         mask: Bool[Tensor, "#b 1 #n n"] | None = None,
         is_causal: bool = False,
     ) -> Float[Tensor, "b n d"]:
-        """The first `queries` rows of `x` are queries, the rest text; without queries no `features`."""
+        """Output of the layer; the first `queries` positions of `x` are queries, the rest is text.
+
+        `features` may be None where there are no queries, or no cross-attention.
+        """
         x = self.attention_norm(x + self.dropout(self.attention(x, mask, is_causal)))
         if queries == 0:
             return self._text(x)

@@ -1,4 +1,4 @@
-"""The Reverse Q-Former: decoded codes -> generation embeddings for the diffusion model (Figure 2)."""
+"""The Reverse Q-Former (Figure 2): decoded codes -> generation embeddings for the diffusion model."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,10 @@ from seedtok.tokenizer.layers import QFormerLayer, init_weights
 
 @dataclass(frozen=True)
 class ReverseQFormerConfig:
-    """Sizes of a `ReverseQFormer`; `queries` and `output_width` follow the text features it imitates."""
+    """Sizes of a `ReverseQFormer`; the defaults are the paper's.
+
+    `queries` and `output_width` are the length and the width of the text features that it is trained to predict.
+    """
 
     queries: int = 77
     width: int = 768
@@ -27,7 +30,7 @@ class ReverseQFormerConfig:
 
 
 class ReverseQFormer(nn.Module):
-    """Learned queries that cross-attend to decoded codes, bidirectional, then the output projection."""
+    """Bidirectional BERT with learned queries that cross-attend to decoded codes, and an output projection."""
 
     def __init__(self, config: ReverseQFormerConfig):
         super().__init__()

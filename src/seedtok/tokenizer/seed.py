@@ -1,7 +1,7 @@
-"""The SEED tokenizer (Figure 2): pictures to 32 causal codes, and back.
+"""The SEED tokenizer (Figure 2): images -> 32 causal codes -> images.
 
-Left to right: ViT, Causal Q-Former, codebook; then code decoder (what retrieval uses), or text-side decoder, Reverse
-Q-Former and a frozen diffusion model (what drawing uses).
+From left to right: ViT encoder, Causal Q-Former, codebook; then for retrieval the code decoder, and for generation the
+text-side decoder, the Reverse Q-Former and a frozen diffusion model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -41,8 +41,16 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
+class SeedOutput(NamedTuple):
+    """Tensors of Figure 2: causal embeddings (B, 32, D), codes with vectors, generation embeddings (B, 77, D')."""
+
+    causal_embeddings: Tensor
+    quantized: Quantized
+    generation_embeddings: Tensor
+
+
 class SeedTokenizer(CompositeModule):
-    """Encodes pictures as 32 codes and decodes codes to pictures; loads with `from_pretrained`, in eval mode."""
+    """Encodes images as 32 codes and decodes codes to images; `from_pretrained` loads one, in eval mode."""
 
     def __init__(self, config: SeedConfig, text_tokenizer: BertTokenizer | Path | None = None):
         super().__init__()
@@ -57,37 +65,45 @@ class SeedTokenizer(CompositeModule):
         self.reverse_qformer = _optional(ReverseQFormer, config.reverse_qformer)
         self.image_head = _optional(ImageHead, config.image_head)
         if (self.reverse_qformer is None) == (self.image_head is None):
-            raise CheckpointError("a tokenizer has a Reverse Q-Former or an image head, one of the two")
-        self.familiarity: Familiarity | None = None  # a file of its own, which most checkpoints lack
+            raise CheckpointError("expected a Reverse Q-Former or an image head, and not both")
+        self.familiarity: Familiarity | None = None  # in a separate file, which most checkpoints do not have
         self._image_decoder: ImageDecoder | None = None
-        self._folder: Path | None = None  # where it was loaded from
-        self.source: str | None = None  # what names it for `from_pretrained`; None for a new one
+        self._folder: Path | None = None  # of the checkpoint it was loaded from
+        self.source: str | None = None  # see `core.hub`; None for a new model
 
     # ------------------------------------------------------------ Figure 2, in tensors
 
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> SeedOutput:
+        """Figure 2 from left to right, up to the diffusion model: normalised pixels -> generation embeddings."""
+        causal = self.causal_embeddings(pixels)
+        quantized = self.quantize(causal)
+        generation = self.generation_embeddings(quantized.vectors.to(self.dtype))
+        return SeedOutput(causal, quantized, generation)
+
     def causal_embeddings(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
-        """Normalised pixels -> causal embeddings."""
-        return self.embedder.qformer(self.embedder.patch_features(pixels))
+        """Normalised pixels -> causal embeddings: the ViT encoder and the Causal Q-Former."""
+        features = self.embedder.patch_features(pixels)
+        return self.embedder.qformer(features)
 
     def quantize(self, embeddings: Float[Tensor, "b n d"]) -> Quantized:
-        """Causal embeddings -> codebook vectors, codes and the codebook's loss."""
+        """Causal embeddings -> code vectors, codes and the loss of the codebook."""
         return self.codebook(self.encode_head(embeddings).float())
 
     def reconstructed_embeddings(self, vectors: Float[Tensor, "b n c"]) -> Float[Tensor, "b n d"]:
-        """Codebook vectors -> the causal embeddings they stand for.
+        """Code vectors -> reconstructed causal embeddings, which retrieval by codes uses.
 
         Raises CheckpointError where there is no code decoder.
         """
         if self.code_decoder is None:
-            raise CheckpointError("this checkpoint has no code decoder, so its codes cannot be retrieved with")
+            raise CheckpointError("this checkpoint has no code decoder, so its codes cannot be used for retrieval")
         return self.code_decoder(self.decode_head(vectors))
 
     def generation_embeddings(self, vectors: Float[Tensor, "b n c"]) -> Float[Tensor, "b *t w"]:
-        """Codebook vectors -> what the diffusion model draws from: as text features are, or an image's embedding."""
-        read = self.text_decoder(self.decode_head(vectors))
-        return self.image_head(read) if self.reverse_qformer is None else self.reverse_qformer(read)
+        """Code vectors -> generation embeddings: text features (B, 77, D'), or an image embedding (B, D') of unCLIP."""
+        decoded = self.text_decoder(self.decode_head(vectors))
+        return self.image_head(decoded) if self.reverse_qformer is None else self.reverse_qformer(decoded)
 
-    # ------------------------------------------------------------ pictures and codes
+    # ------------------------------------------------------------ images and codes
 
     @property
     def device(self) -> torch.device:
@@ -101,37 +117,38 @@ class SeedTokenizer(CompositeModule):
         return [] if self._image_decoder is None else [self._image_decoder]
 
     def fixed_dtype_children(self) -> list[nn.Module]:
-        return [self.codebook]  # nearest neighbours are always found in float32
+        return [self.codebook]  # in float32: rounding changes which code is the nearest
 
     @property
     def codebook_id(self) -> str:
-        """Tells one codebook from another: a hash of its vectors."""
+        """A hash of the code vectors, which identifies the codebook."""
         vectors = self.codebook.weight.detach().float().cpu().contiguous().numpy()
         return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
-        """Images, as `normalized_pixels` takes them -> pixels of the ViT's size, where and as this model computes."""
+        """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         return normalized_pixels(images, self.config.embedder.vision.image_size, self.dtype, self.device)
 
     @torch.no_grad()
     def encode(self, images: Images | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
-        """Images -> codes (B, 32) int64. `images` as for `pixels`, or any iterable of pictures; of none, (0, 32).
+        """Images -> codes (B, 32) int64; no images give (0, 32).
 
-        They are read and encoded `batch_size` at a time, so that memory does not grow with their number. A
-        SeedTokWarning names pictures far from those of training, where the checkpoint can tell.
+        `images` is as for `pixels`, or any iterable of images, which is read `batch_size` at a time, so that memory
+        does not grow with their number. A SeedTokWarning names images that are far from those of training, where the
+        checkpoint has a `Familiarity`.
         """
         codes, far, count = [], [], 0
         for batch in batches_of(images, batch_size):
-            found, is_far = encode_and_check(self, self.pixels(batch))
+            encoded, is_far = encode_and_check(self, self.pixels(batch))
             far += far_names(is_far, batch, count)
-            codes.append(found)
-            count += len(found)
+            codes.append(encoded)
+            count += len(encoded)
         warn_of_far_images(far)
         return torch.cat(codes) if codes else self.encode_pixels(self.pixels([]))
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
-        """What `pixels` returned -> codes (B, 32) int64, without a warning: for bulk work."""
+        """Normalised pixels -> codes (B, 32) int64, without the warning of `encode`."""
         return self.codebook.encode(self.encode_head(self.causal_embeddings(pixels)))
 
     @torch.no_grad()
@@ -143,9 +160,10 @@ class SeedTokenizer(CompositeModule):
         generator: torch.Generator | list[torch.Generator] | None = None,
         dtype: torch.dtype | None = None,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> pictures, none of an empty list; generator and dtype as for `ImageDecoder.draw`.
+        """Codes (B, 32) or (32,) -> images; an empty list gives none.
 
-        Raises InputError when there are not 32 codes a picture, or one is out of range.
+        The other arguments are those of `ImageDecoder.draw`; steps and guidance default to the checkpoint's. Raises
+        InputError for other than 32 codes for each image, or a code that is out of range.
         """
         if len(codes) == 0:
             return []
@@ -159,24 +177,24 @@ class SeedTokenizer(CompositeModule):
         )
 
     def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
-        """Codes (B, 32) or (32,) -> codebook vectors; raises InputError as `decode` does."""
+        """Codes (B, 32) or (32,) -> code vectors (B, 32, C); raises InputError as `decode` does."""
         try:
             given = torch.as_tensor(codes)
         except (TypeError, ValueError, RuntimeError):
-            raise InputError("codes are rows of integers, all of one length") from None
+            raise InputError("expected codes as rows of integers of one length") from None
         if (given.numel() and given.is_floating_point()) or given.dtype == torch.bool:
-            raise InputError(f"codes are integers, not {given.dtype}")
+            raise InputError(f"codes of {given.dtype}; expected integers")
         given = given[None] if given.ndim == 1 else given
         count = self.config.embedder.qformer.queries
         if given.ndim != 2 or given.shape[1] != count:
-            raise InputError(f"a picture is {count} codes; got a shape of {tuple(given.shape)}")
+            raise InputError(f"codes of shape {tuple(given.shape)}; expected {count} codes for each image")
         return self.codebook.lookup(given.to(self.device)).to(self.dtype)
 
     # ------------------------------------------------------------ retrieval
 
     @torch.no_grad()
     def embed_images(self, images: Images, from_codes: bool = False) -> Float[Tensor, "b p"]:
-        """Image embeddings of unit length, off the causal embeddings or (`from_codes`) off what their codes keep."""
+        """Image embeddings of unit length, from causal embeddings, or from those of the codes with `from_codes`."""
         embeddings = self.causal_embeddings(self.pixels(images))
         if from_codes:
             vectors = self.quantize(embeddings).vectors.to(self.dtype)
@@ -185,32 +203,32 @@ class SeedTokenizer(CompositeModule):
 
     @torch.no_grad()
     def embed_texts(self, texts: str | list[str]) -> Float[Tensor, "b p"]:
-        """Text embeddings of unit length, to compare with `embed_images` by dot product; (0, P) of an empty list."""
+        """Text embeddings of unit length, whose dot products with `embed_images` are cosines; no texts give (0, P)."""
         return self.embedder.embed_texts([texts] if isinstance(texts, str) else texts)
 
     # ------------------------------------------------------------ files
 
     @property
     def image_decoder(self) -> ImageDecoder:
-        """The frozen diffusion model, loaded when first asked for; it is where the rest of the model is."""
+        """The frozen diffusion model, on the device of this model; loaded on first use."""
         if self._image_decoder is None:
             from seedtok.tokenizer.image_decoder import ImageDecoder
 
             source = locate(self.config.image_decoder, "diffusion", self._folder)
             self._image_decoder = ImageDecoder.from_pretrained(source, self.dtype)
-        if self._image_decoder.device != self.device:  # this module was moved as a part of another
+        if self._image_decoder.device != self.device:  # this module was moved as a child of another
             self._image_decoder.to(self.device)
         return self._image_decoder
 
     @property
     def image_decoder_source(self) -> str:
-        """Where the image decoder is: "mini", the path of a folder, or a hub id."""
+        """The source of the image decoder: "mini", the path of a folder, or a hub id."""
         return source_of(self.config.image_decoder, "diffusion", self._folder)
 
     def save_pretrained(self, folder: str | Path, *, standalone: bool = False) -> None:
         """Writes config.json, model.safetensors and the text tokenizer.
 
-        An image decoder in a folder stays there, and is named relative to `folder`; `standalone` copies it as well.
+        An image decoder in a folder is named relative to `folder`; `standalone` copies it into the checkpoint.
         """
         with checkpoint_folder(Path(folder)) as new:
             self.write_files(new, Path(folder), standalone)
@@ -218,7 +236,7 @@ class SeedTokenizer(CompositeModule):
     def write_files(self, new: Path, folder: Path, standalone: bool, image_decoder: str | None = None) -> None:
         """Writes the files of `save_pretrained` into the existing folder `new`, which will be moved to `folder`.
 
-        `image_decoder`, a hub id, is named in place of this tokenizer's own.
+        `image_decoder` is a hub id to record instead of this tokenizer's own image decoder.
         """
         decoder = image_decoder or self.image_decoder_source
         named = {"image_decoder": recorded(decoder, "diffusion", folder, new, standalone)}
@@ -231,11 +249,11 @@ class SeedTokenizer(CompositeModule):
         self, repo_id: str, private: bool = False, token: str | None = None, *, image_decoder: str | None = None,
         license: str | None = None,
     ) -> str:  # fmt: skip
-        """Uploads what `save_pretrained` writes to a model hub, with a model card; returns the commit's address.
+        """Uploads the files of `save_pretrained` and a model card to a model hub; returns the URL of the commit.
 
-        An image decoder in a folder of this machine is uploaded too, unless `image_decoder` is the hub id of the same.
-        `license` is an identifier of the hub's, such as "apache-2.0". A README.md that the repository has is kept.
-        Raises CheckpointError where the hub is out of reach or refuses.
+        An image decoder in a local folder is uploaded too, unless `image_decoder` gives its hub id. `license` is an
+        identifier of the hub, such as "apache-2.0". A README.md of the repository is kept. Raises CheckpointError where
+        the hub cannot be reached or refuses.
         """
         card = tokenizer_card(repo_id, image_decoder or self.image_decoder_source, license)
         with tempfile.TemporaryDirectory() as scratch:
@@ -248,8 +266,8 @@ class SeedTokenizer(CompositeModule):
     ) -> SeedTokenizer:
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
-        `device` is as in `device_named`. Raises CheckpointError for a missing or extra tensor, another version, or a
-        broken file.
+        `device` is as for `core.device.device_named`. Raises CheckpointError for a missing or extra tensor, another
+        version, or a broken file.
         """
         device, source = device_named(device), locate(name, "tokenizer")
         folder = resolve(source)

@@ -1,4 +1,4 @@
-"""The sizes of a SEED tokenizer, part by part."""
+"""The configuration of a SEED tokenizer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 
 @dataclass(frozen=True)
 class SeedConfig:
-    """Sizes; the defaults are the paper's. `image_decoder` is "mini", a hub id, or a folder relative to the checkpoint.
+    """Sizes of the parts of a `SeedTokenizer`; the defaults are the paper's.
 
-    Without `code_decoder`, codes cannot be retrieved with, as in the published checkpoints. `text_decoder` None is of
-    the code decoder's sizes. Generation embeddings come from a Reverse Q-Former or else from an `image_head`.
+    Attributes:
+        code_decoder: None in the published checkpoints, which then cannot be used for retrieval by codes.
+        text_decoder: the decoder before the Reverse Q-Former; None gives it the sizes of the code decoder.
+        reverse_qformer: makes generation embeddings; None where there is an `image_head`.
+        image_head: makes the image embeddings of the successor's image decoder instead.
+        image_decoder: "mini", a hub id, or a folder relative to the checkpoint.
+        num_inference_steps: denoising steps of the image decoder.
+        guidance_scale: weight of classifier-free guidance in the image decoder.
     """
 
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
@@ -33,6 +39,6 @@ class SeedConfig:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> SeedConfig:
-        """The inverse of `dataclasses.asdict`; raises CheckpointError for fields that are missing, unknown or odd."""
+        """The inverse of `dataclasses.asdict`; raises CheckpointError for missing, unknown or invalid fields."""
         EmbedderConfig.from_dict(record.get("embedder"))
         return from_record(cls, record, "a SEED tokenizer")

@@ -1,8 +1,8 @@
-"""Words that a model has never seen, where its text tokenizer says which those are.
+"""Warnings of words that a model was not trained on, where its text tokenizer lists the known ones.
 
-A model of a small world spells what it does not know letter by letter and draws or answers something else. Its text
-tokenizer lists the words it was made for as "known_words" in tokenizer_config.json. One without that list, such as any
-pretrained model's, is never warned of.
+A model with a small vocabulary tokenizes unknown words letter by letter, and draws or answers something unrelated. Its
+text tokenizer lists the known words under "known_words" in tokenizer_config.json. For text tokenizers without that
+list, such as those of pretrained models, there are no warnings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KNOWN_WORDS = "known_words"
 
 
 def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
-    """The words of texts that a text tokenizer's list lacks, each once, in their order; none without a list."""
+    """The words of texts that are not in the list of a text tokenizer, each once, in order; none without a list."""
     known = tokenizer.init_kwargs.get(KNOWN_WORDS)
     if not isinstance(known, list):
         return []
@@ -28,10 +28,10 @@ def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 
 
 def warn_of_unknown_words(tokenizer: Any, texts: Sequence[str]) -> None:
-    """One SeedTokWarning for all of a call's words that the model has never seen, if there are any."""
+    """Emits one SeedTokWarning that names the unknown words of texts, if there are any."""
     if words := unknown_words(tokenizer, texts):
         warnings.warn(
-            f"words this model has never seen, so it does not know what they mean: {', '.join(words)}",
+            f"words that this model was not trained on, and that its output may ignore: {', '.join(words)}",
             SeedTokWarning,
             stacklevel=3,
         )

@@ -26,7 +26,11 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Sizes of a `VisionTransformer`; `pre_norm` is CLIP's LayerNorm between embeddings and first block."""
+    """Sizes of a `VisionTransformer`; the defaults are the paper's.
+
+    `pre_norm` adds CLIP's LayerNorm between the embeddings and the first block; `patch_bias` is the bias of the patch
+    embedding.
+    """
 
     image_size: int = 224
     patch_size: int = 14
@@ -49,19 +53,27 @@ class VisionConfig:
 
     @classmethod
     def paper(cls) -> VisionConfig:
-        """EVA-CLIP ViT-g/14 as BLIP-2 uses it: 39 of its 40 blocks."""
+        """EVA-CLIP ViT-g/14 as in BLIP-2: 39 of its 40 blocks."""
         return cls()
 
 
 def normalized_pixels(
     images: Images, side: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "b 3 h w"]:
-    """Images of any kind and size -> pixels as the ViT takes them.
+    """Images of any kind and size -> pixels (B, 3, side, side) for the ViT.
 
-    Each is stretched to `side` by bicubic interpolation and normalised by CLIP's mean and standard deviation. `images`:
-    PIL images, paths, arrays (H, W[, C]), tensors (3, H, W) of uint8 or of floats in 0..1; one, a list, or an array or
-    tensor with a leading batch axis. An empty list gives no pixels, (0, 3, H, W). Raises ImageError, in one line, for
-    anything else.
+    Each image is stretched to `side` pixels by bicubic interpolation and normalised by CLIP's mean and standard
+    deviation.
+
+    Args:
+        images: PIL images, paths, arrays (H, W[, C]) or tensors (3, H, W), of uint8 or of floats in 0..1; one, a list,
+            or an array or tensor with a leading batch axis. An empty list gives (0, 3, side, side).
+        side: width and height in pixels.
+        dtype: of the result.
+        device: of the result.
+
+    Raises:
+        ImageError: something else, or an image that cannot be read.
     """
     if isinstance(images, list | tuple) and not images:
         return torch.zeros(0, 3, side, side, dtype=dtype, device=device)
@@ -74,12 +86,12 @@ def normalized_pixels(
 
 
 class VisionTransformer(nn.Module):
-    """ViT whose output is the last block's, with no final norm: (B, 3, H, W) -> (B, 1 + patches, width)."""
+    """A ViT without a final norm: (B, 3, H, W) -> the output of its last block (B, 1 + patches, width)."""
 
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.config = config
-        # A Linear on unfolded patches: 20 % faster in bfloat16 on the CPU than the equal strided convolution.
+        # a linear layer on unfolded patches: on a CPU 20 % faster in bfloat16 than the equivalent strided convolution
         self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.width, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + config.patches, config.width))
@@ -94,10 +106,10 @@ class VisionTransformer(nn.Module):
         nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
-        """Features of normalised pixels; [class] first, then patches row by row.
+        """Normalised pixels -> features of the class token and then of the patches, row by row.
 
         Raises:
-            InputError: the image is not `image_size` square.
+            InputError: the images are not `image_size` pixels wide and high.
         """
         size, patch = self.config.image_size, self.config.patch_size
         if pixels.shape[1:] != (3, size, size):
@@ -113,20 +125,20 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def from_clip(cls, clip: CLIPVisionModel) -> VisionTransformer:
-        """The same network as a transformers `CLIPVisionModel`, less its `post_layernorm`.
+        """The network and weights of a `CLIPVisionModel` of transformers, without its `post_layernorm`.
 
         Raises:
-            CheckpointError: a tensor is missing or not understood.
+            CheckpointError: a tensor is missing or unknown.
         """
         vit = cls(_config(clip.config, pre_norm=True, patch_bias=False))
-        return _filled(vit, clip_tensors(clip.state_dict()))
+        return _load(vit, clip_tensors(clip.state_dict()))
 
     @classmethod
     def from_blip2(cls, blip2: Blip2VisionModel) -> VisionTransformer:
-        """The same network as a transformers `Blip2VisionModel` (EVA-CLIP ViT-g), less its `post_layernorm`.
+        """The network and weights of a `Blip2VisionModel` of transformers (EVA-CLIP ViT-g), without `post_layernorm`.
 
         Raises:
-            CheckpointError: a tensor is missing or not understood.
+            CheckpointError: a tensor is missing or unknown.
         """
         vit = cls(_config(blip2.config, pre_norm=False, patch_bias=True))
         theirs = dict(blip2.state_dict())
@@ -134,10 +146,10 @@ class VisionTransformer(nn.Module):
         for i, block in enumerate(vit.blocks):
             assert isinstance(block, Block)
             theirs.setdefault(f"encoder.layers.{i}.self_attn.qkv.bias", torch.zeros_like(block.attention.qkv.bias))
-        return _filled(vit, _renamed(theirs))
+        return _load(vit, _renamed(theirs))
 
 
-_RENAMED = {
+_NAMES = {
     "embeddings.class_embedding": "class_token",
     "embeddings.patch_embedding.": "patch_embedding.",
     "pre_layrnorm.": "pre_norm.",
@@ -168,13 +180,13 @@ def _config(theirs: PretrainedConfig, pre_norm: bool, patch_bias: bool) -> Visio
 
 
 def clip_tensors(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a transformers `CLIPVisionModel`, or of the vision half of a `CLIPModel`, under our names.
+    """The tensors of a `CLIPVisionModel`, or of the vision part of a `CLIPModel`, of transformers under our names.
 
     Raises:
-        ValueError: one of the tensors that are looked for by name is missing.
+        ValueError: a tensor is missing.
     """
     theirs = {key.removeprefix("vision_model."): value for key, value in clip.items()}
-    theirs.pop("embeddings.position_ids", None)  # a buffer that transformers once saved
+    theirs.pop("embeddings.position_ids", None)  # a buffer in checkpoints of earlier releases of transformers
     try:
         theirs["embeddings.class_embedding"] = theirs["embeddings.class_embedding"][None, None]
         theirs["positions"] = theirs.pop("embeddings.position_embedding.weight")[None]
@@ -188,22 +200,22 @@ def clip_tensors(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under our names; only `post_layernorm` is knowingly left out."""
+    """Tensors under our names; `post_layernorm` is left out, because the last block's output is used."""
     ours = {}
     for key, value in theirs.items():
         if key in ("post_layernorm.weight", "post_layernorm.bias"):
             continue
-        for old, new in _RENAMED.items():
+        for old, new in _NAMES.items():
             key = key.replace(old, new)
         ours[key] = value.flatten(1) if key == "patch_embedding.weight" else value
     return ours
 
 
-def _filled(vit: VisionTransformer, ours: dict[str, Tensor]) -> VisionTransformer:
-    """`vit` with these tensors, in their dtype and on their device; raises ValueError where they are not its own."""
+def _load(vit: VisionTransformer, ours: dict[str, Tensor]) -> VisionTransformer:
+    """Loads tensors into `vit`, which gets their dtype and device; raises CheckpointError where names differ."""
     wrong = ours.keys() ^ vit.state_dict().keys()
     if wrong:
-        raise CheckpointError(f"tensors missing or not understood: {', '.join(sorted(wrong))}")
+        raise CheckpointError(f"tensors missing or unknown: {', '.join(sorted(wrong))}")
     reference = ours["class_token"]
     vit.to(reference.device, reference.dtype).load_state_dict(ours)
     return vit

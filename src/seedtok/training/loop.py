@@ -22,6 +22,7 @@ from seedtok.core.errors import CheckpointError, ConfigError, SeedTokWarning, Tr
 from seedtok.core.locks import locked
 from seedtok.core.processes import StopRequest, is_main_rank, stop_requests
 from seedtok.core.records import json_value
+from seedtok.data.batches import Stride
 from seedtok.training.checkpoints import (
     list_checkpoints,
     load_checkpoint,
@@ -34,7 +35,6 @@ from seedtok.training.config import Optimization, RunConfig
 from seedtok.training.distributed import mean_over_ranks, reshard, shard, whole
 from seedtok.training.ema import Ema
 from seedtok.training.runs import accelerator_for, changes, read_config, try_export, write_config
-from seedtok.training.samples import batches, check_data, first_batches, held_out_batches
 from seedtok.training.token_mean import TokenMean
 
 
@@ -113,12 +113,12 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
 
 def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     optimization = config.optimization
-    check_data(config.data)
+    config.data.check()
     accelerator = accelerator_for(config)
     if not resume and list_checkpoints(out):
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
     resumed = load_checkpoint(out) if resume else None
-    changed = changes(read_config(out, [type(config.stage)]), config) if resumed else []
+    changed = changes(read_config(out, [config]), config) if resumed else []
     first = _part(resumed[1], "state")["step"] if resumed else 0
     sharded = config.sharded and accelerator.num_processes > 1
     if sharded and config.precision == "fp16":
@@ -130,13 +130,15 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     torch.manual_seed(config.seed)
     stage = config.stage.build().to(accelerator.device)
     stage.lower(getattr(torch, config.frozen_precision))
-    held_out = held_out_batches(config, rank, world)
-    for batch in (*first_batches(config, 1), held_out[0]):
+    held_out = config.data.held_out(
+        optimization.batch_size, config.validate_batches, config.seed, Stride(rank=rank, world_size=world)
+    )
+    for batch in (*config.data.first(optimization.batch_size, config.seed, 1), held_out[0]):
         stage.check(batch)
     if resumed:
         stage.load_own_state(_part(resumed[0], "stage"))
     else:
-        stage.begin(b.to(accelerator.device) for b in batches(config, "train", 0, 0, 1))
+        stage.begin(b.to(accelerator.device) for b in config.data.batches(optimization.batch_size, config.seed))
         if accelerator.is_main_process:
             try_export(stage, out)
     if sharded:
@@ -164,7 +166,7 @@ def _train(config: RunConfig, out: Path, resume: bool) -> Path:
     per_step = optimization.accumulate * micro_batch
     # a run may go on with other ranks or batches: after the samples it has seen
     seen = _part(resumed[1], "state").get("samples", first * per_step) if resumed else 0
-    data = batches(config, "train", seen, rank, world, out / "skipped.jsonl")
+    data = config.data.batches(optimization.batch_size, config.seed, Stride(seen, rank, world), out / "skipped.jsonl")
     averaged = ema.applied if ema else nullcontext
 
     def checkpoint(step: int) -> None:

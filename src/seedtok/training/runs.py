@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from seedtok.core.atomic import atomic_file, hidden_folder
 from seedtok.core.errors import CheckpointError, ConfigError
-from seedtok.training.config import RunConfig, Settings, StageSettings
+from seedtok.training.config import RunConfig
+from seedtok.training.settings import Settings, read_settings
 from seedtok.training.stage import Stage
 
 # What a run may go on with otherwise, and is then shown. The first line is for a run whose loss was no longer a number.
@@ -43,28 +44,27 @@ def accelerator_for(config: RunConfig) -> Accelerator:
 
 
 def write_config(config: RunConfig, out: Path) -> None:
-    """Writes OUT/config.json: the run, and the name of its stage's settings class."""
-    record = {"stage_class": type(config.stage).__name__, **config.model_dump(mode="json")}
+    """Writes the run as OUT/config.json."""
     with atomic_file(out / "config.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1))
+        temporary.write_text(config.model_dump_json(indent=1))
 
 
-def read_config(out: Path, stages: Iterable[type[StageSettings]]) -> RunConfig:
-    """The configuration of the run in a folder, whose stage is one of `stages`.
+def read_config(out: Path, known: Iterable[RunConfig]) -> RunConfig:
+    """The configuration of the run in a folder, with the settings classes of the one in `known` of the same recipe.
 
-    Raises CheckpointError where there is none, or it is not what `write_config` writes.
+    Raises CheckpointError where there is none, where it is not what `write_config` writes, or of no recipe in `known`.
     """
     path = out / "config.json"
     if not path.is_file():
         raise CheckpointError(f"nothing to resume: {path} is missing")
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        name = record.pop("stage_class")
-        stage, *_ = [known for known in stages if known.__name__ == name] or [None]
-        if stage is None:
-            raise CheckpointError(f"{path} is of a stage {name!r}, not of one that this run or any recipe has")
-        fields = record | {"stage": stage.model_validate(record["stage"])}
-        return RunConfig.model_validate(fields)
+        name = record["recipe"]
+        if not isinstance(name, str):
+            raise TypeError(f"recipe is {str(name)[:40]}")
+        like = next((config for config in known if config.recipe == name), None)
+        if like is not None:
+            return read_settings(like, record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -72,9 +72,8 @@ def read_config(out: Path, stages: Iterable[type[StageSettings]]) -> RunConfig:
     except KeyError as error:
         raise CheckpointError(f"{path} is not the configuration of a run: it has no {error}") from None
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path} is not the configuration of a run: {error}") from None
+    raise CheckpointError(f"{path} is of a recipe {name[:40]!r}, which is neither shipped nor the one given")
 
 
 def changes(before: RunConfig, now: RunConfig) -> list[str]:

@@ -1,11 +1,17 @@
 """Questions about scenes: what is asked has the answer that the scene gives."""
 
+import hashlib
+import re
 from collections import Counter
+from itertools import islice
 
 import numpy as np
+import pytest
 
-from seedtok.mini.world.questions import questions
-from seedtok.mini.world.scenes import Scene, Thing, scene_stream
+from seedtok.mini.world.blind import blind_answers, blind_prior, wording
+from seedtok.mini.world.concepts import PLACES, PLURALS
+from seedtok.mini.world.questions import Question, questions
+from seedtok.mini.world.scenes import VARIED, Scene, Thing, scene_stream
 
 FOX_AND_CAKE = Scene("blue", (Thing("fox", "left"), Thing("cake", "right")))
 
@@ -56,3 +62,118 @@ def test_the_same_seed_asks_the_same_and_kinds_are_even():
         answers.update(q.answer for q in some if q.kind == "exists")
     assert min(kinds[k] for k in ("color", "count", "exists", "what", "where")) > 60
     assert 0.6 < answers["yes"] / answers["no"] < 1.7
+
+
+def test_questions_about_classic_scenes_are_what_they_always_were():
+    """As when the shipped weights were trained."""
+    asked = (questions(s, np.random.default_rng(i), 5) for i, s in enumerate(islice(scene_stream("test", 0), 400)))
+    digest = hashlib.sha256("".join(map(repr, asked)).encode()).hexdigest()
+    assert digest == "95ad6af5434961648d75e5e03dbde0bed3ad76c763a379d1ba27a246e6be4ed5"
+
+
+# ---------------------------------------------------------------- about scenes with a look
+
+
+@pytest.fixture(scope="module")
+def balanced() -> list[tuple[Scene, Question]]:
+    """Every question about many scenes of the varied world."""
+    scenes = islice(scene_stream("train", 1, world=VARIED), 4000)
+    return [(s, q) for i, s in enumerate(scenes) for q in questions(s, np.random.default_rng(i), 30)]
+
+
+def true_answer(scene: Scene, text: str) -> str:
+    """The answer to a question, found by other means: the positions of things, as numbers."""
+    spots = [(t.concept, *divmod(3 * PLACES[t.place][0] + PLACES[t.place][1], 3)) for t in scene.things]
+    names = {"in the middle": "middle", "on the left": "left", "on the right": "right"}
+    stands = {
+        "to the left of": lambda a, b: a[1] == b[1] and a[2] < b[2],
+        "to the right of": lambda a, b: a[1] == b[1] and a[2] > b[2],
+        "above": lambda a, b: a[1] < b[1] and abs(a[2] - b[2]) <= 1,
+        "below": lambda a, b: a[1] > b[1] and abs(a[2] - b[2]) <= 1,
+    }
+
+    def said(right: bool) -> str:
+        return "yes" if right else "no"
+
+    def only(found: list[str]) -> str:
+        assert len(found) == 1, text
+        return found[0]
+
+    singular = {plural: noun for noun, plural in PLURALS.items()}
+    if text == "What color is the background?":
+        return scene.background
+    if text == "How many things are there?":
+        return str(len(spots))
+    if match := re.fullmatch("How many (.*) are there[?]", text):
+        return str(sum(name == singular[match[1]] for name, *_ in spots))
+    if match := re.fullmatch("Is there an? (.*)[?]", text):
+        return said(match[1] in [name for name, *_ in spots])
+    if match := re.fullmatch("Is the background (.*)[?]", text):
+        return said(match[1] == scene.background)
+    if match := re.fullmatch("Where is the (.*)[?]", text):
+        return only([t.place for t in scene.things if t.concept == match[1]])
+    if match := re.fullmatch(f"(?:What is|Is the (.*)) ({'|'.join(stands)}) the ([a-z]+)[?]", text):
+        other = next(spot for spot in spots if spot[0] == match[3])
+        there = [spot[0] for spot in spots if stands[match[2]](spot, other)]
+        return said(match[1] in there) if match[1] else only(there)
+    match = re.fullmatch("(?:What is|Is the ([a-z]+)) (.*)[?]", text)
+    assert match, text
+    place = names.get(match[2], match[2].removeprefix("at the "))
+    there = [t.concept for t in scene.things if t.place == place]
+    return said(match[1] in there) if match[1] else only(there)
+
+
+def test_every_answer_is_right(balanced):
+    assert {q.kind for _, q in balanced} == {"color", "count", "verify", "what", "where", "relation"}
+    for scene, question in balanced:
+        assert question.answer == true_answer(scene, question.text), (scene, question)
+
+
+def test_no_wording_gives_its_answer_away(balanced):
+    answers: dict[str, Counter[str]] = {}
+    for _, question in balanced:
+        answers.setdefault(wording(question.text), Counter())[question.answer] += 1
+    assert len(answers) == 9 + 4 + 1 + 1 + 2 + 1 + 8 + 9 + 4
+    for text, counts in answers.items():
+        share = counts.most_common(1)[0][1] / counts.total()
+        if text.startswith("Is "):
+            assert share < 0.5 + 2.5 / counts.total() ** 0.5, text
+        elif text.startswith("How many"):
+            assert share < 1 / len(counts) + 0.05, text
+        else:
+            assert share < 0.16, text
+
+
+def test_one_question_a_scene_has_a_low_blind_prior():
+    asked, others = (
+        [
+            question
+            for i, scene in enumerate(islice(scene_stream("train", seed, world=VARIED), 3000))
+            for question in questions(scene, np.random.default_rng(i), 1)
+        ]
+        for seed in (2, 3)
+    )
+    assert len(asked) == 3000
+    prior = blind_prior(asked, blind_answers(others))
+    assert prior["all"] < 24
+    assert prior["verify"] < 56
+    assert prior["count"] < 40
+    assert prior["where"] < 17
+    assert max(prior["what"], prior["relation"]) < 4
+    assert set(prior) == {"all", "color", "count", "verify", "what", "where", "relation"}
+
+
+def test_a_blind_guesser_says_what_is_said_most():
+    asked = [Question("count", "How many bees are there?", answer) for answer in ("2", "2", "1")]
+    asked += [Question("verify", "Is there an owl?", "no"), Question("verify", "Is there a fox?", "no")]
+    assert blind_answers(asked) == {"How many # are there?": "2", "Is there a #?": "no"}
+    seen = [Question("count", "How many foxes are there?", "1"), Question("verify", "Is there a bee?", "no")]
+    assert blind_prior(seen, blind_answers(asked)) == {"all": 50.0, "count": 0.0, "verify": 100.0}
+
+
+def test_questions_of_varied_scenes_are_a_function_of_their_seed():
+    for i, scene in enumerate(islice(scene_stream("test", 0, world=VARIED), 50)):
+        some = questions(scene, np.random.default_rng(i), 3)
+        assert some == questions(scene, np.random.default_rng(i), 3)
+        assert len(some) == 3
+        assert len({q.text for q in questions(scene, np.random.default_rng(i), 30)}) >= 5

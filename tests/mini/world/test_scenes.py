@@ -1,24 +1,34 @@
 """The mini world: the same from the same seed, split by combination, described in good English."""
 
-from itertools import islice
+import hashlib
+import json
+import math
+from dataclasses import replace
+from itertools import combinations, islice
 
 import numpy as np
 import pytest
 
 from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, EMOJI, PLACES, PLURALS
+from seedtok.mini.world.hands import HELD_OUT_HANDS, SEEN_HANDS
+from seedtok.mini.world.looks import AWAY, SHADES, SIZES, STEP, TURN, UNMIRRORED
 from seedtok.mini.world.scenes import (
+    CLASSIC,
     PHRASINGS,
     SPLITS,
+    UNSEEN_HANDS,
+    VARIED,
+    WORDINGS,
     Scene,
     Thing,
+    World,
     caption,
-    icon,
-    render,
     sample_scene,
     scene_stream,
     sibling,
     split_of,
     unique_scenes,
+    wordings,
 )
 
 
@@ -65,7 +75,7 @@ def test_scenes_stay_in_their_split(streams):
 
 def test_splits_share_no_caption_in_any_phrasing(streams):
     said = {
-        split: {caption(s, phrasing) for s in scenes for phrasing in range(PHRASINGS)}
+        split: {caption(s, phrasing) for s in scenes[:700] for phrasing in range(WORDINGS)}
         for split, scenes in streams.items()
     }
     assert said["train"].isdisjoint(said["validation"])
@@ -88,7 +98,7 @@ def test_every_concept_background_and_place_is_trained_on(streams):
 
 
 def test_two_captions_are_equal_only_for_equal_scenes(streams):
-    for phrasing in (0, PHRASINGS - 1):
+    for phrasing in (0, PHRASINGS - 1, WORDINGS // 2, WORDINGS - 1):
         shown: dict[str, tuple] = {}
         for s in streams["train"]:
             content = (s.background, frozenset(s.things))
@@ -166,41 +176,113 @@ def test_captions_read_well(given, phrasing, expected):
     assert caption(given, phrasing) == expected
 
 
-@pytest.mark.parametrize("size", [64, 128])
-def test_render_draws_things_where_the_scene_puts_them(size):
-    s = scene(("apple", "top left"), ("fox", "bottom right"))
-    picture = render(s, size)
-    assert picture.shape == (size, size, 3)
-    assert picture.dtype == np.uint8
-    assert np.array_equal(picture, render(s, size))
-    inked = (picture != BACKGROUNDS["blue"]).any(-1)
-    half = size // 2
-    assert inked[:half, :half].any()
-    assert inked[half:, half:].any()
-    assert not inked[:half, half:].any()
-    assert not inked[half:, :half].any()
-
-
-def test_shift_moves_the_whole_scene_by_a_cell():
-    still = render(scene(("apple", "middle")), 128)
-    moved = render(scene(("apple", "middle"), shift=(1, 0)), 128)
-    assert np.array_equal(np.roll(still, 16, axis=0), moved)
-
-
-def test_icons_fit_and_are_read_only():
-    for concept in CONCEPTS[::10]:
-        ink = icon(concept, 24)
-        assert ink.shape == (24, 24, 4)
-        assert ink[..., 3].max() > 200
-        assert not ink.flags.writeable
-
-
-def test_errors_say_what_is_possible():
-    with pytest.raises(ValueError, match="64 or 128 pixels, not 100"):
-        render(scene(("apple", "middle")), 100)
-
-
 def test_a_split_that_runs_out_says_so(monkeypatch):
-    monkeypatch.setattr("seedtok.mini.world.scenes.scene_stream", lambda *_: iter([scene(("apple", "middle"))] * 2000))
+    monkeypatch.setattr(
+        "seedtok.mini.world.scenes.scene_stream", lambda *_, **__: iter([scene(("apple", "middle"))] * 2000)
+    )
     with pytest.raises(ValueError, match="gave 1 different scenes; asked for 5"):
         unique_scenes("test", 5)
+
+
+# ---------------------------------------------------------------- classic and varied worlds
+
+
+def test_classic_scenes_and_captions_are_what_they_always_were():
+    """As when the shipped weights were trained."""
+    digest = hashlib.sha256()
+    for s in islice(scene_stream("test", 3, group=4), 400):
+        for phrasing in range(PHRASINGS):
+            digest.update(caption(s, phrasing).encode())
+        digest.update(json.dumps(s.to_json()).encode())
+    assert digest.hexdigest() == "af162adff83d7f000efc4a7116037ea6b36d68df918aa6b9c7a657e24a9ceb6d"
+    assert PHRASINGS == wordings(s) == 10
+
+
+@pytest.mark.parametrize("world", [VARIED, UNSEEN_HANDS])
+def test_worlds_have_the_same_scenes_in_looks_of_their_own(world):
+    classic, varied = (list(islice(scene_stream("test", 2, group=2, world=w), 200)) for w in (CLASSIC, world))
+    assert [replace(s, shift=(0, 0)) for s in classic] == [replace(s, look=None) for s in varied]
+    assert {look.hand for s in varied for look in s.look.things} == set(world.hands)
+    assert varied[5:] == list(islice(scene_stream("test", 2, 5, group=2, world=world), 195))
+    assert varied[1::3] == list(islice(scene_stream("test", 2, 1, 3, group=2, world=world), 67))
+    assert all(wordings(s) == WORDINGS > 80 for s in varied)
+
+
+def test_no_split_of_the_varied_world_shows_a_held_out_hand():
+    for split in SPLITS:
+        hands = {look.hand for s in islice(scene_stream(split, 0, world=VARIED), 500) for look in s.look.things}
+        assert hands == set(SEEN_HANDS)
+        assert not hands & set(HELD_OUT_HANDS)
+
+
+def test_looks_vary_as_far_as_they_may():
+    scenes = list(islice(scene_stream("train", 9, world=VARIED), 3000))
+    looks = [look for s in scenes for look in s.look.things]
+    sizes, turns = [look.size for look in looks], [look.turn for look in looks]
+    assert SIZES[0] <= min(sizes) < SIZES[0] + 0.01
+    assert SIZES[1] - 0.01 < max(sizes) <= SIZES[1]
+    assert TURN - 0.2 < max(turns) <= TURN
+    assert -TURN <= min(turns) < -TURN + 0.2
+    away = [abs(part) for look in looks for part in (look.down, look.right)]
+    assert AWAY - 0.01 < max(away) <= AWAY
+    assert 0.45 < np.mean([look.mirrored for look in looks]) < 0.52
+    unmirrored = [
+        look for s in scenes for t, look in zip(s.things, s.look.things, strict=True) if t.concept in UNMIRRORED
+    ]
+    assert len(unmirrored) > 30
+    assert not any(look.mirrored for look in unmirrored)
+    for color, (low, high) in SHADES.items():
+        shades = [s.look.ground for s in scenes if s.background == color]
+        assert low <= min(min(g.start, g.end) for g in shades) < low + 0.03
+        assert high - 0.03 < max(max(g.start, g.end) for g in shades) <= high
+        assert all(abs(g.start - g.end) <= STEP + 1e-9 for g in shades)
+    assert 0.4 < np.mean([s.look.ground.start == s.look.ground.end for s in scenes]) < 0.7
+
+
+def test_things_keep_inside_the_picture_and_apart():
+    for s in islice(scene_stream("train", 10, world=VARIED), 2000):
+        boxes = []
+        for thing, look in zip(s.things, s.look.things, strict=True):
+            row, column = PLACES[thing.place]
+            half = 45 / 32 * look.size * math.cos(math.radians(look.turn))
+            boxes.append((2 * row + 2 + look.down, 2 * column + 2 + look.right, half))
+            assert all(half <= at <= 8 - half for at in boxes[-1][:2])
+        for (y, x, half), (other_y, other_x, other_half) in combinations(boxes, 2):
+            assert max(abs(y - other_y), abs(x - other_x)) >= half + other_half
+
+
+def test_a_world_of_one_hand_has_what_that_hand_draws():
+    (first, *_) = scenes = list(islice(scene_stream("test", 0, group=2, world=World(("emojione",))), 300))
+    assert first.look is not None
+    assert not {t.concept for s in scenes for t in s.things} & {"giraffe", "kite", "peacock"}
+    with pytest.raises(ValueError, match="no hand 'picasso': choose openmoji,"):
+        World(("picasso",))
+
+
+def test_json_round_trip_of_looks():
+    for s in islice(scene_stream("test", 0, world=VARIED), 200):
+        assert Scene.from_json(json.loads(json.dumps(s.to_json()))) == s
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"things": []}, {"things": 3}, {"ground": {"start": 2}}, {"ground": {"roundness": 1.5}}, {"ground": {"hue": 1}},
+        {"ground": None}, {"things": [{"hand": "picasso"}]}, {"things": [{"hand": "emojione"}]}, {"things": [{}]},
+        {"things": [{"hand": "noto", "size": 0}]}, {"things": [{"hand": "noto", "size": "large"}]},
+        {"things": [{"hand": "noto", "turn": math.nan}]}, {"things": [{"hand": "noto", "mirrored": 1}]},
+        {"things": [{"hand": "noto", "down": 1e9}]}, {"things": [{"hand": ["noto"]}]},
+    ],
+)  # fmt: skip
+def test_what_is_no_look_is_no_scene(change):
+    s = replace(scene(("kite", "left")), look=None).to_json()
+    right = {"ground": {"start": 0.0, "end": 0.1}, "things": [{"hand": "twemoji"}]}
+    assert Scene.from_json(s | {"look": right}).look is not None
+    with pytest.raises(ValueError, match="not a scene of the mini world: its look"):
+        Scene.from_json(s | {"look": right | change})
+
+
+def test_sample_scene_gives_looks_in_a_varied_world():
+    drawn = [sample_scene(np.random.default_rng(3), "test", VARIED) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0].look is not None

@@ -15,6 +15,7 @@ from seedtok.mini.judge import labels, places_of
 from seedtok.mini.naming import Naming
 from seedtok.mini.text import clip_tokenizer
 from seedtok.mini.world.concepts import PLACES
+from seedtok.mini.world.source import scenes_of
 from seedtok.stages.pixels import clip_normalize
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
@@ -99,8 +100,9 @@ class ClipStage(Stage):
         # EOS doubles as padding, and attention is causal: no mask is needed
         text = self.clip.text_model(input_ids=tokens.input_ids)
         named: Losses = {}
-        if self.settings.naming_weight and batch.scenes is not None:
-            things, backgrounds = labels(batch.scenes)
+        scenes = scenes_of(batch) if self.settings.naming_weight else None
+        if scenes is not None:
+            things, backgrounds = labels(scenes)
             right = things.to(batch.pixels.device), backgrounds.to(batch.pixels.device)
             patches, slots = vision.last_hidden_state, text.last_hidden_state[:, SLOT:]
             named["vision_naming"] = self.vision_naming(places_of(patches[:, 1:]), patches[:, 0], right)

@@ -35,6 +35,9 @@ class DiffusionSettings(StageSettings):
     sample_steps: int = 10
     guidance_scale: float = 2.5
 
+    def for_counting(self) -> "DiffusionSettings":
+        return self.model_copy(update={"caption_dropout": 0.0})
+
     def build(self) -> "DiffusionStage":
         return DiffusionStage(self)
 

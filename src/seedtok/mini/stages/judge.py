@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch
 from seedtok.mini.judge import SceneJudge, Verdict, labels
+from seedtok.mini.world.source import scenes_of
 from seedtok.stages.pixels import unit_range
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import sum_over_ranks
@@ -42,14 +43,13 @@ class JudgeStage(Stage):
 
     def check(self, batch: Batch) -> None:
         super().check(batch)
-        if batch.scenes is None:
+        if scenes_of(batch) is None:
             raise ConfigError("the scene judge trains on rendered scenes, not on shards")
 
     def forward(self, batch: Batch) -> Losses:
-        assert batch.scenes is not None
         images = unit_range(batch.pixels)
         things, backgrounds = self.judge(self.spoil(images) if self.training else images)
-        right_things, right_backgrounds = (x.to(images.device) for x in labels(batch.scenes))
+        right_things, right_backgrounds = (x.to(images.device) for x in labels(scenes_of(batch) or []))
         thing = F.cross_entropy(things.float().flatten(0, 1), right_things.flatten())
         background = F.cross_entropy(backgrounds.float(), right_backgrounds)
         return {"loss": 9 * thing + background, "thing": thing, "background": background}
@@ -58,7 +58,7 @@ class JudgeStage(Stage):
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         total = Verdict(0, 0, 0, 0)
         for batch in batches:
-            total += self.judge.verdict(unit_range(batch.pixels), batch.scenes or [])
+            total += self.judge.verdict(unit_range(batch.pixels), scenes_of(batch) or [])
         total = Verdict(*sum_over_ranks(torch.tensor(astuple(total))).tolist())
         return {"things_right": total.thing_share, "background_right": total.background_share}
 

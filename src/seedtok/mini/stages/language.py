@@ -17,8 +17,10 @@ from seedtok.mini.mimetic import start_by_copying
 from seedtok.mini.text import lm_tokenizer
 from seedtok.mini.world.questions import Question, questions
 from seedtok.mini.world.scenes import PHRASINGS, Scene, caption, sample_scene
+from seedtok.mini.world.source import scenes_of
+from seedtok.stages.packed import PackedStage
 from seedtok.training.config import StageSettings
-from seedtok.training.stage import Losses, Stage
+from seedtok.training.stage import Losses
 
 
 class LanguageSettings(StageSettings):
@@ -62,7 +64,7 @@ def _asked(scenes: list[Scene], rng: np.random.Generator, count: int) -> list[Qu
     return [clear[i] for i in rng.permutation(len(clear))[:count]]
 
 
-class LanguageStage(Stage):
+class LanguageStage(PackedStage):
     """Next-token prediction of captions, and of questions and answers that follow them."""
 
     def __init__(self, settings: LanguageSettings) -> None:
@@ -114,14 +116,12 @@ class LanguageStage(Stage):
     def check(self, batch: Batch) -> None:
         """Captions are enough, and every batch has them."""
 
-    def forward(self, batch: Batch) -> Losses:
-        return self.losses(self.packed(batch))
-
     def packed(self, batch: Batch) -> Packed:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        if batch.scenes is None:
+        scenes = scenes_of(batch)
+        if scenes is None:
             return self.rows([[(text, True)] for text in batch.captions])
-        return self.rows([self.text(scene, rng) for scene in batch.scenes])
+        return self.rows([self.text(scene, rng) for scene in scenes])
 
     def losses(self, rows: Packed) -> Losses:
         rows = rows.to(self.lm.device)

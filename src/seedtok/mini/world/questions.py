@@ -1,23 +1,21 @@
-"""Questions about a scene of the mini world, each with its one right answer, in the style of VQA and GQA."""
+"""Questions about a scene of the mini world, each with its one right answer, in the style of VQA and GQA.
+
+About classic scenes they are those that the shipped weights were trained on. About scenes with a look they are
+balanced, so that one who does not see the picture is seldom right: see `balanced_questions`.
+"""
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
+from seedtok.mini.world.balanced import Question, balanced_questions
+from seedtok.mini.world.captions import an, at
 from seedtok.mini.world.concepts import CONCEPTS, PLURALS
-from seedtok.mini.world.scenes import Scene, an, at
+from seedtok.mini.world.scene import Scene
 
+__all__ = ["KINDS", "Question", "questions"]
 BESIDE = {("left", "right"): ("to the left of", "to the right of"), ("top", "bottom"): ("above", "below")}
-
-
-class Question(NamedTuple):
-    """`kind` says what is asked for: color, count, exists, what, where or relation."""
-
-    kind: str
-    text: str
-    answer: str
 
 
 def _color(scene: Scene, rng: np.random.Generator) -> list[Question]:
@@ -68,6 +66,8 @@ def questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Questi
 
     Fewer where the scene gives no more.
     """
+    if scene.look is not None:
+        return balanced_questions(scene, rng, count)
     asked = [kind(scene, rng) for kind in KINDS]
     left = [list(rng.permutation(len(made))) for made in asked]
     chosen: list[Question] = []

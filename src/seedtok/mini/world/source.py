@@ -1,0 +1,117 @@
+"""The mini world as a data source: scenes rendered while training, or read back from shards and codes."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from seedtok.core.errors import ConfigError, DataError
+from seedtok.data.batches import ALL_SAMPLES, Batch, Stride
+from seedtok.mini.world.grammar import same_scene
+from seedtok.mini.world.questions import questions
+from seedtok.mini.world.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
+from seedtok.training.source import Data
+
+
+class SceneBatch(Batch):
+    """A batch all of whose metadata hold a scene, as JSON under "scene"."""
+
+    def right_captions(self, said: list[str]) -> list[bool]:
+        """Which captions of the first images name every thing, place and colour right, in any wording."""
+        scenes = scenes_of(self) or []
+        return [same_scene(text, scene) for text, scene in zip(said, scenes[: len(said)], strict=True)]
+
+    def question(self, index: int, rng: np.random.Generator) -> tuple[str, str]:
+        """A question about a scene and its answer, of a random kind."""
+        scene = scene_of(self.metadata[index]) if self.metadata else None
+        assert scene is not None
+        asked = questions(scene, rng, 1)[0]
+        return asked.text, asked.answer
+
+
+def scene_of(metadata: dict[str, Any]) -> Scene | None:
+    """The scene that a sample's metadata holds as JSON under "scene"; None where it holds none."""
+    record = metadata.get("scene")
+    try:
+        return None if record is None else Scene.from_json(record)
+    except DataError:
+        return None  # another data set's own field of that name
+
+
+def scenes_of(batch: Batch) -> list[Scene] | None:
+    """The scenes of a batch; None where a sample has none."""
+    scenes = [scene for known in batch.metadata or [] if (scene := scene_of(known)) is not None]
+    return scenes if scenes and len(scenes) == len(batch.captions) else None
+
+
+def with_scenes(batch: Batch) -> Batch:
+    """A batch as a SceneBatch with the canonical wordings of its scenes; as it is where a sample has none."""
+    scenes = scenes_of(batch)
+    if scenes is None:
+        return batch
+    canonical = [caption(scene) for scene in scenes]
+    return SceneBatch(batch.pixels, batch.captions, canonical, batch.metadata, batch.codes, batch.codes_of)
+
+
+def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None) -> SceneBatch:
+    """Renders scenes at size x size pixels, with captions in these wordings; None: in the canonical ones."""
+    pixels = torch.from_numpy(np.stack([render(scene, size) for scene in scenes])).permute(0, 3, 1, 2)
+    canonical = [caption(scene) for scene in scenes]
+    captions = canonical if phrasings is None else [caption(s, p) for s, p in zip(scenes, phrasings, strict=True)]
+    return SceneBatch(pixels, captions, canonical, [{"scene": scene.to_json()} for scene in scenes])
+
+
+class SceneData(Data):
+    """Scenes rendered while training; shards or codes, where they are given, are read as any other data.
+
+    The scenes of such shards are found again in their metadata. Scenes are validated on scenes of the validation split,
+    and so are shards and codes with `validation` "scenes".
+    """
+
+    validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
+    group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
+    phrasing: Literal["random", "canonical"] = "random"
+
+    def check(self) -> None:
+        if self.shards is not None or self.codes is not None:
+            super().check()
+        elif isinstance(self.validation, float):
+            raise ConfigError(
+                "data.validation is a share, and there are no data.shards or data.codes to hold it out of"
+            )
+
+    def outline(self, batch_size: int, seed: int) -> Batch:
+        batch = super().outline(batch_size, seed)
+        if self.shards is not None or self.codes is not None:
+            return batch
+        scenes = islice(scene_stream("train", seed), batch_size)
+        return SceneBatch(batch.pixels, batch.captions, batch.canonical, [{"scene": s.to_json()} for s in scenes])
+
+    def batches(
+        self, batch_size: int, seed: int, stride: Stride = ALL_SAMPLES, skipped: Path | None = None
+    ) -> Iterator[Batch]:
+        if self.shards is not None or self.codes is not None:
+            return map(with_scenes, super().batches(batch_size, seed, stride, skipped))
+        return self._rendered("train", batch_size, seed, stride)
+
+    def held_out(self, batch_size: int, count: int, seed: int, stride: Stride = ALL_SAMPLES) -> list[Batch]:
+        if self.validation is None or self.validation == "scenes":
+            return list(islice(self._rendered("validation", batch_size, seed, stride), count))
+        return list(map(with_scenes, super().held_out(batch_size, count, seed, stride)))
+
+    def _rendered(self, split: Split, batch_size: int, seed: int, stride: Stride) -> Iterator[Batch]:
+        """Endless batches of scenes, each sample a function of (split, seed, its number in the stream) alone."""
+        stream = scene_stream(split, seed, stride.first, stride.world_size, self.group)
+        index = stride.first
+        while True:
+            scenes = [next(stream) for _ in range(batch_size)]
+            phrasings = None
+            if self.phrasing == "random":
+                indices = (index + i * stride.world_size for i in range(batch_size))
+                phrasings = [int(np.random.default_rng([7, seed, i]).integers(PHRASINGS)) for i in indices]
+            index += batch_size * stride.world_size
+            yield to_batch(scenes, self.size, phrasings)

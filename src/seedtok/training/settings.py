@@ -1,0 +1,78 @@
+"""Groups of settings: frozen, validated, read back from JSON, and changed by dotted `key=value`."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from seedtok.core.errors import ConfigError
+from seedtok.core.records import json_value
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """A frozen group of fields; an unknown one is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def read_settings(like: S, record: Any) -> S:
+    """The settings that a JSON object describes, in the classes that `like` has; the inverse of `model_dump`.
+
+    Raises pydantic's ValidationError; TypeError for what is no object.
+    """
+    if not isinstance(record, dict):
+        raise TypeError(f"expected an object, not {str(record)[:40]}")
+    fields = dict(record)
+    for name in type(like).model_fields:
+        group = getattr(like, name)
+        if isinstance(group, Settings) and fields.get(name) is not None:
+            fields[name] = read_settings(group, fields[name])
+    return type(like).model_validate(fields)
+
+
+def with_override(settings: S, item: str) -> S:
+    """Settings with one `a.b=value` applied; the value is JSON, or else plain text.
+
+    Raises ConfigError for a setting that does not exist (suggesting a similar name) or a value that does not fit.
+    """
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"expected key=value, got {item!r}")
+    return _override(settings, key.split("."), text, key)
+
+
+def _override(settings: S, path: Sequence[str], text: str, key: str) -> S:
+    head, *rest = path
+    names = list(type(settings).model_fields)
+    if head not in names:
+        similar = difflib.get_close_matches(head, names, n=1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else f"; known here: {', '.join(names)}"
+        raise ConfigError(f"unknown setting {key!r}: there is no {head!r}{hint}")
+    value: Any = getattr(settings, head)
+    if rest:
+        if not isinstance(value, Settings):
+            raise ConfigError(f"unknown setting {key!r}: {head!r} is a single value")
+        value = _override(value, rest, text, key)
+    else:
+        value = _value(value, text, key)
+    fields = {name: getattr(settings, name) for name in names} | {head: value}
+    try:
+        return type(settings).model_validate(fields)
+    except ValidationError as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..."
+        raise ConfigError(f"bad value for {key!r}: {shown!r}: {error.errors()[0]['msg']}") from None
+
+
+def _value(before: Any, text: str, key: str) -> Any:
+    """The value that a text gives; of a group, only that it is left out."""
+    if text in ("none", "None"):
+        return None
+    if isinstance(before, Settings):
+        raise ConfigError(f"{key!r} is a group of settings: give them one by one, as in {key}.KEY=VALUE")
+    try:
+        return json_value(text)
+    except ValueError:
+        return text

@@ -1,0 +1,90 @@
+"""The programs in tools/ run, as a user would run them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import seedtok
+from reference import PATH
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(seedtok.__file__).parent
+
+
+def run_tool(name: str, *arguments: object, sources: Path = PACKAGE.parent) -> str:
+    """Runs a tool on the package in `sources`; returns what it printed."""
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(sources)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder of a copy of the package, whose weights may be replaced."""
+    sources = tmp_path / "sources"
+    for path in PACKAGE.rglob("*"):
+        target = sources / "seedtok" / path.relative_to(PACKAGE)
+        if path.is_file() and "__pycache__" not in path.parts:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+    return sources
+
+
+@pytest.mark.slow
+def test_familiarity_is_measured_and_written(package: Path, tmp_path: Path):
+    written = package / "seedtok/pretrained/mini/tokenizer/familiarity.safetensors"
+    shapes = {name: tensor.shape for name, tensor in load_file(written).items()}
+    written.unlink()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "drawing.png").symlink_to(ROOT / "docs" / "drawings.png")
+    printed = run_tool("familiarity.py", "--write", "--count", 500, f"own={tmp_path / 'own'}", sources=package)
+    far = {name: float(share) for name, share in re.findall(r"^(.*): ([\d.]+) % of", printed, re.MULTILINE)}
+    assert {far[name] for name in ("black", "white", "one colour", "noise", "screens")} == {100}
+    assert far["own"] == 100
+    assert {name: tensor.shape for name, tensor in load_file(written).items()} == shapes
+
+
+@pytest.mark.slow
+def test_runs_are_shipped(package: Path, runs: Path):
+    shipped = package / "seedtok/pretrained/mini"
+    for run, part in (("clip", "clip"), ("stage2", "tokenizer"), ("stage3a", "lm_captions")):
+        assert f"mini/{part}: " in run_tool("ship.py", runs / run / "final", part, sources=package)
+    tensors = load_file(shipped / "tokenizer/model.safetensors")
+    trained = load_file(runs / "stage2/final/model.safetensors")
+    assert not [name for name in tensors if name.startswith("embedder.vision.")]  # which is the CLIP's
+    assert tensors.keys() == {name for name in trained if not name.startswith("embedder.vision.")}
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, trained[name].half() if trained[name].dtype == torch.float32 else trained[name])
+    assert str(runs) not in "".join(path.read_text() for path in shipped.glob("lm_captions/**/*.json"))
+    load = "from seedtok import SeedTokenizer; print(SeedTokenizer.from_pretrained('mini').config.codebook.size)"
+    environment = os.environ | {"PYTHONPATH": str(package)}
+    assert subprocess.check_output([sys.executable, "-c", load], text=True, env=environment) == "64\n"
+
+
+def test_a_reference_is_cut(tmp_path: Path):
+    """Of the one that is kept, with other vectors added to its codebooks, the part that is needed is found again."""
+    kept = load_file(PATH)
+    with safe_open(PATH, "pt") as file:
+        metadata = file.metadata()
+    full = dict(kept)
+    for name in kept:
+        if name.endswith("quantize.embedding.weight"):
+            size, dim = kept[name].shape
+            full[name] = torch.cat([kept[name], torch.randn(1000, dim, generator=torch.Generator().manual_seed(size))])
+    save_file(full, tmp_path / "full.safetensors", metadata=metadata)
+    run_tool("cut_reference.py", tmp_path / "full.safetensors", tmp_path / "cut.safetensors")
+    cut = load_file(tmp_path / "cut.safetensors")
+    assert cut.keys() == kept.keys()
+    for section in ("v1", "v2", "v2_qformer_image"):
+        ours, theirs = (t[f"{section}/state_dict/quantize.embedding.weight"] for t in (cut, kept))
+        assert ours.shape == theirs.shape
+        assert torch.equal(ours[cut[f"{section}/codes"]], theirs[kept[f"{section}/codes"]])
