@@ -197,7 +197,7 @@ def test_the_client_is_told_of_words_the_model_does_not_know(
     openai: OpenAI, lm: SeedLM, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(lm.text_tokenizer.init_kwargs, "known_words", ["a", "fox"])
-    with pytest.warns(match="never seen"):
+    with pytest.warns(match="not trained on"):
         found = openai.chat.completions.create(model="tiny", messages=asked("draw a zebra"))
-    assert found.warnings == ["words this model has never seen: zebra"]  # type: ignore[attr-defined]
+    assert found.warnings == ["words that this model was not trained on: zebra"]  # type: ignore[attr-defined]
     assert not hasattr(openai.chat.completions.create(model="tiny", messages=asked("draw a fox")), "warnings")

@@ -71,9 +71,9 @@ class Engine:
         return torch.cat(codes) if codes else none, warnings
 
     def warned_words(self, *texts: str) -> tuple[str, ...]:
-        """A warning for the words that the model has never seen, if there are any."""
+        """A warning for the words that the model was not trained on, if there are any."""
         words = unknown_words(self.model.text_tokenizer, texts)
-        return (f"words this model has never seen: {', '.join(words)}",) if words else ()
+        return (f"words that this model was not trained on: {', '.join(words)}",) if words else ()
 
     @staticmethod
     def plain(text: str) -> str:
