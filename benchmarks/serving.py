@@ -1,0 +1,234 @@
+"""A server under load: many clients with mixed work against the library's own answers, and drawing together.
+
+    python benchmarks/serving.py --clients 100 --seconds 300
+
+Starts `seedtok serve` as a process. Prints one JSON object: requests by kind and status, wrong answers, the server's
+memory, and how much more a server draws for 16 clients than for one after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import torch
+from openai import APIStatusError, AsyncOpenAI
+from PIL import Image
+
+from seedtok import SeedLM
+from seedtok.core.device import computes_bfloat16_fast
+
+PROMPTS = [
+    f"{first} on {colour} background"
+    for first in ("a fox to the left of a cake", "a bear in the middle", "an egg on the left", "a cake at the top")
+    for colour in ("a blue", "a red", "a green", "an orange")
+]
+QUESTIONS = ["What color is the background?", "What is on the left?"]
+STEPS = 10  # between two looks at the server's memory, in seconds
+
+
+def data_url(image: Image.Image) -> str:
+    file = BytesIO()
+    image.save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def pixels(text: str | Image.Image) -> np.ndarray:
+    image = Image.open(BytesIO(base64.b64decode(text.rpartition(",")[2]))) if isinstance(text, str) else text
+    return np.asarray(image.convert("RGB"), int)
+
+
+class Expected:
+    """What the library gives, one by one."""
+
+    def __init__(self, model: SeedLM, dtype: torch.dtype | None):
+        self.drawn = [
+            model.draw(prompt, generator=[torch.Generator().manual_seed(0)], dtype=dtype)[0] for prompt in PROMPTS
+        ]
+        self.urls = [data_url(image) for image in self.drawn]
+        self.captions = [model.caption(image)[0] for image in self.drawn]
+        self.answers = [[model.answer(image, question)[0] for question in QUESTIONS] for image in self.drawn]
+        self.codes = [model.seed.encode(image)[0].tolist() for image in self.drawn]
+        self.decoded = [
+            model.seed.decode(codes, generator=[torch.Generator().manual_seed(0)], dtype=dtype)[0]
+            for codes in self.codes
+        ]
+
+    @staticmethod
+    def is_drawn(text: str, images: list[Image.Image], number: int) -> bool:
+        """Whether a picture is that of this number, but for rounding: near it, and far from all others."""
+        found = pixels(text)
+        distances = [np.abs(found - pixels(image)).mean() for image in images]
+        return distances[number] < 3 and int(np.argmin(distances)) == number
+
+
+class Client:
+    """One client: work of all kinds in a random order, each checked."""
+
+    def __init__(self, address: str, expected: Expected, seed: int, results: Counter):
+        self.openai = AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=300)
+        self.expected, self.dice, self.results = expected, random.Random(seed), results
+
+    def _about(self, number: int, text: str) -> list[Any]:
+        image = {"type": "image_url", "image_url": {"url": self.expected.urls[number]}}
+        return [{"role": "user", "content": [image, {"type": "text", "text": text}]}]
+
+    async def caption(self, number: int) -> bool:
+        found = await self.openai.chat.completions.create(model="mini", messages=self._about(number, ""))
+        return found.choices[0].message.content == self.expected.captions[number]
+
+    async def streamed(self, number: int) -> bool:
+        stream = await self.openai.chat.completions.create(
+            model="mini", messages=self._about(number, "A photo of"), stream=True
+        )
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+        return text == self.expected.captions[number]
+
+    async def answer(self, number: int) -> bool:
+        which = self.dice.randrange(len(QUESTIONS))
+        messages = self._about(number, QUESTIONS[which])
+        found = await self.openai.chat.completions.create(model="mini", messages=messages)
+        return found.choices[0].message.content == self.expected.answers[number][which]
+
+    async def draw(self, number: int) -> bool:
+        found = await self.openai.images.generate(model="mini", prompt=PROMPTS[number], extra_body={"seed": 0})
+        return (
+            self.expected.is_drawn(found.data[0].b64_json or "", self.expected.drawn, number) if found.data else False
+        )
+
+    async def encode(self, number: int) -> bool:
+        body = {"images": [self.expected.urls[number]]}
+        found = await self.openai.post("/seed/encode", body=body, cast_to=dict)
+        return found["data"][0]["codes"] == self.expected.codes[number]
+
+    async def decode(self, number: int) -> bool:
+        body = {"codes": [self.expected.codes[number]], "seed": 0}
+        found = await self.openai.post("/seed/decode", body=body, cast_to=dict)
+        return self.expected.is_drawn(found["data"][0]["b64_json"], self.expected.decoded, number)
+
+    async def leave(self, number: int) -> bool:
+        """Asks for something and goes."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.draw(number), self.dice.random())
+        return True
+
+    async def broken(self, number: int) -> bool:
+        """Sends what is no picture."""
+        body = {"images": [self.expected.urls[number][: 100 + number]]}
+        try:
+            await self.openai.post("/seed/encode", body=body, cast_to=dict)
+        except APIStatusError as error:
+            return error.status_code == 400
+        return False
+
+    async def run(self, until: float) -> None:
+        kinds: list[Callable[[int], Awaitable[bool]]] = [
+            self.caption, self.caption, self.streamed, self.answer, self.answer, self.encode, self.draw, self.decode,
+            self.leave, self.broken,
+        ]  # fmt: skip
+        while time.monotonic() < until:
+            kind = self.dice.choice(kinds)
+            try:
+                is_right = await kind(self.dice.randrange(len(PROMPTS)))
+                self.results[f"{kind.__name__}: {'right' if is_right else 'WRONG'}"] += 1
+            except APIStatusError as error:
+                self.results[f"status {error.status_code}"] += 1
+                await asyncio.sleep(self.dice.random())
+            except Exception as error:
+                self.results[f"FAILED: {type(error).__name__}"] += 1
+        await self.openai.close()
+
+
+def memory(address: str) -> float:
+    """The server's resident memory, in MB."""
+    for line in httpx2.get(f"{address}/metrics").text.splitlines():
+        if line.startswith("process_resident_memory_bytes"):
+            return float(line.split()[1]) / 1e6
+    raise RuntimeError("the server does not tell its memory")
+
+
+async def soak(address: str, expected: Expected, clients: int, seconds: float) -> dict[str, Any]:
+    """Many clients for some time; the server's memory from a third of it on, when all kinds of work have run."""
+    results: Counter = Counter()
+    until = time.monotonic() + seconds
+    crowd = [Client(address, expected, number, results).run(until) for number in range(clients)]
+    working = asyncio.gather(*crowd)
+    sizes = []
+    while not working.done():
+        await asyncio.wait({working}, timeout=STEPS)
+        sizes.append(round(await asyncio.to_thread(memory, address)))
+    await working
+    return {"results": dict(sorted(results.items())), "memory_mb": sizes}
+
+
+async def drawing(address: str, clients: int, count: int) -> float:
+    """Pictures a second, drawn by so many clients at once, each of which asks for the next when it has one."""
+    openai = AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=600)
+    left = iter(range(count))
+
+    async def draw() -> None:
+        for number in left:
+            await openai.images.generate(model="mini", prompt=PROMPTS[number % len(PROMPTS)], extra_body={"seed": 0})
+
+    started = time.monotonic()
+    await asyncio.gather(*(draw() for _ in range(clients)))
+    await openai.close()
+    return count / (time.monotonic() - started)
+
+
+@contextmanager
+def server(options: list[str]) -> Iterator[str]:
+    """A server's address; it is stopped at the end."""
+    command = [sys.executable, "-m", "seedtok", "serve", "--port", "0", *options]
+    with tempfile.NamedTemporaryFile("w") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            while '"address"' not in (text := Path(log.name).read_text()):
+                if process.poll() is not None:
+                    raise SystemExit(text)
+                time.sleep(0.1)
+            yield next(json.loads(line)["address"] for line in text.splitlines() if '"address"' in line)
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--draws", type=int, default=32, help="pictures for each measurement of drawing; 0 for none")
+    parser.add_argument("--drawing-dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+    args, options = parser.parse_known_args()  # others are those of `seedtok serve`
+    model = SeedLM.from_pretrained("mini")
+    dtype = getattr(torch, args.drawing_dtype, None)
+    if args.drawing_dtype == "auto":
+        dtype = torch.bfloat16 if computes_bfloat16_fast(model.device) else torch.float32
+    expected = Expected(model, dtype)
+    del model
+    report: dict[str, Any] = {"clients": args.clients, "seconds": args.seconds, "drawing_dtype": str(dtype)}
+    with server(["--drawing-dtype", args.drawing_dtype, *options]) as address:
+        if args.draws:
+            rates = {clients: asyncio.run(drawing(address, clients, args.draws)) for clients in (1, 16, 1, 16)}
+            report["pictures_a_second"] = {clients: round(rate, 2) for clients, rate in rates.items()}
+            report["times_as_many"] = round(rates[16] / rates[1], 2)
+        if args.seconds:
+            report |= asyncio.run(soak(address, expected, args.clients, args.seconds))
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
