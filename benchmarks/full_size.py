@@ -25,7 +25,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from seedtok import SeedLM, SeedTokenizer
 from seedtok.core.files import atomic_folder
 from seedtok.core.processes import keep_freed_memory
-from seedtok.lm.generation import draw_codes
 from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 from seedtok.recipes import paper_size
 from seedtok.tokenizer.image_decoder import ImageDecoder
@@ -97,9 +96,9 @@ def image_decoder(folder: Path) -> tuple[Callable[[], object], float, str]:
 def language(folder: Path) -> tuple[Callable[[], object], float, str]:
     seed = SeedTokenizer.from_pretrained("mini", dtype=torch.bfloat16)  # of the paper's codebook sizes
     model = SeedLM.build(folder, seed, dtype=torch.bfloat16)
-    model.adapter.merge_adapter()  # type: ignore[operator]  # as a loaded one is
-    model.vocabulary.to(torch.bfloat16)
-    return lambda: draw_codes(model, ["a fox on a blue background"]), model.vocabulary.config.span, "tokens"
+    model.joint.network.merge_adapter()  # type: ignore[operator]  # as a loaded one is
+    model.to(torch.bfloat16)
+    return lambda: model.draw_codes("a fox on a blue background"), model.vocabulary.span, "tokens"
 
 
 def planned() -> dict[str, float]:

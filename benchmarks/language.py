@@ -1,7 +1,7 @@
 """Drawing by `SeedLM` beside the same model through transformers' `generate`; captions in batches of 1, 8 and 32.
 
-Through `generate` the codes are part of one vocabulary: one embedding table, one head, all of it computed at each step,
-with the adapter beside the LM's weights, as peft loads it, or merged into them, as `SeedLM` has it.
+`generate` computes the logits of the whole vocabulary at each step: with LoRA beside the LM's weights, as peft loads
+it, or on the plain language model (`lm.plain.fold`). Captions are compared with `generate` on the same LM and batches.
 
     python benchmarks/language.py [--threads 2] [--model mini] [--dtype float32] [--rounds 5]
 """
@@ -10,6 +10,7 @@ import argparse
 import copy
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 from encode import rate
@@ -17,9 +18,9 @@ from torch import nn
 
 from seedtok import SeedLM
 from seedtok.core.processes import keep_freed_memory
-from seedtok.lm.generation import draw_codes
-from seedtok.lm.packing import sequence
-from seedtok.lm.prompts import drawing_prompt
+from seedtok.lm.plain import fold
+from seedtok.lm.prompts import CAPTION, CAPTIONING, drawing_prompt
+from seedtok.lm.texts import complete
 from seedtok.mini.world.scenes import caption, unique_scenes
 from seedtok.mini.world.source import to_batch
 
@@ -36,10 +37,10 @@ class Joint(nn.Module):
 
 
 def joint_lm(model: SeedLM) -> nn.Module:
-    """The LM, its LoRA in place, with words and codes in one embedding table and under one head."""
-    lm = copy.deepcopy(model.lm)
-    table = model.embed(torch.arange(len(model.vocabulary))).detach()
-    lm.lm_head = Joint(lm.lm_head, model.vocabulary.write)
+    """The LM, its LoRA in place, with text and codes in one embedding table and under one head."""
+    lm = copy.deepcopy(model.joint.lm)
+    table = model.joint.embed(torch.arange(model.vocabulary.size)).detach()
+    lm.lm_head = Joint(lm.lm_head, model.joint.adapter.visual_head)
     lm.set_input_embeddings(nn.Embedding.from_pretrained(table))
     lm.config.vocab_size = lm.generation_config.vocab_size = len(table)
     return lm.eval()
@@ -58,12 +59,12 @@ def main() -> None:
     model = SeedLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
     scenes = unique_scenes("test", 4)
     prompts = [caption(scene) for scene in scenes]
-    span = model.vocabulary.config.span
-    merged = joint_lm(model)
-    model.adapter.unmerge_adapter()
+    span = model.vocabulary.span
+    plain = fold(model.joint)
+    model.joint.network.unmerge_adapter()
     beside = joint_lm(model)
-    model.adapter.merge_adapter()
-    ids = [torch.tensor([[*sequence(model, [drawing_prompt(p)]), model.vocabulary.begin]]) for p in prompts]
+    model.joint.network.merge_adapter()
+    ids = [torch.tensor([[*model.joint.sequence([drawing_prompt(p)]), model.vocabulary.begin]]) for p in prompts]
 
     def through_generate(lm: nn.Module) -> float:
         """Seconds for the 32 codes of every prompt, one by one."""
@@ -73,23 +74,25 @@ def main() -> None:
             ), 1, 2.0) for row in ids
         )  # fmt: skip
 
-    ours = sum(1 / rate(lambda p=p: draw_codes(model, [p]), 1, 2.0) for p in prompts)
-    print(f"32 codes, one picture: SeedLM {1000 * ours / len(prompts):.0f} ms")
-    for name, lm in (("beside the weights", beside), ("merged", merged)):
+    ours = sum(1 / rate(lambda p=p: model.draw_codes(p), 1, 2.0) for p in prompts)
+    print(f"32 codes, one image: SeedLM {1000 * ours / len(prompts):.0f} ms")
+    for name, lm in (("LoRA beside the weights", beside), ("plain", plain)):
         theirs = through_generate(lm)
-        print(f"  generate, adapter {name}: {1000 * theirs / len(prompts):.0f} ms, {theirs / ours:.2f} times as long")
+        print(f"  generate, {name}: {1000 * theirs / len(prompts):.0f} ms, {theirs / ours:.2f} times as long")
     codes = model.seed.encode(to_batch(unique_scenes("test", 128), 128).pixels)
-    rates = {n: [] for n in (1, 8, 32)}
-    for _ in range(args.rounds):  # in turn, lest a slow minute of the machine be of one alone
-        for size, measured in rates.items():
-            began = time.perf_counter()
-            model.caption(codes, batch_size=size)
-            measured.append(len(codes) / (time.perf_counter() - began))
-    one, eight, many = (statistics.median(measured) for measured in rates.values())
-    print(f"{len(codes)} captions, beams of 5, a second: one at a time {one:.1f}")
-    print(
-        f"  8 at a time {eight:.1f}, {eight / one:.2f} times as many; 32 at a time {many:.1f}, {many / one:.2f} times"
-    )
+    rows = [model.joint.sequence([image, CAPTION]) for image in codes]
+    by_generate = replace(CAPTIONING, generate_options={"use_cache": True})  # any option of its own, and it decodes
+    rates = {(size, name): [] for size in (1, 8, 32) for name in ("SeedLM", "generate")}
+    for _ in range(args.rounds):  # in turn, so that a slow minute of the machine slows all of them
+        for (size, name), measured in rates.items():
+            began = time.process_time()
+            complete(model.joint, rows, by_generate if name == "generate" else CAPTIONING, size)
+            measured.append(len(codes) / (time.process_time() - began))
+    median = {key: statistics.median(measured) for key, measured in rates.items()}
+    print(f"{len(codes)} captions, beams of 5, a second of CPU time:")
+    for size in (1, 8, 32):
+        ours, theirs = median[size, "SeedLM"], median[size, "generate"]
+        print(f"  {size} at a time: SeedLM {ours:.1f}, generate {theirs:.1f}; {ours / theirs:.2f} times as many")
 
 
 if __name__ == "__main__":

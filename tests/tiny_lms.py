@@ -1,4 +1,4 @@
-"""Tiny random language models of four families, with a tokenizer, as folders of transformers'."""
+"""Tiny random language models of five families, with a tokenizer, as folders of transformers."""
 
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from seedtok.lm.model import JointLM
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -31,7 +32,7 @@ FAMILIES = {
 }
 
 
-def words() -> PreTrainedTokenizerFast:
+def text_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +48,7 @@ def words() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folders, tokenizer = {}, words()
+    folders, tokenizer = {}, text_tokenizer()
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer)}
     for name, (kind, config, sizes) in FAMILIES.items():
         torch.manual_seed(0)
@@ -63,11 +64,21 @@ def seed(tiny_tokenizer: Path) -> SeedTokenizer:
 
 
 @pytest.fixture(params=FAMILIES)
-def model(request: pytest.FixtureRequest, bases: dict[str, Path], seed: SeedTokenizer) -> SeedLM:
-    """A SEED LM of each family, with LoRA that does something."""
+def seed_lm(request: pytest.FixtureRequest, bases: dict[str, Path], seed: SeedTokenizer) -> SeedLM:
+    """A SEED LM of each family, with LoRA that has an effect."""
     torch.manual_seed(1)
-    model = SeedLM.build(bases[request.param], seed)
-    for name, parameter in model.named_parameters():
+    return with_random_lora(SeedLM.build(bases[request.param], seed))
+
+
+@pytest.fixture
+def model(seed_lm: SeedLM) -> JointLM:
+    """The joint language model of `seed_lm`."""
+    return seed_lm.joint
+
+
+def with_random_lora(seed_lm: SeedLM) -> SeedLM:
+    """LoRA starts without effect: gives it one."""
+    for name, parameter in seed_lm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    return model
+    return seed_lm

@@ -1,11 +1,11 @@
-"""The BLIP-2-style baseline: what it reads, what it learns, and that its frozen parts stay."""
+"""The BLIP-2-style baseline: its loss, its texts, its files."""
 
 import pytest
 import torch
 
 from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.errors import CheckpointError
-from seedtok.lm.prompts import CAPTION
+from seedtok.lm.prompts import CAPTION, TextSettings
 
 
 @pytest.fixture(scope="module")
@@ -21,23 +21,23 @@ def pixels(seed) -> torch.Tensor:
     return seed.pixels(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8))
 
 
-def test_the_loss_is_that_of_the_learnt_words_one_by_one(model, pixels):
-    ids, learnt = model.rows([CAPTION, CAPTION], ["a fox", "a fox on a red background"])
+def test_the_loss_is_that_of_the_targets_one_by_one(model, pixels):
+    ids, targets = model.rows([CAPTION, CAPTION], ["a fox", "a fox on a red background"])
     with torch.no_grad():
-        loss = model.loss(pixels, ids, learnt)
+        loss = model.loss(pixels, ids, targets)
         every = []
-        for picture, row, which in zip(pixels, ids, learnt, strict=True):
-            words = model.lm.get_input_embeddings()(row)
-            seen = torch.cat([model.prefix(picture[None])[0], words])[None]
-            logits = model.lm(inputs_embeds=seen).logits[0].log_softmax(-1)
-            every += [-logits[31 + i, token] for i, token in enumerate(row) if which[i]]
+        for image, row, wanted in zip(pixels, ids, targets, strict=True):
+            text = model.lm.get_input_embeddings()(row)
+            embeddings = torch.cat([model.prefix(image[None])[0], text])[None]
+            log_probs = model.lm(inputs_embeds=embeddings).logits[0].log_softmax(-1)
+            every += [-log_probs[31 + i, token] for i, token in enumerate(row) if wanted[i]]
     torch.testing.assert_close(loss, torch.stack(every).mean(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_says_what_each_picture_says_alone(model, pixels):
-    prompts = ["Question: a? Short answer.", "a photo of a fox on"]
-    together = model.write(pixels, prompts, max_new_tokens=5)
-    alone = [model.write(p[None], [t], max_new_tokens=5)[0] for p, t in zip(pixels, prompts, strict=True)]
+def test_a_batch_gives_the_texts_of_each_image_alone(model, pixels):
+    prompts, settings = ["Question: a? Short answer.", "a photo of a fox on"], TextSettings(max_new_tokens=5)
+    together = model.complete(pixels, prompts, settings)
+    alone = [model.complete(p[None], [t], settings)[0] for p, t in zip(pixels, prompts, strict=True)]
     assert together == alone
 
 

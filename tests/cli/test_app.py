@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from seedtok import SeedTokenizer, __version__
+from seedtok.cli import data
 from seedtok.core.errors import ImageError
 from seedtok.core.progress import progress
+from seedtok.mini.world.export import FORMATS
+from seedtok.mini.world.sets import SET_NAMES
 
 CODES = " ".join(map(str, range(32)))
 
@@ -404,6 +408,31 @@ def test_data_scenes(cli, tmp_path: Path):
     wrong = ("data", "scenes", "--split", "test", "--count", 5, "--size", 65, "--out", tmp_path / "c")
     check_refused(cli(*wrong), "64 or 128")
     assert not (tmp_path / "c").exists()
+
+
+def test_data_scenes_of_publishers_are_prepared(cli, tmp_path: Path):
+    arguments = ("data", "scenes", "--count", 6, "--size", 64, "--split", "test-unseen-hands", "--format")
+    for form, what in (("coco", "30 captions"), ("vqav2", "18 questions")):
+        code, out, error = cli(*arguments, form, "--out", tmp_path / form)
+        assert (code, error) == (0, "")
+        first, *rest = out.splitlines()
+        assert first == f"6 pictures with {what} written to {tmp_path / form}"
+        assert [line.partition(":")[0] for line in rest[:-1]] == ["answered right without the picture"] * (
+            form == "vqav2"
+        )
+        command = shlex.split(rest[-1])
+        assert command[:4] == ["seedtok", "data", "prepare", form]
+        assert command[-2:] == ["--out", "DIR"]
+        code, out, error = cli(*command[1:-1], tmp_path / "prepared" / form)
+        assert (code, error) == (0, "")
+        assert "0 pictures missing" in out
+    check_refused(cli(*arguments, "coco", "--out", tmp_path / "coco"), "is not empty")
+    check_refused(cli(*arguments, "gqa", "--out", tmp_path / "gqa", "--world", "classic"), "of varied ones")
+
+
+def test_names_of_sets_and_formats_are_those_of_the_world():
+    assert tuple(data.SetName) == SET_NAMES
+    assert tuple(data.Format) == ("shards", *FORMATS)
 
 
 def test_data_pack(cli, pictures: Path, tmp_path: Path):

@@ -30,7 +30,7 @@ def test_a_tokenizer_of_nothing(tiny_tokenizer: Path):
 def test_a_language_model_of_nothing(lm: SeedLM):
     assert lm.caption([]) == lm.answer([], []) == lm.draw([]) == []
     assert lm.caption(torch.zeros(0, 32, dtype=torch.int64), num_beams=1) == []
-    with pytest.raises(InputError, match="1 questions about 0 pictures"):
+    with pytest.raises(InputError, match="1 questions about 0 images"):
         lm.answer([], ["What?"])
 
 

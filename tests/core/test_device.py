@@ -16,8 +16,8 @@ from seedtok.core.errors import ConfigError
 from seedtok.core.hub import shipped
 from seedtok.evaluation.clip_scores import ClipImages
 from seedtok.evaluation.generation import Drawings, drawn
-from seedtok.lm import generation
-from seedtok.lm.packing import Sampling
+from seedtok.lm import interleaved
+from seedtok.lm.decoding import Sampling
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer
 from seedtok.mini.judge import SceneJudge
@@ -137,7 +137,7 @@ def test_casting_equals_loading_in_that_dtype(tiny_tokenizer: Path, images: list
 def test_a_language_model_takes_its_tokenizer_along(mini: SeedLM):
     seed = mini.seed
     mini.bfloat16()
-    assert (seed.dtype, seed.image_decoder.dtype, mini.lm.dtype) == (torch.bfloat16,) * 3
+    assert (seed.dtype, seed.image_decoder.dtype, mini.joint.lm.dtype) == (torch.bfloat16,) * 3
     torch.nn.Sequential(mini).to("meta")  # as a part of another module
     assert (mini.seed.device.type, mini.seed.image_decoder.device.type) == ("meta", "meta")
 
@@ -186,13 +186,14 @@ def made_by_the_tokenizer(seed: SeedTokenizer, images: list[Image.Image]) -> dic
 
 
 def made_by_the_lm(lm: SeedLM, images: list[Image.Image]) -> dict[str, Any]:
+    segments = [lm.seed.encode(images[0])[0], "A photo of"]
     return {
         "captions": lm.caption(images, num_beams=2, max_new_tokens=6),
         "greedy": lm.caption(images, num_beams=1, max_new_tokens=4),
         "answer": lm.answer(images[0], "What color is the background?", num_beams=2),
-        "drawn": generation.draw_codes(lm, [PROMPT]).tolist(),
-        "sampled": generation.draw_codes(lm, [PROMPT], Sampling(1.0, 0.9, noise())).tolist(),
-        "mixed": [str(part) for part in generation.generate(lm, [images[0], "A photo of"], max_new_tokens=3)],
+        "drawn": lm.draw_codes([PROMPT]).tolist(),
+        "sampled": lm.draw_codes([PROMPT], Sampling(1.0, 0.9, noise())).tolist(),
+        "mixed": [str(part) for part in interleaved.generate(lm.joint, segments, max_new_tokens=3)],
     }
 
 

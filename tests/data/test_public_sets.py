@@ -98,7 +98,7 @@ def test_coco_test_is_a_set_to_evaluate_on_with_captions_as_written(coco, tmp_pa
     assert sample.metadata["captions"] == ["a test picture", "another"]
     code, _, err = run("coco", *options(coco, "train", out, tmp_path / "images"))
     assert code == 2
-    assert "holds a set to evaluate on" in err
+    assert "has an evaluation set" in err
     code, _, err = run("coco", *options(coco, "test", out, tmp_path / "images"))
     assert code == 2
     assert "--overwrite" in err

@@ -13,7 +13,6 @@ from PIL import Image
 
 from fuzz.values import changed, damaged, json_texts, odd, quick, works_or_says_why
 from seedtok.cli.inputs import codes_of_lines, typed_codes
-from seedtok.cli.support import targets
 from seedtok.data import prepared
 from seedtok.data.pairs import read_pairs
 from seedtok.data.public_sets import SETS, as_pairs, read_public, url_list
@@ -173,7 +172,7 @@ def test_lines_of_codes(folder: Path, lines: list[str], tail: bytes):
     with works_or_says_why():
         rows = codes_of_lines(folder / "codes.jsonl")
         assert all(type(code) is int for row in rows for code in row[2])
-        for path in targets([row[1] for row in rows], folder / "out"):
+        for path in png_paths([row[1] for row in rows], folder / "out"):
             assert path.parent == folder / "out"
             path.exists()
 

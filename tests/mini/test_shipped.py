@@ -11,8 +11,7 @@ from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import shipped
 from seedtok.core.recalls import retrieval_recalls
-from seedtok.lm.generation import draw_codes
-from seedtok.lm.packing import Sampling
+from seedtok.lm.decoding import Sampling
 from seedtok.mini.judge import SceneJudge, Verdict
 from seedtok.mini.world.scenes import unique_scenes
 from seedtok.mini.world.source import scenes_of, to_batch
@@ -132,9 +131,8 @@ def test_draws_prompts(lm):
 
 
 def test_spans_are_valid_at_any_temperature(lm):
-    codes = draw_codes(
-        lm, ["a fox on a red background"] * 50, Sampling(1.0, generator=torch.Generator().manual_seed(0))
-    )
+    sampling = Sampling(1.0, generator=torch.Generator().manual_seed(0))
+    codes = lm.draw_codes(["a fox on a red background"] * 50, sampling)
     assert codes.shape == (50, 32)
     assert codes.min() >= 0
     assert codes.max() < 8192

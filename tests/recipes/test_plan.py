@@ -13,7 +13,7 @@ from seedtok.recipes import paper, paper_size
 from seedtok.recipes.paper_size import TextTokenizers, image_decoder
 from seedtok.recipes.plan import cost, plan
 from seedtok.training.config import RunConfig, with_overrides
-from seedtok.training.loop import decay_groups
+from seedtok.training.optimizer import decay_groups
 from seedtok.training.stage import Stage
 from tiny_runs import first_batches, recipes
 
@@ -97,7 +97,7 @@ def test_a_plan_adds_up():
     config = with_overrides(RECIPES["stage1"](), ["optimization.accumulate=2", "optimization.steps=10"])
     with torch.device("meta"):
         stage = outline(config)
-    stage.lower(torch.float16)
+    stage.cast_frozen(torch.float16)
     one = cost(stage, config, config.data.outline(64, config.seed))
     vit = 64 * 257 * 2 * (size(stage.embedder.vision) + 39 * 2 * 257 * 1408)  # products with weights, and attention's
     assert 1.0 * vit < one.flops < 1.15 * vit  # the rest is the Q-Former

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seedtok.lm.packing import end_of, text_ids
+from seedtok.lm.base import end_id
 from tiny_runs import tiny
 
 
@@ -14,8 +14,8 @@ def stage(runs):
 
 @pytest.fixture
 def codes(stage):
-    config = stage.model.vocabulary.config
-    return torch.randint(config.codes, (config.span,))
+    vocabulary = stage.model.vocabulary
+    return torch.randint(vocabulary.codes, (vocabulary.span,))
 
 
 def learnt_of(sample):
@@ -25,15 +25,15 @@ def learnt_of(sample):
 
 def test_of_a_drawing_its_beginning_its_codes_and_that_nothing_follows(stage, codes):
     vocabulary = stage.model.vocabulary
-    drawn = (codes + vocabulary.config.text).tolist()
+    drawn = vocabulary.code_ids(codes).tolist()
     said = learnt_of(stage.sequence(codes, "a fox", None, draws=True))
-    assert said == [vocabulary.begin, *drawn, end_of(stage.model.text_tokenizer)]
+    assert said == [vocabulary.begin, *drawn, end_id(stage.model.joint.text_tokenizer)]
 
 
 @pytest.mark.parametrize(("question", "answer"), [(None, "a fox"), (("What is it?", "fox"), "fox")])
 def test_of_a_text_its_words_and_its_end(stage, codes, question, answer):
     said = learnt_of(stage.sequence(codes, "a fox", question, draws=False))
-    assert said == [*text_ids(stage.model, f" {answer}"), end_of(stage.model.text_tokenizer)]
+    assert said == [*stage.model.joint.text_ids(f" {answer}"), end_id(stage.model.joint.text_tokenizer)]
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
@@ -43,7 +43,7 @@ def test_codes_count_as_much_as_they_weigh(stage, codes, weight):
     visual = stage.model.vocabulary.is_visual(rows.targets)
     with torch.no_grad():
         loss = stage.losses(rows)["loss"]
-        every = stage.model.loss(rows) * len(rows.targets)
-        of_words = stage.model.loss(rows, (~visual).float()) * (~visual).sum()
+        every = stage.model.joint.loss(rows) * len(rows.targets)
+        of_words = stage.model.joint.loss(rows, (~visual).float()) * (~visual).sum()
     expected = (of_words + weight * (every - of_words)) / ((~visual).sum() + weight * visual.sum())
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)

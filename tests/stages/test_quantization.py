@@ -43,7 +43,7 @@ def test_the_output_projections_bias_starts_at_the_mean_text_feature_where_asked
     stage = config.stage.build()
     batches = list(first_batches(config, 8))
     bias = stage.seed.reverse_qformer.output.bias.detach().clone()
-    stage.begin(batches)
+    stage.initialize(batches)
     mean = torch.cat([stage.decoder.text_features(batch.canonical) for batch in batches]).mean((0, 1))
     torch.testing.assert_close(stage.seed.reverse_qformer.output.bias.detach(), mean if wanted else bias)
 
@@ -60,7 +60,7 @@ def test_k_means_gets_as_many_outputs_as_the_codes_need_whatever_the_ranks(runs,
         monkeypatch.setattr(stage.seed.codebook, "initialise", lambda samples: given.append(samples))
         monkeypatch.setattr(stage, "_encoder_outputs", lambda batch: batch.pixels.float().mean().expand(128, 8))
         endless = (Batch(torch.full_like(one.pixels, n), one.captions, one.canonical) for n in count())
-        stage.begin(endless)
+        stage.initialize(endless)
     assert len({len(samples) for samples in given}) == 1
     numbers = torch.cat(given)[:, 0].int().bincount()
     assert numbers.tolist() == [128] * (5 if world == 1 else 6)

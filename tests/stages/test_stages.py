@@ -27,7 +27,8 @@ from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import RunConfig
-from seedtok.training.loop import decay_groups, train
+from seedtok.training.loop import train
+from seedtok.training.optimizer import decay_groups
 from seedtok.training.stage import Stage
 from tiny_runs import TINY, first_batches, recipes, tiny, training_batches
 
@@ -47,7 +48,7 @@ def ready(config: RunConfig) -> tuple[Stage, Batch]:
     """A new stage, and the batch it is to learn."""
     torch.manual_seed(0)
     stage = config.stage.build()
-    stage.begin(first_batches(config, 4))
+    stage.initialize(first_batches(config, 4))
     stage.train()
     return stage, next(iter(first_batches(config, 1)))
 
@@ -225,7 +226,7 @@ def test_naming_needs_scenes(runs):
     stage = tiny("stage1", runs).stage.build()
     pixels = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     with pytest.raises(ConfigError, match=r"stage\.auxiliary=none"):
-        stage.check(Batch(pixels, ["a fox", "a cat"], ["a fox", "a cat"]))
+        stage.check_batch(Batch(pixels, ["a fox", "a cat"], ["a fox", "a cat"]))
 
 
 def test_tokenizer_loads_again(runs):

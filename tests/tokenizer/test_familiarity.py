@@ -151,8 +151,8 @@ def test_a_text_that_names_a_picture_is_pointed_out(lm, pictures, monkeypatch):
 
 def test_a_tokenizer_without_a_list_knows_every_word(bert_like, lm):
     assert unknown_words(bert_like, ["a pink zebra"]) == []
-    assert unknown_words(lm.text_tokenizer, ["a pink fox, a Zebra"]) == ["pink", "Zebra"]
-    assert unknown_words(lm.text_tokenizer, ["Question: How many foxes are there? Short answer."]) == []
+    assert unknown_words(lm.joint.text_tokenizer, ["a pink fox, a Zebra"]) == ["pink", "Zebra"]
+    assert unknown_words(lm.joint.text_tokenizer, ["Question: How many foxes are there? Short answer."]) == []
 
 
 @pytest.fixture

@@ -22,9 +22,12 @@ from seedtok.data.batches import Batch
 from seedtok.mini.world.source import SceneData
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import Optimization, RunConfig, StageSettings, with_overrides
-from seedtok.training.loop import Ema, decay_groups, learning_rate, noise_seed, train
+from seedtok.training.ema import Ema
+from seedtok.training.loop import train
 from seedtok.training.losses import contrastive_loss
+from seedtok.training.optimizer import decay_groups
 from seedtok.training.runs import changes, read_config, write_config
+from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.stage import Losses, Stage, freeze
 
 
@@ -53,7 +56,7 @@ class TinyStage(Stage):
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(192))
 
-    def begin(self, batches: Iterable[Batch]) -> None:
+    def initialize(self, batches: Iterable[Batch]) -> None:
         self.mean.copy_(self.pooled(next(iter(batches))).mean(0))
 
     def pooled(self, batch: Batch) -> Tensor:
@@ -152,7 +155,7 @@ def test_overfits_one_batch():
     torch.manual_seed(0)
     stage = TinySettings().build()
     batch = next(tiny_run().data.first(4, 0, 1))
-    stage.begin([batch])
+    stage.initialize([batch])
     stage.train()
     optimizer = torch.optim.AdamW(decay_groups(stage, 0.05), lr=1e-2)
     losses = []
@@ -209,7 +212,7 @@ def test_accumulation_is_the_mean_over_micro_batches(tmp_path):
     train(config, tmp_path / "run")
     torch.manual_seed(0)
     stage = config.stage.build()
-    stage.begin(config.data.batches(4, 0))
+    stage.initialize(config.data.batches(4, 0))
     stage.train()
     data = config.data.batches(4, 0)
     losses = []

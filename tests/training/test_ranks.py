@@ -113,10 +113,10 @@ def test_parts_are_all_needed(ran, tmp_path):
     shutil.copytree(ran / "stage1" / "sharded4" / "checkpoints", tmp_path / "checkpoints")
     newest = tmp_path / "checkpoints" / f"{STEPS:08d}"
     assert sorted(p.name for p in newest.glob("stage.*")) == [f"stage.{i}-of-4.safetensors" for i in range(4)]
-    files, records = load_checkpoint(tmp_path)
-    whole, _ = load_checkpoint(ran / "stage1" / "one")
-    assert {k: v.shape for k, v in files["stage"].items()} == {k: v.shape for k, v in whole["stage"].items()}
-    assert records["state"] == {"step": STEPS, "samples": STEPS * BATCH}
+    sharded, whole = load_checkpoint(tmp_path), load_checkpoint(ran / "stage1" / "one")
+    shapes = [{k: v.shape for k, v in c.tensors_of("stage").items()} for c in (sharded, whole)]
+    assert shapes[0] == shapes[1]
+    assert sharded.record("state") == {"step": STEPS, "samples": STEPS * BATCH}
     (newest / "stage.2-of-4.safetensors").unlink()
     with pytest.raises(CheckpointError, match="2-of-4"):
         load_checkpoint(tmp_path)

@@ -156,7 +156,8 @@ def test_blip2_for_a_language_model_keeps_its_way_to_the_language_model(blip2_co
     torch.testing.assert_close(baseline.prefix(pixels), theirs.language_projection(queries))
     with pytest.raises(CheckpointError, match=r"language model .*other.*\(24, 24\)"):
         Blip2LM.build(tmp_path / "other", tmp_path / "ours")
-    assert Blip2Settings(base=tmp_path / "lm", qformer=tmp_path / "ours").build().model.read.weight.requires_grad
+    model = Blip2Settings(base=tmp_path / "lm", qformer=tmp_path / "ours").build().model
+    assert model.language_projection.weight.requires_grad
 
 
 @pytest.fixture(scope="module")

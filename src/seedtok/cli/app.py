@@ -1,4 +1,4 @@
-"""The command line: one function a command, over the library."""
+"""The command line: the `seedtok` program, with the commands train and info."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Our own errors, and those of files, are one line and exit code 2.
+    """Reports errors of this package and of files in one line, with exit code 2.
 
-    A command that is interrupted exits with 130, one that gets SIGTERM with 143.
+    An interrupted command exits with 130, or with 143 for SIGTERM.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that can be encoded
+        for stream in (sys.stdout, sys.stderr):  # file names may not be encodable
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of our output has gone
+        except BrokenPipeError:  # the reader of stdout has closed the pipe
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(exit_code(interrupt)) from None
-        except (SeedTokError, OSError) as error:  # anything else is a bug, and shows its traceback
+        except (SeedTokError, OSError) as error:  # anything else is a bug and shows its traceback
             fail(error)
             raise typer.Exit(2) from None
         except ImportError as error:
@@ -72,7 +72,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Pictures as 32 causal, discrete codes, and back.",
+    help="Encode images as 32 discrete causal codes, decode them, and run SEED-OPT.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -91,7 +91,7 @@ def _options(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None: ...
 
 
@@ -112,24 +112,24 @@ for command in (
 @app.command()
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="Such as mini.stage1.", show_default=False)
+        str | None, typer.Argument(metavar="RECIPE", help="The recipe, such as mini.stage1.", show_default=False)
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.lr=1e-4.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as optimization.lr=1e-4.")
     ] = None,
-    folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A folder for the run.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The folder of the run.")] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; with `accelerate launch`, each process has its own.")
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; leave it at auto with `accelerate launch`.")
     ] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR, as it began.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR from its last checkpoint.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
-    """Train one part of the tokenizer, or of SEED-OPT, by a recipe.
+    """Train a part of the tokenizer or of SEED-OPT by a recipe.
 
-    With --resume, the run goes on from its last checkpoint with the settings that it has, and the recipe may be left
-    out; of other settings only those that change nothing that is learned from are taken. On CPUs it runs on as many
-    threads as cores are free when it starts, or on OMP_NUM_THREADS. Ctrl-C or SIGTERM finishes the step, saves a
-    checkpoint and exits with 130 or 143; a second one stops at once.
+    With --resume the run continues with its own settings. The recipe may then be omitted, and only settings that do not
+    change what the steps learn from may be given. On CPUs the number of threads is OMP_NUM_THREADS, or else the number
+    of free cores. Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits with 130 or 143; a second one stops
+    at once.
     """
     quiet(loading=True)
     if show:
@@ -164,9 +164,9 @@ app.add_typer(cli_data.app, name="data")
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")] = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a folder holds, its sizes and its parameters."""
+    """Show the kind, the sizes and the numbers of parameters of a checkpoint."""
     from seedtok.core.kinds import TOKENIZER, kind_of
 
     kind = None if model == "mini" else kind_of(Path(model))
@@ -179,12 +179,12 @@ def info(
     config = tokenizer.config
     parts: dict[str, nn.Module] = {}
     for name, part in tokenizer.named_children():
-        if name == "familiarity":  # statistics, not a part of the network
+        if name == "familiarity":  # statistics, not a network
             continue
         children = dict(part.named_children()) if name == "embedder" else {}
         parts |= {f"{name}.{child}": module for child, module in children.items()} or {name: part}
     decoder = local_folder(tokenizer.image_decoder_source, "diffusion")
-    if decoder is not None and decoder.is_dir():  # one on a hub is not downloaded to be counted
+    if decoder is not None and decoder.is_dir():  # one on a hub is not downloaded for this
         pipeline = tokenizer.image_decoder.pipeline
         parts |= {f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")}
     rows = {
@@ -210,7 +210,7 @@ def info(
 
 
 def _describe(folder: Path, kind: Kind, as_json: bool) -> None:
-    """What a folder holds that is no tokenizer, from its files' headers."""
+    """Shows the kind and the size of a checkpoint that is not a tokenizer, and what to do with it next."""
     from seedtok.core.kinds import stored_parts
 
     rows = {} if kind.format == "run" else stored_parts(folder)
@@ -249,7 +249,7 @@ def main() -> None:
     terminate_like_interrupt()
     open_missing_streams()
     try:
-        app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may stand anywhere
+        app(args=sorted(sys.argv[1:], key=lambda argument: argument != "--debug"))  # --debug may be anywhere
     except SystemExit as end:
         lost = flush_output()
         if lost is None or end.code:
@@ -257,7 +257,7 @@ def main() -> None:
         if not isinstance(lost, BrokenPipeError):
             fail(lost)
         sys.exit(1)
-    except OSError as error:  # of what is printed before a command begins, such as --help to a full disk
+    except OSError as error:  # on printing before a command starts, such as --help to a full disk
         if "--debug" in sys.argv:
             raise
         flush_output()

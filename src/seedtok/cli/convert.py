@@ -1,4 +1,4 @@
-"""Published weights in, and out again."""
+"""The command that converts published weights, and back."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ def convert(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE...", help="A published SEED's files, a folder of BLIP-2, or ours.", show_default=False
+            metavar="SOURCE...",
+            help="Published SEED files, a BLIP-2 folder, or a tokenizer.",
+            show_default=False,
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="A folder; a .pth file to write as published.", show_default=False)
+        Path, typer.Option("--out", help="A folder, or a .pth file for the published format.", show_default=False)
     ],
     image_decoder: Annotated[
-        str | None, typer.Option(help="A Stable Diffusion folder or hub id in place of the checkpoint's own.")
+        str | None, typer.Option(help="Folder or hub id of a Stable Diffusion to use instead of the checkpoint's.")
     ] = None,
     text_tokenizer: Annotated[
-        str | None, typer.Option(metavar="FOLDER_OR_ID", help="BERT's, for a checkpoint that comes without one.")
+        str | None, typer.Option(metavar="FOLDER_OR_ID", help="BERT's tokenizer, for a checkpoint without one.")
     ] = None,
     heads: Annotated[
-        str | None, typer.Option(help="Attention heads of ViT, Q-Formers and decoders, where not 16,12,12.")
+        str | None, typer.Option(help="Attention heads of ViT, Q-Formers and decoders, if not 16,12,12.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Read weights that others published, or write ours as theirs.
+    """Convert published weights to a checkpoint of seedtok, or a tokenizer to the published format.
 
     seed_tokenizer.pth causal_qformer.pth eva_vit_g.pth, or the successor's seed_quantizer.pt with eva_vit_g.pth, become
-    a tokenizer; a folder of blip2-itm-vit-g or blip2-opt-2.7b becomes stage I's start. With --out FILE.pth, a tokenizer
-    of ours is written in the published layout.
+    a tokenizer. A folder of blip2-itm-vit-g or blip2-opt-2.7b becomes the embedder that stage I starts from. With --out
+    FILE.pth, a tokenizer is written in the published format.
     """
     quiet(loading=True)
     from seedtok.core.kinds import holds_checkpoint
@@ -48,11 +50,11 @@ def convert(
 
     if out.suffix in (".pth", ".pt"):
         if len(sources) != 1:
-            raise ConfigError(f"{len(sources)} sources; one tokenizer of ours is written at a time")
+            raise ConfigError(f"{len(sources)} sources; expected one tokenizer to write to {out.name}")
         check_free([out], overwrite)
         count, left_out = export(load_tokenizer(str(sources[0])), out)
         for part, names in groupby(left_out, lambda name: ".".join(name.split(".")[: 2 + name.startswith("embedder")])):
-            say(f"left out, {len(list(names))}: {part}, which the published layout has no place for")
+            say(f"left out, {len(list(names))}: {part}, which the published format does not have")
         say(f"written: {out}, {count} tensors")
         return
     check_folder(out, holds_checkpoint, "checkpoint of seedtok")
@@ -67,6 +69,7 @@ def convert(
 
 
 def _heads(text: str | None):
+    """The numbers of attention heads from the option; None where it is not given."""
     from seedtok.weights.official import Heads
 
     if text is None:

@@ -1,4 +1,4 @@
-"""`seedtok data`: shards of scenes, or of people's own pictures."""
+"""The commands of `seedtok data`: write shards of scenes, of your own images, or of public data sets."""
 
 from __future__ import annotations
 
@@ -16,36 +16,89 @@ from seedtok.core.progress import progress
 if TYPE_CHECKING:
     from seedtok.data.tars import ShardReport
 
-app = typer.Typer(help="Write WebDataset shards to train on.", no_args_is_help=True)
+app = typer.Typer(help="Write data to train on and to evaluate on.", no_args_is_help=True)
 
 
-class SplitName(StrEnum):
+class SetName(StrEnum):
     train = "train"
     validation = "validation"
     test = "test"
+    unseen_hands = "test-unseen-hands"
+    all_hands = "test-all-hands"
+    near_misses = "test-near-misses"
+    unseen_near_misses = "test-unseen-hands-near-misses"
 
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the shards.", show_default=False)]
-ShardSize = Annotated[int, typer.Option(min=1, help="Samples a shard.")]
+class WorldName(StrEnum):
+    classic = "classic"
+    varied = "varied"
+
+
+class Format(StrEnum):
+    shards = "shards"
+    coco = "coco"
+    flickr30k = "flickr30k"
+    nocaps = "nocaps"
+    vqav2 = "vqav2"
+    gqa = "gqa"
+
+
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the shards.", show_default=False)]
+ShardSize = Annotated[int, typer.Option(min=1, help="Samples in each shard.")]
 
 
 @app.command()
 def scenes(
     out: Out,
-    split: Annotated[SplitName, typer.Option(help="No caption of one is in another.", show_default=False)],
-    count: Annotated[int, typer.Option(min=1, show_default=False)],
-    size: Annotated[int, typer.Option(help="Pixels a side: 64 or 128.")] = 128,
+    split: Annotated[
+        SetName, typer.Option(help="No caption of train, validation and test is in another of them.")
+    ] = SetName.test,
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 1000,
+    size: Annotated[int, typer.Option(help="Width and height in pixels: 64 or 128.")] = 128,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     shard_size: ShardSize = 1000,
+    world: Annotated[
+        WorldName | None,
+        typer.Option(help="One drawing of a thing, or many hands' in varied looks.", show_default="classic"),
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="Or the files that a data set's publisher gives.")
+    ] = Format.shards,
 ) -> None:
-    """Write scenes of the mini world; the same arguments give the same bytes."""
+    """Write scenes of the mini world; equal arguments give equal files."""
     from seedtok.data.tars import holds_shards
     from seedtok.mini.world.shards import write_scene_shards
 
+    many_hands = split.startswith((SetName.unseen_hands, SetName.all_hands))
+    classic = not many_hands if world is None else world is WorldName.classic
+    if form is not Format.shards:
+        _export(out, split, count, size, seed, classic, form)
+        return
     check_folder(out, holds_shards, "shards")
     with progress("scenes", count, "scenes") as done:
-        report = write_scene_shards(out, split.value, count, size, seed, shard_size, done)
+        report = write_scene_shards(out, split.value, count, size, seed, shard_size, done, classic)
     _report(report, out)
+
+
+def _export(out: Path, split: str, count: int, size: int, seed: int, classic: bool, form: str) -> None:
+    """Writes scenes as a publisher's files, and says how to prepare them and how often a blind guess is right."""
+    import shlex
+
+    from seedtok.mini.world.export import export_scenes
+    from seedtok.mini.world.sets import scene_set
+
+    check_folder(out, lambda _: False, "export")
+    scenes = scene_set(split, count, seed, classic)
+    with progress("scenes", count, "scenes") as done:
+        made = export_scenes(scenes, out, form, split, size=size, seed=seed, progress=done)
+    given = made.published
+    what = f"{len(given.asked):,} questions" if given.asked else f"{given.captions:,} captions"
+    say(f"{count:,} pictures with {what} written to {out}")
+    if made.prior:
+        rates = ", ".join(f"{kind} {percent:.1f} %" for kind, percent in made.prior.items())
+        say(f"answered right without the picture: {rates}")
+    annotations, images = (shlex.quote(str(out / path)) for path in (given.annotations, given.images))
+    say(f"seedtok data prepare {form} --annotations {annotations} --images {images} --split {given.split} --out DIR")
 
 
 @app.command()
@@ -57,12 +110,12 @@ def pack(
         ),
     ],
     out: Out,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where a table's images are.")] = None,
-    captions: Annotated[Path | None, typer.Option(metavar="FILE", help="A folder's table of captions.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of a table's images.")] = None,
+    captions: Annotated[Path | None, typer.Option(metavar="FILE", help="The table of captions of a folder.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to this many pixels.")] = None,
     shard_size: ShardSize = 1000,
 ) -> None:
-    """Write your own pictures and captions."""
+    """Write shards of your own images and captions."""
     from seedtok.data import shards
     from seedtok.data.tars import holds_shards
 
@@ -77,20 +130,21 @@ def pack(
 @app.command()
 def prepare(
     name: Annotated[str, typer.Argument(metavar="SET", help="coco, flickr30k, cc3m, unsplash, nocaps, vqav2 or gqa.")],
-    annotations: Annotated[Path, typer.Option(metavar="PATH", help="The publisher's file.", show_default=False)],
-    split: Annotated[str, typer.Option(help="As the publisher calls it.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for what is written.", show_default=False)],
+    annotations: Annotated[Path, typer.Option(metavar="PATH", help="The published annotations.", show_default=False)],
+    split: Annotated[str, typer.Option(help="The published name of the split.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the result.", show_default=False)],
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where its images are; without it, img2dataset fetches them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of its images; without it, they are downloaded."),
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to so many pixels.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to this many pixels.")] = None,
     shard_size: ShardSize = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a public data set's own files into what `train` or `evaluate` reads.
+    """Prepare a public data set for training or evaluation.
 
-    Splits to train on become shards. Those to evaluate on become a list of pictures, which stay where they are, with
-    their captions or questions: `seedtok evaluate ... --data DIR`.
+    Training splits become shards. Evaluation splits become a list of images, which stay where they are, with their
+    captions or questions, for `seedtok evaluate ... --data DIR`.
     """
     from seedtok.data import public_sets, shards
     from seedtok.data.prepared import holds_prepared
@@ -105,7 +159,7 @@ def prepare(
         _prepare_evaluation(name, annotations, images, split, out, overwrite)
         return
     if holds_prepared(out):
-        raise DataError(f"{out} holds a set to evaluate on: choose another folder for shards")
+        raise DataError(f"{out} has an evaluation set: choose another folder for shards")
     check_folder(out, holds_shards, "shards")
     pairs = public_sets.as_pairs(public_sets.read_public(name, annotations, split), images)
     with progress(name, published["pictures"], "pictures") as done:
@@ -135,7 +189,7 @@ def _compare(name: str, split: str, found: Mapping[str, int], published: Mapping
 
 
 def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
-    """Has img2dataset fetch the pictures of a list of addresses into shards."""
+    """Downloads the images of a list of URLs into shards, by img2dataset."""
     from tempfile import TemporaryDirectory
 
     from seedtok.core.locks import locked
@@ -150,7 +204,7 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
             from img2dataset import download  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise DataError("img2dataset is not installed: pip install img2dataset, or give --images") from None
-        say(f"{count:,} addresses")
+        say(f"{count:,} URLs")
         with locked(out):
             download(
                 url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption",
@@ -160,6 +214,7 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
 
 
 def _report(report: ShardReport, out: Path) -> None:
+    """Prints what was written and skipped; exits with 1 if anything was skipped."""
     say(f"{report.written} written to {len(report.shards)} shards in {out}; {len(report.skipped)} skipped")
     for name, reason in report.skipped:
         err.print(f"skipped: {name}: {reason}", soft_wrap=True, markup=False)

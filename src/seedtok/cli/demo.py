@@ -19,7 +19,7 @@ from seedtok.cli.support import (
     generators,
     load_tokenizer,
     say,
-    write_picture,
+    write_image,
 )
 from seedtok.cli.tokenizer import Model, Seed, draw_captions
 from seedtok.core.progress import progress
@@ -76,7 +76,7 @@ def demo(
         sheet = _language(language, seen[0], [caption(scene) for scene in asked], seed, drawn_in)
         files["from prompts, in order"] = (FILES[2], sheet)
     for name, picture in files.values():
-        write_picture(picture, out / name)
+        write_image(picture, out / name)
     say("")
     for what, (name, _) in files.items():
         say(f"{what + ':':<27}{out / name}")

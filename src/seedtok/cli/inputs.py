@@ -1,4 +1,4 @@
-"""What the commands read: pictures, of which some may be bad, and codes, of which none may be."""
+"""Inputs of the commands: images, of which unreadable ones are skipped, and codes, of which all must be valid."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from seedtok.tokenizer.seed import SeedTokenizer
 
-# ---------------------------------------------------------------- pictures in
+# ---------------------------------------------------------------- images
 
 
-def list_pictures(images: list[Path], bad: list[ImageError]) -> list[Path]:
-    """The images of all arguments; what is missing, empty or ignored goes to `bad`, and is raised when it is alone."""
+def list_image_files(images: list[Path], bad: list[ImageError]) -> list[Path]:
+    """The image files of all arguments; errors are added to `bad`, and raised where there are no images."""
     from seedtok.core.image_search import find_images
 
     paths: dict[Path, None] = {}
@@ -36,7 +36,7 @@ def list_pictures(images: list[Path], bad: list[ImageError]) -> list[Path]:
         paths |= dict.fromkeys(found.images)
         bad += [ImageError(f"{path}: {reason}") for path, reason in found.ignored]
     if not paths:
-        _nothing_left(bad)
+        _raise_bad(bad)
     return list(paths)
 
 
@@ -47,7 +47,10 @@ def encoded(
     bad: list[ImageError],
     done: Callable[[int], None],
 ) -> Iterator[tuple[list[Path], torch.Tensor]]:
-    """Batches of paths with their codes (B, 32); of a picture only what the ViT sees stays in memory."""
+    """Batches of paths with their codes (B, 32); errors of unreadable images are added to `bad`.
+
+    A SeedTokWarning names images that are far from those of training. Raises ImageError where no image can be read.
+    """
     import torch
 
     from seedtok.tokenizer.familiarity import encode_and_check, warn_of_far_images
@@ -63,26 +66,26 @@ def encoded(
         except ImageError as error:
             bad.append(error)
         except MemoryError:
-            bad.append(ImageError(f"{path}: not enough memory to read it; make it smaller"))
+            bad.append(ImageError(f"{path}: not enough memory to read it; reduce its size"))
         if names and (len(names) == batch_size or number == len(paths)):
             codes, is_far = encode_and_check(tokenizer, torch.cat(pixels))
-            far += [str(name) for name, away in zip(names, is_far.tolist(), strict=True) if away]
+            far += [str(name) for name, flag in zip(names, is_far.tolist(), strict=True) if flag]
             yield names, codes
             names, pixels, any_read = [], [], True
             done(number)
     if not any_read:
-        _nothing_left(bad)
+        _raise_bad(bad)
     warn_of_far_images(far)
 
 
-def _nothing_left(bad: list[ImageError]) -> None:
+def _raise_bad(bad: list[ImageError]) -> None:
     if len(bad) == 1:
         raise bad[0]
     raise ImageError(f"none of {len(bad)} inputs is an image; the first: {bad[0]}")
 
 
 def report(bad: list[ImageError]) -> None:
-    """Names what was skipped, and ends the command with 1 if anything was."""
+    """Prints the skipped inputs, and exits with 1 if there are any."""
     if bad:
         for error in bad:
             err.print(f"skipped: {error}", soft_wrap=True, markup=False)
@@ -90,9 +93,9 @@ def report(bad: list[ImageError]) -> None:
         raise typer.Exit(1)
 
 
-# ---------------------------------------------------------------- codes in
+# ---------------------------------------------------------------- codes
 
-Row = tuple[str, str, list[int], str | None]  # where it stands, the picture's name, codes, their codebook's id if known
+Row = tuple[str, str, list[int], str | None]  # its place in the input, name of the image, codes, id of the codebook
 
 
 def typed_codes(text: str) -> list[Row]:
@@ -105,7 +108,7 @@ def typed_codes(text: str) -> list[Row]:
 
 
 def codes_of_lines(file: Path) -> list[Row]:
-    """The lines of `encode --json`, from a file or stdin; raises DataError that names a line for others."""
+    """The lines of `encode --json`, from a file or stdin; raises DataError, which names the line, for anything else."""
     is_stdin = str(file) == "-"
     name = "stdin" if is_stdin else str(file)
     try:
@@ -127,21 +130,21 @@ def _row(where: str, line: str) -> Row:
         raise DataError(f'{where}: expected {{"image": path, "codes": [integers]}}')
     codes = record["codes"]
     if not all(type(code) is int for code in codes):
-        raise DataError(f"{where}: codes are integers")
-    name = record.get("image", "picture.png")
+        raise DataError(f"{where}: expected codes that are integers")
+    name = record.get("image", "image.png")
     if not isinstance(name, str):
-        raise DataError(f"{where}: the image is a path, not {json.dumps(name)[:80]}")
+        raise DataError(f"{where}: the image is {json.dumps(name)[:80]}; expected a path")
     codebook = record.get("codebook")
     if codebook is not None and not isinstance(codebook, str):
-        raise DataError(f"{where}: the codebook is its id, not {json.dumps(codebook)[:80]}")
+        raise DataError(f"{where}: the codebook is {json.dumps(codebook)[:80]}; expected an id")
     return where, name, codes, codebook
 
 
 def check_codebook(rows: list[Row], codebook: str, model: str) -> None:
-    """Raises DataError, naming the line, for codes of another codebook than that of the model that is to draw them."""
+    """Raises DataError, which names the line, for codes of another codebook than the model's."""
     for where, _, _, own in rows:
         if own not in (None, codebook):
             raise DataError(
-                f"{where}: codes of codebook {own}, and that of --model {model} is {codebook}; "
+                f"{where}: codes of codebook {own}; expected {codebook}, that of --model {model}: "
                 "give the model that encoded them"
             )

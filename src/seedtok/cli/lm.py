@@ -1,4 +1,4 @@
-"""The commands of SEED-OPT: caption, ask, draw, chat."""
+"""The commands of SEED-OPT: caption, ask, draw and chat."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedtok.cli.inputs import encoded, list_pictures, report
+from seedtok.cli.inputs import encoded, list_image_files, report
 from seedtok.cli.support import (
     Device,
     Dtype,
     Overwrite,
     Precision,
     check_free,
-    check_picture_name,
+    check_image_name,
     generators,
     quiet,
     say,
-    write_picture,
+    write_image,
 )
 from seedtok.core.errors import DataError, ImageError, SeedTokError
 from seedtok.core.progress import progress
 
 if TYPE_CHECKING:
-    from seedtok.lm.packing import Sampling
+    from seedtok.lm.decoding import Sampling
     from seedtok.lm.seed_lm import SeedLM
 
 Model = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
-Base = Annotated[str | None, typer.Option(help="A folder or hub id of its base, in place of the one that it names.")]
+Base = Annotated[str | None, typer.Option(help="Folder or hub id of the base, instead of the one that MODEL names.")]
 Tokenizer = Annotated[
-    str | None, typer.Option(help="A folder or hub id of its image tokenizer, in place of the one that it names.")
+    str | None, typer.Option(help="Folder or hub id of the image tokenizer, instead of the one that MODEL names.")
 ]
-Beams = Annotated[int, typer.Option(min=1, max=100, help="Width of the beam search; 1 is greedy.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn by chance.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest; above, sampled.")]
-TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens of this much mass.")]
-PICTURE = "@"  # marks a path in a chat line
+Beams = Annotated[int, typer.Option(min=1, max=100, help="Beams of the beam search; 1 is greedy decoding.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling and of the initial noise.")]
+Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy decoding.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling: cumulative probability of the tokens to sample from.")]
+IMAGE_PREFIX = "@"  # of a path in a line of chat
 
 
 def load_lm(model: str, dtype: str, device: str, base: str | None = None, tokenizer: str | None = None) -> SeedLM:
@@ -58,14 +58,14 @@ def caption(
     base: Base = None,
     tokenizer: Tokenizer = None,
     beams: Beams = 5,
-    as_json: Annotated[bool, typer.Option("--json", help='One {"image": ..., "caption": ...} a line.')] = False,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "caption"} as JSON.')] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in each batch.")] = 16,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Say what is in pictures, one line each."""
+    """Caption images, one line per image; with --json, one JSON object per line."""
     bad: list[ImageError] = []
-    paths = list_pictures(images, bad)
+    paths = list_image_files(images, bad)
     lm = load_lm(model, dtype.value, device, base, tokenizer)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
@@ -86,9 +86,9 @@ def ask(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Answer questions about a picture, one line each."""
+    """Answer questions about an image, one line per question."""
     if not questions:
-        raise DataError("a picture and a question are needed: seedtok ask IMAGE QUESTION...")
+        raise DataError("no question; expected an image and questions: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
     lm = load_lm(model, dtype.value, device, base, tokenizer)
@@ -99,42 +99,44 @@ def ask(
 
 def draw(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The image file to write.", show_default=False)],
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures, as FILE, FILE-2 and so on.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of images, written to FILE, FILE-2 and so on.")] = 1,
     seed: Seed = 0,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Of the codes; 0 for one picture, 1 for more, unless given.")
+        float | None,
+        typer.Option(min=0, help="Sampling temperature of codes; by default 0, or 1 for several images."),
     ] = None,
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
     overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
-    """Draw pictures of a prompt: the language model writes codes, the image decoder draws them."""
-    check_picture_name(out)
+    """Draw images from a prompt: the language model generates codes, and the image decoder draws them."""
+    check_image_name(out)
     if not prompt.strip():
         raise DataError("an empty prompt: say what to draw")
     paths = [out, *(out.with_stem(f"{out.stem}-{number}") for number in range(2, count + 1))]
     check_free(paths, overwrite)
-    warmth = (0.0 if count == 1 else 1.0) if temperature is None else temperature
-    sampling = _sampling(warmth, top_p, seed)
+    if temperature is None:
+        temperature = 0.0 if count == 1 else 1.0
+    sampling = _sampling(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer)
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]
             drawn = lm.draw([prompt] * len(batch), sampling=sampling, generator=generators(len(batch), seed))
-            for path, picture in zip(batch, drawn, strict=True):
-                write_picture(picture, path)
+            for path, image in zip(batch, drawn, strict=True):
+                write_image(image, path)
             done(start + len(batch))
     for path in paths:
         say(f"drawn: {path}")
 
 
 def chat(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for what is drawn.")] = Path("chat"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the drawn images.")] = Path("chat"),
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
@@ -144,9 +146,9 @@ def chat(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Talk in words and pictures, a line at a time: @PATH shows a picture; what is drawn is saved and named.
+    """Chat with text and images, line by line: @PATH inserts an image; drawn images are saved, and their paths printed.
 
-    A line is a prompt of its own: `@fox.png A photo of`, `@fox.png Question: What color is the background? Short
+    Each line is a prompt of its own: `@fox.png A photo of`, `@fox.png Question: What color is the background? Short
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
@@ -154,33 +156,34 @@ def chat(
     from PIL import Image
 
     if sys.stdin.isatty():
-        say("@PATH shows a picture, as in: @fox.png A photo of. An empty line ends.")
+        say("@PATH inserts an image, as in: @fox.png A photo of. An empty line ends the chat.")
     number = 0
     while line := _line():
         try:
             made = lm.generate(_segments(line), sampling=sampling, generator=generators(1, seed)[0])
-        except (SeedTokError, OSError) as error:  # of this line alone; the chat goes on
+        except (SeedTokError, OSError) as error:  # affects this line only
             say(f"error: {' '.join(str(error).split())}")
             continue
         for part in made:
             if isinstance(part, Image.Image):
                 number, path = _free(out, number)
-                write_picture(part, path)
+                write_image(part, path)
                 say(f"[{path}]")
             else:
                 say(part)
 
 
 def _line() -> str:
+    """The next line of stdin, with a prompt on a terminal; empty at the end."""
     if sys.stdin.isatty():
         print("> ", end="", flush=True)
     return sys.stdin.readline().strip()
 
 
 def _segments(line: str) -> list[Any]:
-    """Texts and the pictures between them; a path with spaces is quoted, as in @"my fox.png".
+    """A line as texts and paths of images; paths with spaces are quoted, as in @"my fox.png".
 
-    Raises DataError for a picture's mark without a picture.
+    Raises DataError for an @ without a path and for an open quote.
     """
     segments: list[Any] = []
     lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
@@ -189,20 +192,20 @@ def _segments(line: str) -> list[Any]:
     try:
         parts = list(lexer)
     except ValueError:
-        raise DataError("a quote is open: close it") from None
+        raise DataError("a quote is not closed: add the closing quote") from None
     for part in parts:
-        if not part.startswith(PICTURE):
+        if not part.startswith(IMAGE_PREFIX):
             words.append(part)
             continue
-        if part == PICTURE:
-            raise DataError("@ without a picture: write its path after it, as in @fox.png")
+        if part == IMAGE_PREFIX:
+            raise DataError("@ without an image: write its path after it, as in @fox.png")
         segments += [" ".join(words)] * bool(words) + [Path(part[1:])]
         words = []
     return segments + [" ".join(words)] * bool(words)
 
 
 def _free(folder: Path, number: int) -> tuple[int, Path]:
-    """The next name in a folder that nothing has yet."""
+    """The next number, and a path with it in a folder that does not exist yet."""
     number += 1
     while (path := folder / f"{number:03}.png").exists():
         number += 1
@@ -213,6 +216,6 @@ def _sampling(temperature: float, top_p: float, seed: int) -> Sampling:
     quiet()
     import torch
 
-    from seedtok.lm.packing import Sampling
+    from seedtok.lm.decoding import Sampling
 
     return Sampling(temperature, top_p, torch.Generator().manual_seed(seed))

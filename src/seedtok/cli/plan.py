@@ -1,4 +1,4 @@
-"""What a recipe costs, before it is run."""
+"""The command that estimates the cost of a recipe."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ PAPER = {
 def plan(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Such as paper.stage2.", show_default=False)],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Such as optimization.batch_size=32.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as optimization.batch_size=32.")
     ] = None,
-    gpus: Annotated[int, typer.Option(help="How many.")] = 64,
-    gpu: Annotated[str, typer.Option(help="v100-32gb, a100-80gb or h100.")] = "a100-80gb",
-    utilisation: Annotated[float, typer.Option(help="The share of a GPU's peak that the run reaches.")] = 0.35,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 64,
+    gpu: Annotated[str, typer.Option(help="Type of GPU: v100-32gb, a100-80gb or h100.")] = "a100-80gb",
+    utilisation: Annotated[float, typer.Option(help="Fraction of the peak performance that is reached.")] = 0.35,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what a recipe takes: parameters, memory, operations, days.
+    """Estimate the cost of a recipe: parameters, memory, operations and days.
 
-    A recipe of the paper's is built without weights, and so is what another run has yet to make. The counts are exact
-    for its batch; the time is what they take at the utilisation given, data loading and communication not counted.
+    Models are built without weights where they are of full size, or the result of a run that does not exist yet. The
+    counts are exact for the recipe's batch. The time follows from them and the utilisation, without data loading and
+    communication.
     """
     quiet(loading=True)
     from seedtok.recipes.plan import check_gpus
@@ -53,7 +54,7 @@ def plan(
 
 
 def _cost(config: RunConfig) -> tuple[Cost, str | None]:
-    """What a step costs, and a line on what is not there yet."""
+    """The cost of a step, and a note on inputs of the recipe that do not exist yet."""
     import torch
 
     from seedtok.mini import sizes as mini_size
@@ -69,7 +70,7 @@ def _cost(config: RunConfig) -> tuple[Cost, str | None]:
             stage = paper_size.outline(config, words)
     else:
         stage, missing = mini_size.outline(config)
-    stage.lower(getattr(torch, config.frozen_precision))
+    stage.cast_frozen(getattr(torch, config.frozen_precision))
     batch = config.data.outline(config.optimization.batch_size, config.seed)
     return cost(stage, config, batch), missing
 

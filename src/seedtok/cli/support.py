@@ -1,4 +1,4 @@
-"""What the commands share: consoles, files written whole, one way to load a model and one to find a recipe."""
+"""Shared by the commands: options, output, checks of files to write, models and recipes by name."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ class DrawingPrecision(StrEnum):
     float16 = "float16"
 
 
-Dtype = Annotated[Precision, typer.Option(help="What the networks compute in, those that draw included.")]
-Device = Annotated[str, typer.Option(help="auto (the GPU where there is one, else the CPU), cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[Precision, typer.Option(help="Dtype of all networks.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one, else the CPU), cpu, cuda, cuda:N or mps.")]
 DrawingDtype = Annotated[
     DrawingPrecision | None,
     typer.Option(
         "--drawing-dtype",
-        help="What the image decoder alone computes in: auto is bfloat16 where that is fast; else as --dtype.",
+        help="Dtype of the image decoder: auto is bfloat16 where that is fast; by default as --dtype.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 
 
 def fail(error: BaseException | str) -> None:
-    """One red line on stderr."""
+    """Prints an error in one red line on stderr."""
     reason = str(error)
     if isinstance(error, OSError) and error.strerror:
         reason = ": ".join(filter(None, (str(error.filename or ""), error.strerror)))
@@ -62,19 +62,19 @@ def fail(error: BaseException | str) -> None:
 
 
 def say(line: str) -> None:
-    """A line on stdout, as it is."""
+    """Prints a line on stdout, without markup or wrapping."""
     out.print(Text(line), soft_wrap=True)
 
 
 def quiet(loading: bool = False) -> None:
-    """Keeps the chatter of transformers and diffusers off the terminal; call it before importing them.
+    """Suppresses the messages of transformers and diffusers; to be called before they are imported.
 
-    With `loading` their bars are off too, which takes importing them: for commands that load models by themselves.
+    With `loading` it imports them and disables their progress bars, for commands that load models in several places.
     """
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     warnings.simplefilter("ignore")
-    warnings.simplefilter("always", SeedTokWarning)  # ours are for the user: a line each
+    warnings.simplefilter("always", SeedTokWarning)  # those of this package are shown, one line each
     warnings.showwarning = _show_warning
     if not loading:
         return
@@ -85,16 +85,16 @@ def quiet(loading: bool = False) -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
-    enable_progress_bars()  # those of downloads, which the two lines above took along
+    enable_progress_bars()  # of downloads, which the loop above disabled too
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """One yellow line on stderr."""
+    """Prints a warning in one yellow line on stderr."""
     err.print(Text(f"warning: {' '.join(str(message).split())}", style="yellow"), soft_wrap=True)
 
 
 def load_tokenizer(model: str, dtype: str = "float32", device: str = "cpu") -> SeedTokenizer:
-    """A tokenizer by name, folder or hub id."""
+    """Loads a tokenizer by name, folder or hub id."""
     quiet()
     import torch
 
@@ -104,7 +104,7 @@ def load_tokenizer(model: str, dtype: str = "float32", device: str = "cpu") -> S
 
 
 def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torch.dtype | None:
-    """What the image decoder computes in on a device, where not in the model's own dtype; says so on stderr."""
+    """The autocast dtype of the image decoder, None for the model's own; prints it on stderr."""
     import torch
 
     from seedtok.core.device import computes_bfloat16_fast
@@ -114,27 +114,27 @@ def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torc
     if chosen == DrawingPrecision.auto:
         chosen = DrawingPrecision.bfloat16 if computes_bfloat16_fast(device) else DrawingPrecision.float32
     if chosen != DrawingPrecision.float32:
-        err.print(f"drawing in {chosen.value} (--drawing-dtype float32 for the exact pictures)", soft_wrap=True)
+        err.print(f"drawing in {chosen.value} (--drawing-dtype float32 for exact results)", soft_wrap=True)
     return getattr(torch, chosen.value)
 
 
 def generators(count: int, seed: int) -> list[torch.Generator]:
-    """One a picture, all alike, so that what is drawn does not depend on the batch."""
+    """One generator for each image, with equal seeds, so that images do not depend on the batch."""
     import torch
 
     return [torch.Generator().manual_seed(seed) for _ in range(count)]
 
 
-def check_picture_name(path: Path) -> None:
-    """Raises DataError for a name under which no picture can be written."""
+def check_image_name(path: Path) -> None:
+    """Raises DataError for a path whose suffix is not that of an image format."""
     from PIL import Image
 
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise DataError(f"cannot write a picture as {path}: expected a name that ends in .png or .jpg")
+        raise DataError(f"cannot write an image to {path}: expected a name that ends in .png or .jpg")
 
 
 def check_free(paths: Sequence[Path], overwrite: bool) -> None:
-    """Raises DataError, before any work, where files that are to be written exist already."""
+    """Raises DataError where files that are to be written exist, unless `overwrite`."""
     there = [] if overwrite else [path for path in paths if os.path.lexists(path)]
     if there:
         others = f" and {len(there) - 1} more of {len(paths)}" if len(there) > 1 else ""
@@ -143,17 +143,17 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
 
 
 def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str) -> None:
-    """Raises ConfigError for a folder to be written that is not empty, and has nothing of this command's in it."""
+    """Raises ConfigError for an output folder that is not empty and, by `is_ours`, holds no `what` of this package."""
     from seedtok.core.atomic import is_empty
 
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file: --out takes a folder")
+        raise ConfigError(f"{folder} is a file; expected a folder for --out")
     if not is_empty(folder) and not is_ours(folder):
         raise ConfigError(f"{folder} is not empty and holds no {what}: choose an empty or a new folder with --out")
 
 
-def write_picture(image: Image.Image, path: Path) -> None:
-    """Writes a picture, in the format of its suffix, under a temporary name until complete."""
+def write_image(image: Image.Image, path: Path) -> None:
+    """Writes an image atomically, in the format of the suffix."""
     from PIL import Image as Images
 
     from seedtok.core.atomic import atomic_file
@@ -164,7 +164,7 @@ def write_picture(image: Image.Image, path: Path) -> None:
 
 
 def _file_name(name: str) -> str:
-    """A name as a file can have it: without NUL, and of characters that the system's encoding knows."""
+    """A name that is valid for files: without NUL, and encodable by the file system."""
     from seedtok.core.records import encodable
 
     try:
@@ -174,15 +174,15 @@ def _file_name(name: str) -> str:
     return name.replace("\0", "_")
 
 
-def targets(names: list[str], folder: Path) -> list[Path]:
-    """A PNG in a folder for each picture's name, with a number where two are alike.
+def png_paths(names: list[str], folder: Path) -> list[Path]:
+    """A PNG path in a folder for each image name, numbered where names are equal.
 
-    Raises DataError where one would take the place of the picture it is named after.
+    Raises DataError where a path is that of one of the images.
     """
     chosen: dict[Path, None] = {}
     sources = {os.path.realpath(name) for name in map(_file_name, names)}
     for name in names:
-        stem = Path(_file_name(name)).stem or "picture"
+        stem = Path(_file_name(name)).stem or "image"
         path, number = folder / f"{stem}.png", 1
         while path in chosen:
             number += 1
@@ -209,30 +209,30 @@ def recipes() -> dict[str, Callable[[], RunConfig]]:
 
 
 def recipe_named(name: str, overrides: Sequence[str]) -> RunConfig:
-    """A recipe's configuration with overrides; raises ConfigError for one that does not exist, naming the near miss."""
+    """The configuration of a recipe with overrides; raises ConfigError for an unknown recipe, with the closest name."""
     from difflib import get_close_matches
 
     from seedtok.training.config import with_overrides
 
     known = recipes()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        close = get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
         raise ConfigError(f"unknown recipe {name!r}; {hint}")
     return with_overrides(known[name](), overrides)
 
 
 def resumed_run(folder: Path, recipe: str | None, overrides: Sequence[str]) -> RunConfig:
-    """The configuration of the run in a folder, with overrides, of which training refuses those that may not change.
+    """The configuration of the run in a folder, with overrides; training checks which of them are allowed.
 
-    Raises ConfigError for another recipe than the run's, and CheckpointError where there is no run.
+    Raises ConfigError for another recipe than that of the run, and CheckpointError where there is no run.
     """
     from seedtok.training.config import with_overrides
     from seedtok.training.runs import read_config
 
-    if recipe is not None and "=" in recipe:  # the recipe left out, and a setting in its place
+    if recipe is not None and "=" in recipe:  # the recipe is omitted, and this is a setting
         recipe, overrides = None, [recipe, *overrides]
     config = read_config(folder, (function() for function in recipes().values()))
     if recipe not in (None, config.recipe):
-        raise ConfigError(f"{folder} is a run of {config.recipe}, not of {recipe}: leave the recipe out")
+        raise ConfigError(f"{folder} is a run of {config.recipe}, not of {recipe}: omit the recipe")
     return with_overrides(config, overrides)

@@ -1,4 +1,4 @@
-"""The commands that see and draw pictures."""
+"""The commands of the image tokenizer: encode, tokenize, decode, reconstruct and imagine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli.inputs import check_codebook, codes_of_lines, encoded, list_pictures, report, typed_codes
+from seedtok.cli.inputs import check_codebook, codes_of_lines, encoded, list_image_files, report, typed_codes
 from seedtok.cli.support import (
     Device,
     Dtype,
     Overwrite,
     Precision,
     check_free,
-    check_picture_name,
+    check_image_name,
     generators,
     load_tokenizer,
+    png_paths,
     say,
-    targets,
-    write_picture,
+    write_image,
 )
 from seedtok.core.errors import DataError, ImageError, SeedTokError, SeedTokWarning
 from seedtok.core.progress import progress
@@ -35,27 +35,29 @@ if TYPE_CHECKING:
     from seedtok.tokenizer.seed import SeedTokenizer
 
 Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; the checkpoint's own unless given.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; by default those of the checkpoint.")]
 Guidance = Annotated[
-    float | None, typer.Option(min=0, help="Classifier-free guidance; the checkpoint's own unless given.")
+    float | None, typer.Option(min=0, help="Scale of classifier-free guidance; by default that of the checkpoint.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the noise that a drawing starts from.")]
-BatchSize = Annotated[int, typer.Option(min=1)]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", show_default=False)]
-Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="A folder for the PNGs.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the initial noise.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in each batch.")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", help="Image files, or folders of them.", show_default=False)
+]
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the PNG files.", show_default=False)]
 
 
 def encode(
     images: Images,
     model: Model = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help='One {"image", "codes", "codebook"} a line.')] = False,
+    as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "codes", "codebook"} as JSON.')] = False,
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """See pictures as codes, one line each."""
+    """Encode images as codes, one line per image; with --json, one JSON object per line."""
     bad: list[ImageError] = []
-    paths = list_pictures(images, bad)
+    paths = list_image_files(images, bad)
     tokenizer = load_tokenizer(model, dtype.value, device)
     codebook = tokenizer.codebook_id
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
@@ -69,19 +71,19 @@ def encode(
 
 def tokenize(
     shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="A folder of .tar shards.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder for the Parquet files.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the Parquet files.", show_default=False)],
     model: Model = "mini",
     batch_size: BatchSize = 32,
     dtype: Dtype = Precision.float32,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make files of another shard or tokenizer again.")
+        bool, typer.Option("--overwrite", help="Replace files of another shard or tokenizer.")
     ] = False,
     bad_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the pictures that may be unreadable; they are left out.")
+        float, typer.Option(min=0, max=1, help="Fraction of the images that may be unreadable; they are skipped.")
     ] = 0.01,
     device: Device = "auto",
 ) -> None:
-    """Turn shards into codes, once: a Parquet file a shard; what is finished stays."""
+    """Encode the images of shards as codes, one Parquet file per shard; complete files are kept."""
     from seedtok.core.locks import locked
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.skipping import SkipLimits
@@ -103,19 +105,21 @@ def tokenize(
             shards, out, codes_of, tokenizer.codebook_id, batch_size, done, overwrite, SkipLimits(bad_share)
         )
     say(
-        f"{report.images} pictures in {len(report.written) + len(report.kept)} files in {out}; "
-        f"{len(report.kept)} were there before"
+        f"{report.images} images in {len(report.written) + len(report.kept)} files in {out}; "
+        f"{len(report.kept)} existed before"
     )
     if report.skipped:
         say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
     if far:
-        warnings.warn(f"{far} of them are far from the pictures of training", SeedTokWarning, stacklevel=2)
+        warnings.warn(
+            f"{far} of them are far from the images that this model was trained on", SeedTokWarning, stacklevel=2
+        )
 
 
 def decode(
     out: Folder,
-    file: Annotated[Path | None, typer.Argument(metavar="FILE|-", help="What `encode --json` prints.")] = None,
-    codes: Annotated[str | None, typer.Option(help="One picture's codes, in place of FILE.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE|-", help="Output of `encode --json`.")] = None,
+    codes: Annotated[str | None, typer.Option(help="The codes of one image, instead of FILE.")] = None,
     model: Model = "mini",
     steps: Steps = None,
     guidance_scale: Guidance = None,
@@ -125,11 +129,11 @@ def decode(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Draw pictures from codes."""
+    """Decode codes to images."""
     if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
         raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
-    paths = targets([name for _, name, *_ in rows], out)
+    paths = png_paths([name for _, name, *_ in rows], out)
     check_free(paths, overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
     check_codebook(rows, tokenizer.codebook_id, model)
@@ -142,8 +146,8 @@ def decode(
         for start in range(0, len(rows), batch_size):
             batch = [row for _, _, row, _ in rows[start : start + batch_size]]
             drawn = tokenizer.decode(batch, steps, guidance_scale, generators(len(batch), seed))
-            for path, picture in zip(paths[start : start + len(batch)], drawn, strict=True):
-                write_picture(picture, path)
+            for path, image in zip(paths[start : start + len(batch)], drawn, strict=True):
+                write_image(image, path)
             done(start + len(batch))
     say(f"{len(paths)} drawn: {paths[0] if len(paths) == 1 else out}")
 
@@ -160,11 +164,11 @@ def reconstruct(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Draw pictures from their own codes: original | reconstruction, one PNG each."""
+    """Encode images and decode their codes; write each original beside its reconstruction."""
     bad: list[ImageError] = []
-    paths = list_pictures(images, bad)
-    places = dict(zip(paths, targets([str(path) for path in paths], out), strict=True))
-    check_free(list(places.values()), overwrite)
+    paths = list_image_files(images, bad)
+    targets = dict(zip(paths, png_paths([str(path) for path in paths], out), strict=True))
+    check_free(list(targets.values()), overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
     from PIL import Image
 
@@ -174,17 +178,17 @@ def reconstruct(
     with progress("reconstruct", len(paths)) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             drawn = tokenizer.decode(codes, steps, guidance_scale, generators(len(codes), seed))
-            for name, picture in zip(names, drawn, strict=True):
-                original = load_image(name).resize(picture.size, Image.Resampling.BICUBIC)
-                write_picture(side_by_side([original], [picture], pairs=1), places[name])
+            for name, image in zip(names, drawn, strict=True):
+                original = load_image(name).resize(image.size, Image.Resampling.BICUBIC)
+                write_image(side_by_side([original], [image], pairs=1), targets[name])
                 written += 1
-    say(f"{written} reconstructed: {out if len(paths) > 1 else places[paths[0]]}")
+    say(f"{written} reconstructed: {out if len(paths) > 1 else targets[paths[0]]}")
     report(bad)
 
 
 def imagine(
-    caption: Annotated[str, typer.Argument(metavar="CAPTION", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes.", show_default=False)],
+    caption: Annotated[str, typer.Argument(metavar="CAPTION", help="What to draw.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The image file to write.", show_default=False)],
     model: Model = "mini",
     steps: Steps = None,
     guidance_scale: Guidance = None,
@@ -193,11 +197,11 @@ def imagine(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Draw a picture from a caption, with the image decoder alone."""
-    check_picture_name(out)
+    """Draw an image from a caption with the image decoder alone, without codes."""
+    check_image_name(out)
     check_free([out], overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
-    write_picture(draw_captions(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
+    write_image(draw_captions(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")
 
 
@@ -209,12 +213,13 @@ def draw_captions(
     seed: int,
     dtype: torch.dtype | None = None,
 ) -> list[Image.Image]:
+    """Images that the image decoder draws from captions; `dtype` is as for `ImageDecoder.draw`."""
     if not all(caption.strip() for caption in captions):
         raise DataError("an empty caption: say what to draw")
     from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 
     decoder, config = tokenizer.image_decoder, tokenizer.config
-    warn_of_unknown_words(decoder.pipeline.tokenizer, [caption.lower() for caption in captions])  # as CLIP reads them
+    warn_of_unknown_words(decoder.pipeline.tokenizer, [caption.lower() for caption in captions])  # as in CLIP
     return decoder.draw(
         decoder.text_features(captions),
         num_inference_steps=steps or config.num_inference_steps,

@@ -218,7 +218,7 @@ class ShardSet:
         try:
             with path.open("rb") as file:
                 text = slice_of(file, stored.text).decode(errors="replace")
-                known = json_value(slice_of(file, stored.known) or b"{}")
+                known = json_value(slice_of(file, stored.metadata) or b"{}")
         except (OSError, ValueError):
             text, known = "", {}
         known = known if isinstance(known, dict) else {}

@@ -18,8 +18,7 @@ from seedtok.evaluation.drawings import (
 )
 from seedtok.evaluation.predictions import Predictions, Record
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
-from seedtok.lm import generation
-from seedtok.lm.packing import Sampling
+from seedtok.lm.decoding import Sampling
 from seedtok.lm.prompts import drawing_prompt
 from seedtok.lm.seed_lm import SeedLM
 
@@ -41,8 +40,8 @@ def evaluate_drawing(
     def by_lm(batch: Batch, out: Path) -> list[Record]:
         captions, noise = [entry.captions[0] for entry in batch.entries], noise_of(run.seed, batch.number)
         by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(noise))
-        codes = generation.draw_codes(lm, captions)
-        sampled = generation.draw_codes(lm, [text for text in captions for _ in range(SAMPLED)], by_chance).tolist()
+        codes = lm.draw_codes(captions)
+        sampled = lm.draw_codes([text for text in captions for _ in range(SAMPLED)], by_chance).tolist()
         conditions = lm.seed.generation_embeddings(lm.seed.lookup(codes))
         records = save_drawings(drawn(lm.seed, conditions, noise, dtype), batch.entries, LM, out)
         for place, (record, own) in enumerate(zip(records, codes.tolist(), strict=True)):
@@ -54,12 +53,12 @@ def evaluate_drawing(
         pictures = drawn(lm.seed, features, noise_of(run.seed, batch.number), dtype)
         return save_drawings(pictures, batch.entries, DIFFUSION, out)
 
-    config = lm.vocabulary.config
+    vocabulary = lm.vocabulary
     settings = {
         "models": {LM: {"codebook": lm.seed.codebook_id, "prompt": drawing_prompt("{}")}, DIFFUSION: {}},
         "decoding": decoder_settings(lm.seed, dtype),
-        "span": config.span,
-        "codes": config.codes,
+        "span": vocabulary.span,
+        "codes": vocabulary.codes,
     }
     score = partial(score_drawing, data=data, clip=clip, scorer=scorer, batch_size=run.batch_size)
     return evaluate(Task("drawing", settings, {LM: by_lm, DIFFUSION: by_diffusion}, score), data, run)

@@ -11,7 +11,7 @@ import torch
 
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import MINI, cache_only, local_folder, locate
-from seedtok.core.kinds import kind_of
+from seedtok.core.kinds import NAMES, kind_of
 from seedtok.core.notices import quietly
 from seedtok.evaluation.preprocessing import PROCESSOR_FILES, Preprocessing
 from seedtok.lm.base import loading_errors
@@ -47,9 +47,8 @@ def loader_for(name: str | Path, loaders: dict[str, Callable[[], T]], task: str)
     """Of the loaders by format, that of the checkpoint `name`; raises CheckpointError where a task takes none such."""
     found = format_of(name)
     if found not in loaders:
-        raise CheckpointError(
-            f"{task} cannot be evaluated of {name}, which is {found!r}: it takes {', '.join(loaders)}"
-        )
+        taken = ", ".join(NAMES[known] for known in loaders if known in NAMES)
+        raise CheckpointError(f"{name} is {NAMES.get(found, f'a model of type {found}')}; {task} takes {taken}")
     return loaders[found]
 
 

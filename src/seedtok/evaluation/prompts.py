@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedtok.core.errors import ConfigError
-from seedtok.lm.prompts import ANSWER_LENGTH, CAPTION, CAPTION_LENGTH, question_prompt
+from seedtok.lm.prompts import ANSWERING, CAPTION, CAPTIONING, TextSettings, question_prompt
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,17 @@ class Decoding:
             options["length_penalty"] = self.length_penalty
         return options
 
+    @property
+    def text_settings(self) -> TextSettings:
+        """The same for our own models."""
+        return TextSettings(**self.options())
+
 
 def caption_decoding(num_beams: int = 5) -> Decoding:
     """As the paper's: 8 to 30 tokens."""
-    return Decoding(num_beams, CAPTION_LENGTH["min_new_tokens"], CAPTION_LENGTH["max_new_tokens"])
+    return Decoding(num_beams, CAPTIONING.min_new_tokens or 0, CAPTIONING.max_new_tokens)
 
 
 def answer_decoding(num_beams: int = 5) -> Decoding:
     """As the paper's: at most 10 tokens, shorter answers not put at a disadvantage."""
-    return Decoding(num_beams, 0, int(ANSWER_LENGTH["max_new_tokens"]), ANSWER_LENGTH["length_penalty"])
+    return Decoding(num_beams, 0, ANSWERING.max_new_tokens, ANSWERING.length_penalty or 0.0)

@@ -18,9 +18,10 @@ from seedtok.core.records import encodable
 from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_words, loader_for
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
 from seedtok.evaluation.prompts import Decoding
-from seedtok.lm import generation
-from seedtok.lm.packing import left_padded, pad_of, sequence
+from seedtok.lm.base import pad_id
+from seedtok.lm.packing import left_pad
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.lm.texts import complete
 
 AT_ONCE = 32  # prompts that a model goes on with together
 BLIP2_LM = "seedtok.blip2"
@@ -62,8 +63,8 @@ class SeedReader:
     ) -> list[str]:  # fmt: skip
         model = self.model
         codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
-        rows = [sequence(model, [own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
-        return generation.write(model, rows, batch_size=AT_ONCE, **decoding.options())
+        rows = [model.joint.sequence([own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
+        return complete(model.joint, rows, decoding.text_settings, AT_ONCE)
 
 
 class Blip2Reader:
@@ -84,7 +85,7 @@ class Blip2Reader:
         every, texts = _repeated(self.model.embedder.pixels(list(pictures)), prompts)
         said: list[str] = []
         for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
-            said += self.model.write(pixels, some, **decoding.options())
+            said += self.model.complete(pixels, some, decoding.text_settings)
         return said
 
 
@@ -111,10 +112,10 @@ class ForeignBlip2Reader:
         every, texts = _repeated(self.preprocessing(pictures).to(self.model.device, self.model.dtype), prompts)
         said: list[str] = []
         for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
-            ids, mask = left_padded([self._ids(text) for text in some], self.model.device)
+            ids, mask = left_pad([self._ids(text) for text in some], self.model.device)
             out = self.model.generate(
                 pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False,
-                pad_token_id=pad_of(self.words), **decoding.options(),
+                pad_token_id=pad_id(self.words), **decoding.options(),
             )  # fmt: skip
             said += self.words.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in said]
@@ -147,7 +148,7 @@ def load_reader(
         return ForeignBlip2Reader(model, load_words(name), preprocessing)
 
     loaders = {MINI: seed_lm, LM: seed_lm, BLIP2_LM: baseline, "blip-2": blip2}
-    return loader_for(name, loaders, "captions and answers")()
+    return loader_for(name, loaders, "captioning and vqa")()
 
 
 def _repeated(pixels: Tensor, prompts: Sequence[Sequence[str]]) -> tuple[Tensor, list[str]]:

@@ -114,9 +114,9 @@ def scored(
         first = "; ".join(f"{record['image_id']}: {record['unreadable']}" for record in unreadable[:3])
         message = f"{len(unreadable):,} of {len(data):,} pictures cannot be read, and are in no score: {first}"
         warnings.warn(message, SeedTokWarning, stacklevel=2)
-    for name, count in scores.get("not_predicted", {}).items():
-        message = f"{name}: predictions are missing for {count:,}, which are in no score"
-        warnings.warn(message, SeedTokWarning, stacklevel=2)
+    elif lacking := scores.get("not_predicted"):
+        message = ", ".join(f"{count:,} of {name}" for name, count in lacking.items())
+        warnings.warn(f"predictions are missing, and in no score: {message}", SeedTokWarning, stacklevel=2)
     known = {"counts": counts, "settings": settings, **{name: scores[name] for name in ("clip",) if name in scores}}
     return scores | known | {"hash": hash_of(known)}
 

@@ -1,1 +1,1 @@
-"""Section 3: SEED-OPT, a language model that reads and writes pictures as 32 codes."""
+"""Section 3: SEED-OPT, a language model that reads and writes images as 32 codes."""

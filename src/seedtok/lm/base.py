@@ -1,4 +1,4 @@
-"""The frozen causal LM that SEED-OPT stands on: any of transformers, its two ends, and what tells it from others."""
+"""The frozen causal LM that SEED-OPT is built on, any of transformers: loading it, its two ends, its fingerprint."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from seedtok.core.hub import cache_only, local_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-OFFSETS = 4096  # values of the word embeddings that a fingerprint is made of
-SAMPLE = 64  # of those, the ones that are kept as numbers
+HASHED_VALUES = 4096  # how many values of the word embeddings a fingerprint hashes
+STORED_VALUES = 64  # how many of those it also holds as numbers
 
 
 def loading_errors() -> tuple[type[Exception], ...]:
@@ -32,10 +32,9 @@ def loading_errors() -> tuple[type[Exception], ...]:
 
 
 def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A frozen causal LM and its tokenizer, by the source that `hub.locate` gives; "mini" is the shipped OPT.
+    """Loads a causal LM, frozen, and its tokenizer; `source` is as `hub.locate` returns it, "mini" the shipped OPT.
 
-    No code that comes with the weights is run. Raises CheckpointError where there is none, and for one whose tensors
-    are not all there.
+    Code that comes with the weights is not run. Raises CheckpointError where there is no such LM, or it lacks tensors.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -67,7 +66,7 @@ def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
 
 
 def _check_depth(folder: Path, layers: Any) -> None:
-    """Raises CheckpointError for more layers than a folder has tensors, before a model of them is built."""
+    """Raises CheckpointError where a config asks for more layers than there are tensors, before anything is built."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         count = len(read_json(index).get("weight_map", ()))
@@ -79,47 +78,59 @@ def _check_depth(folder: Path, layers: Any) -> None:
         raise CheckpointError(f"{folder / 'config.json'} asks for {layers} layers, but there are {count} tensors")
 
 
-def words(lm: PreTrainedModel) -> nn.Embedding:
+def word_embedding(lm: PreTrainedModel) -> nn.Embedding:
+    """The layer that embeds the LM's input ids."""
     return cast(nn.Embedding, lm.get_input_embeddings())
 
 
-def head(lm: PreTrainedModel) -> nn.Linear:
+def output_head(lm: PreTrainedModel) -> nn.Linear:
+    """The layer that makes logits of the LM's last states."""
     return cast(nn.Linear, lm.get_output_embeddings())
 
 
 @functools.cache
 def cache_argument(model: type[nn.Module]) -> str:
-    """What a model's `forward` calls its KV cache: "cache" since transformers 5.24, "past_key_values" before that."""
+    """The name of the KV cache in a model's `forward`: "cache" since transformers 5.24, "past_key_values" before."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-# ------------------------------------------------------------ which base it is
+def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that ends a text."""
+    return cast(int, tokenizer.eos_token_id)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that pads a row: any would do, since it is masked; end-of-text where the tokenizer has none for it."""
+    return cast(int, tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+# ------------------------------------------------------------ fingerprints
 
 
 def fingerprint(lm: PreTrainedModel) -> dict[str, Any]:
-    """Tells one base from another: hashes of its sizes and of some word embeddings, evenly spread.
+    """What tells one base from another: hashes of its sizes and of some word embeddings, evenly spaced.
 
-    The embeddings are rounded to bfloat16 first, so that a base in float32 has the fingerprint of the same in bfloat16.
-    From float16 that rounding may differ in the last bit; for that, some values are kept as numbers.
+    The embeddings are rounded to bfloat16 first, so that one base has one fingerprint in float32 and in bfloat16. In
+    float16 that rounding may differ in the last bit; for that case some of the values are stored as numbers.
     """
-    weight, config = words(lm).weight.detach(), lm.config.get_text_config()
+    weight, config = word_embedding(lm).weight.detach(), lm.config.get_text_config()
     names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
     sizes = [*weight.shape, *(getattr(config, name, None) for name in names)]
     flat = weight.flatten()
-    offsets = torch.arange(OFFSETS, device=flat.device) * (len(flat) - 1) // (OFFSETS - 1)
+    offsets = torch.arange(HASHED_VALUES, device=flat.device) * (len(flat) - 1) // (HASHED_VALUES - 1)
     values = flat[offsets].to(torch.bfloat16).float().cpu() + 0.0  # -0.0 becomes 0.0
     return {
         "config": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
         "embedding": hashlib.sha256(values.numpy().astype("<f4").tobytes()).hexdigest()[:16],
-        "values": values[:: OFFSETS // SAMPLE].tolist(),
+        "values": values[:: HASHED_VALUES // STORED_VALUES].tolist(),
     }
 
 
 def is_base_of(record: dict[str, Any], lm: PreTrainedModel) -> bool:
-    """Whether an LM is the base that the config.json of a SEED LM was made for."""
+    """Whether an LM is the base that the config.json of a SEED LM was trained on."""
     given = record.get("base_fingerprint")
     if not isinstance(given, dict):
-        return _is_close(record.get("base_sample"), _spread(words(lm).weight))
+        return _is_close(record.get("base_sample"), _evenly_spaced(word_embedding(lm).weight))
     own = fingerprint(lm)
     if given.get("config") != own["config"]:
         return False
@@ -127,10 +138,10 @@ def is_base_of(record: dict[str, Any], lm: PreTrainedModel) -> bool:
     return rounded or given.get("embedding") == own["embedding"]
 
 
-def _spread(weight: Tensor) -> list[float]:
-    """The values that checkpoints of before the fingerprint keep."""
+def _evenly_spaced(weight: Tensor) -> list[float]:
+    """The values that stand for the base in checkpoints older than the fingerprint."""
     flat = weight.detach().flatten()
-    offsets = torch.linspace(0, len(flat) - 1, SAMPLE, device=flat.device).long().clamp(max=len(flat) - 1)
+    offsets = torch.linspace(0, len(flat) - 1, STORED_VALUES, device=flat.device).long().clamp(max=len(flat) - 1)
     return flat[offsets].float().tolist()
 
 

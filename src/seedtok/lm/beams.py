@@ -1,8 +1,26 @@
-"""Beam search over words.
+"""Beam search over text: the best continuations that transformers' `generate` finds, faster.
 
-All beams of a prompt are one sequence: their tokens follow each other in it, and each sees the prompt and its own
-ancestors alone. The KV cache holds a prompt once and is written at its end only: beams that change places move nothing.
-A prompt that is done makes room for the next one at once, so that a batch stays full to the last.
+`generate` keeps each beam of each prompt as a batch row of its own. A prompt's keys and values are stored, and read at
+every step, once a beam, and whenever beams change places the whole cache is copied. Here all beams of a prompt share
+one batch row, as a tree (tree attention). Its tokens are stored in the order in which they were added, one a beam and
+step:
+
+    position    0   1   2  |  3   4  |  5   6  |  7   8
+    token       a   red     | fox cat | on  is  | a   at       2 beams after the prompt "a red", padded to 3
+    parent      the prompt  | -   -   | fox fox | on  is
+
+`visible[b, k]` says which positions beam k of row b attends to: the prompt and its own ancestors. Its new token's
+position id is how many those are. A beam that continues another one takes over that one's visibility and adds its own
+new position: nothing in the cache moves. Positions that no beam sees any more are dropped when the memory runs out.
+
+A step of the search (`BeamSearch.step`) is that of `generate`. A beam's score is the sum of the log-probabilities of
+its tokens. Of all continuations of all beams by one token, the best `beams * (1 + ends)` are considered. Those that
+end, by an end id or by their length, are finished texts, with their score divided by length ** length_penalty. Of the
+others the best `beams` go on.
+
+A prompt is done when none of its beams can still beat its best finished text, or when its best beam, as it stands, does
+not beat the worst of its `beams` finished texts. It then leaves the batch, and a waiting prompt takes its row
+(`replace_row`), so that the batch stays full.
 """
 
 from __future__ import annotations
@@ -10,23 +28,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from seedtok.lm.decoding import Rows, of_parents
+from seedtok.lm.model import JointLM
+from seedtok.lm.sequences import CachedSequences
 
-if TYPE_CHECKING:
-    from seedtok.lm.seed_lm import SeedLM
-
-WORST = float("-inf")
+IMPOSSIBLE = float("-inf")
 
 
 @dataclass(frozen=True)
-class Search:
-    """A beam search, with the options of transformers' `generate`; `ends` are the ids that end a text."""
+class SearchSettings:
+    """A beam search, in the terms of transformers' `generate`; `ends` are the ids that end a text."""
 
     beams: int
     max_new_tokens: int
@@ -35,116 +50,135 @@ class Search:
     ends: Sequence[int] = ()
 
 
-class Beams:
-    """Prompts, and what the beams of each have said so far."""
+class BeamSearch:
+    """The beams of a batch of prompts; B prompts, K beams, T positions in the cache."""
 
-    # what there is for every prompt, in its row
-    OWN = ("numbers", "seen", "said", "length", "scores", "finished")
+    # tensors with one row for each prompt
+    PER_PROMPT = ("numbers", "visible", "tokens", "length", "scores", "finished")
 
-    def __init__(self, model: SeedLM, search: Search, prompts: Sequence[Sequence[int]], texts: dict[int, list[int]]):
-        """Prompts of ids; what is found goes to `texts`, under the numbers of prompts in the order they came."""
-        self.model, self.search, self.texts = model, search, texts
-        rows, beams = Rows(model, prompts, room=16 * search.beams), search.beams
-        self.cache = rows.cache
-        self.ends = torch.tensor(search.ends, dtype=torch.long, device=model.device)
-        self.states = rows.states[:, None].expand(-1, beams, -1)  # (B, beams, hidden), before what comes next
-        self.numbers = torch.arange(len(texts), len(texts) + len(prompts), device=model.device)[:, None]
-        texts.update((number, []) for number in self.numbers[:, 0].tolist())
-        self.seen = rows.mask.bool()[:, None].expand(-1, beams, -1)  # (B, beams, T): what each beam sees of its row
-        self.said = rows.mask.new_zeros(len(prompts), beams, search.max_new_tokens)
-        self.length = rows.mask.new_zeros(len(prompts), 1)  # how much of it is said
-        self.scores = torch.full((len(prompts), beams), WORST, device=model.device)  # of log-probabilities the sums
-        self.finished = self.scores.clone()  # the best texts' scores, in order
-        self.scores[:, 0] = 0.0  # all beams are alike at first: one of them goes on
+    def __init__(self, model: JointLM, prompts: Sequence[Sequence[int]], settings: SearchSettings, first: int = 0):
+        """Runs the LM over prompts of ids; they are numbered from `first`. Call `step` next."""
+        sequences = CachedSequences(model, prompts, room=16 * settings.beams)
+        assert sequences.cache is not None
+        batch, beams, device = len(prompts), settings.beams, model.device
+        self.model, self.settings, self.cache = model, settings, sequences.cache
+        self.ends = torch.tensor(settings.ends, dtype=torch.long, device=device)
+        self.states: Float[Tensor, "b k hidden"] = sequences.states[:, None].expand(-1, beams, -1)
+        # which prompt each row holds
+        self.numbers: Int[Tensor, "b 1"] = torch.arange(first, first + batch, device=device)[:, None]
+        self.visible: Bool[Tensor, "b k t"] = sequences.mask.bool()[:, None].expand(-1, beams, -1)
+        self.tokens: Int[Tensor, "b k n"] = self.numbers.new_zeros(batch, beams, settings.max_new_tokens)
+        self.length: Int[Tensor, "b 1"] = torch.zeros_like(self.numbers)  # tokens so far
+        self.scores: Float[Tensor, "b k"] = torch.full((batch, beams), IMPOSSIBLE, device=device)
+        self.scores[:, 0] = 0.0  # all beams are the prompt at first, so one of them is continued
+        self.finished: Float[Tensor, "b k"] = torch.full_like(self.scores, IMPOSSIBLE)  # best scores, descending
 
-    def choose(self) -> Bool[Tensor, " b"]:
-        """Adds a token to each beam; returns which prompts are settled: none of their beams can end better."""
-        search, self.length = self.search, self.length + 1
-        likelihood = self.model.text_logits(self.states).float().log_softmax(-1)
-        if search.min_new_tokens:
-            early = (self.length <= search.min_new_tokens)[..., None]
-            likelihood[..., self.ends] = likelihood[..., self.ends].masked_fill(early, WORST)
-        ways = (self.scores[..., None] + likelihood).flatten(1)  # (B, beams * words)
-        scores, index = ways.topk(min(search.beams * max(2, 1 + len(self.ends)), ways.shape[1]))
-        parents, ids = index // likelihood.shape[-1], index % likelihood.shape[-1]
-        ended = torch.isin(ids, self.ends) | (self.length == search.max_new_tokens)
+    def step(self, texts: dict[int, list[int]]) -> Bool[Tensor, " b"]:
+        """Adds a token to each beam, and puts each prompt's best finished ids, if they are new, into `texts`.
 
-        share = self.length.float() ** search.length_penalty
-        endings = (scores / share).masked_fill(~ended, WORST)[:, : search.beams]
+        Returns which prompts are done. For the others `advance` has to follow.
+        """
+        settings, self.length = self.settings, self.length + 1
+        scores, parents, ids = self._best_continuations()
+        ends = torch.isin(ids, self.ends) | (self.length == settings.max_new_tokens)
+
+        normaliser = self.length.float() ** settings.length_penalty
+        endings = (scores / normaliser).masked_fill(~ends, IMPOSSIBLE)[:, : settings.beams]
         values, places = endings.max(1)
         for i in (values > self.finished[:, 0]).nonzero()[:, 0].tolist():
-            before = self.said[i, parents[i, places[i]], : int(self.length[i]) - 1]
-            self.texts[int(self.numbers[i])] = [*before.tolist(), int(ids[i, places[i]])]
-        self.finished = torch.cat([self.finished, endings], dim=1).topk(search.beams).values
+            before = self.tokens[i, parents[i, places[i]], : int(self.length[i]) - 1]
+            texts[int(self.numbers[i])] = [*before.tolist(), int(ids[i, places[i]])]
+        self.finished = torch.cat([self.finished, endings], dim=1).topk(settings.beams).values
 
-        self.scores, going = scores.masked_fill(ended, WORST).topk(search.beams)
-        parents, ids = parents.gather(1, going), ids.gather(1, going)
-        self.said = of_parents(self.said, parents).scatter(2, _at(self.length - 1, ids), ids[..., None])
-        self.seen = of_parents(self.seen, parents)
-        best = self.scores[:, 0]
-        hope = best / (search.max_new_tokens**search.length_penalty if search.length_penalty > 0 else share[:, 0])
-        return (hope <= self.finished[:, 0]) | (best / share[:, 0] <= self.finished[:, -1])
+        self.scores, going_on = scores.masked_fill(ends, IMPOSSIBLE).topk(settings.beams)
+        parents, ids = parents.gather(1, going_on), ids.gather(1, going_on)
+        self.tokens = _of_parents(self.tokens, parents).scatter(2, self._last(), ids[..., None])
+        self.visible = _of_parents(self.visible, parents)
+        return self._done(normaliser[:, 0])
 
-    def read(self) -> None:
-        """The states after what `choose` has added."""
-        beams = self.search.beams
+    def _best_continuations(self) -> tuple[Float[Tensor, "b c"], Int[Tensor, "b c"], Int[Tensor, "b c"]]:
+        """The best continuations of each prompt's beams by one token: scores, the beams they continue, ids."""
+        settings = self.settings
+        log_probs = self.model.text_logits(self.states).float().log_softmax(-1)
+        if settings.min_new_tokens:
+            too_short = (self.length <= settings.min_new_tokens)[..., None]
+            log_probs[..., self.ends] = log_probs[..., self.ends].masked_fill(too_short, IMPOSSIBLE)
+        scores = (self.scores[..., None] + log_probs).flatten(1)  # (B, K * text)
+        scores, index = scores.topk(min(settings.beams * max(2, 1 + len(self.ends)), scores.shape[1]))
+        return scores, index // log_probs.shape[-1], index % log_probs.shape[-1]
+
+    def _done(self, normaliser: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """Which prompts have no beam left that could change their result."""
+        settings, best = self.settings, self.scores[:, 0]
+        longest = settings.max_new_tokens**settings.length_penalty
+        bound = best / (longest if settings.length_penalty > 0 else normaliser)  # no descendant scores higher
+        return (bound <= self.finished[:, 0]) | (best / normaliser <= self.finished[:, -1])
+
+    def advance(self) -> None:
+        """Runs the LM over the tokens that `step` has added."""
+        beams = self.settings.beams
         if self.cache.room_left < beams:
-            self._forget_what_nobody_sees()
-        positions = self.seen.sum(2)
-        own = torch.eye(beams, dtype=torch.bool, device=self.seen.device).expand(len(self.seen), -1, -1)
-        self.seen = torch.cat([self.seen, own], dim=2)
-        ids = self.said.gather(2, _at(self.length - 1, self.scores))[..., 0]
-        self.states = self.model.states(self.model.embed(ids), self.seen[:, None], positions, self.cache)
+            self._compact()
+        position_ids = self.visible.sum(2)
+        own = torch.eye(beams, dtype=torch.bool, device=self.visible.device).expand(len(self.visible), -1, -1)
+        self.visible = torch.cat([self.visible, own], dim=2)
+        ids = self.tokens.gather(2, self._last())[..., 0]
+        self.states = self.model.states(self.model.embed(ids), self.visible[:, None], position_ids, self.cache)
 
-    def _forget_what_nobody_sees(self) -> None:
-        some = self.seen.any(1)
-        positions = some.byte().argsort(dim=1, descending=True, stable=True)[:, : int(some.sum(1).max())]
-        self.seen = self.seen.gather(2, positions[:, None].expand(-1, self.seen.shape[1], -1))
-        self.cache.keep_positions(positions)
+    def _last(self) -> Int[Tensor, "b k 1"]:
+        """Where each beam's last token is in `tokens`."""
+        return (self.length - 1)[..., None].expand(-1, self.settings.beams, -1)
 
-    def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Forgets all other prompts; `read` comes next."""
-        self.cache.batch_select_indices(rows)
-        for name in self.OWN:
+    def _compact(self) -> None:
+        """Drops the cache positions that no beam sees; rows with fewer of the others keep some of these, masked."""
+        seen = self.visible.any(1)
+        positions = seen.byte().argsort(dim=1, descending=True, stable=True)[:, : int(seen.sum(1).max())]
+        self.visible = self.visible.gather(2, positions[:, None].expand(-1, self.visible.shape[1], -1))
+        self.cache.select_positions(positions)
+
+    def select_rows(self, rows: Int[Tensor, " b"]) -> None:
+        """Drops all other prompts. Call `advance` next."""
+        self.cache.select_rows(rows)
+        for name in self.PER_PROMPT:
             setattr(self, name, getattr(self, name)[rows])
 
-    def take(self, row: int, other: Beams, others: int) -> None:
-        """Puts a prompt of others in the place of one; `read` comes next."""
-        self.cache.take(row, other.cache, others)
-        longer = max(0, other.seen.shape[2] - self.seen.shape[2])
-        self.seen = torch.nn.functional.pad(self.seen, (0, longer))
-        self.seen[row] = False
-        for name in self.OWN:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            mine[row, ..., : theirs.shape[-1]] = theirs[others]
+    def replace_row(self, row: int, other: BeamSearch, other_row: int) -> None:
+        """Replaces the prompt in a row by one of another search. Call `advance` next."""
+        self.cache.replace_row(row, other.cache, other_row)
+        longer = max(0, other.visible.shape[2] - self.visible.shape[2])
+        self.visible = torch.nn.functional.pad(self.visible, (0, longer))
+        self.visible[row] = False
+        for name in self.PER_PROMPT:
+            own, new = getattr(self, name), getattr(other, name)
+            own[row, ..., : new.shape[-1]] = new[other_row]
 
 
-def _at(place: Int[Tensor, "b 1"], beams: Tensor) -> Int[Tensor, "b k 1"]:
-    """An index of one token of every beam."""
-    return place[..., None].expand(-1, beams.shape[1], -1)
+def _of_parents(values: Shaped[Tensor, "b j n"], parents: Int[Tensor, "b k"]) -> Shaped[Tensor, "b k n"]:
+    """The values of the beams that are continued."""
+    return values.gather(1, parents[..., None].expand(-1, -1, values.shape[2]))
 
 
-def text_by_beams(model: SeedLM, prompts: Sequence[Sequence[int]], search: Search, batch_size: int) -> list[list[int]]:
-    """What follows prompts of ids, as transformers' `generate` finds it: the best text of its beams.
+def search_texts(
+    model: JointLM, prompts: Sequence[Sequence[int]], settings: SearchSettings, batch_size: int
+) -> list[list[int]]:
+    """The ids of the best text after each prompt of ids, end id included.
 
-    A text of n tokens scores the sum of their log-probabilities / n ** length_penalty. A prompt is left as soon as
-    none of its beams can end better than its best text, which `generate` does not look at. `batch_size` prompts are
-    searched at once, and as many may wait.
+    `batch_size` prompts are searched at once, and as many more may have been read and wait for a row.
     """
-    texts: dict[int, list[int]] = {}
+    texts: dict[int, list[int]] = {number: [] for number in range(len(prompts))}
     starts = range(0, len(prompts), batch_size)
-    batches = (Beams(model, search, prompts[i : i + batch_size], texts) for i in starts)
-    beams, waiting = next(batches), deque[tuple[Beams, int]]()
+    batches = (BeamSearch(model, prompts[i : i + batch_size], settings, i) for i in starts)
+    search, waiting = next(batches), deque[tuple[BeamSearch, int]]()
     while True:
-        settled = beams.choose()
-        places = settled.nonzero()[:, 0].tolist()
-        while len(waiting) < len(places) and (batch := next(batches, None)) is not None:
-            waiting.extend((batch, row) for row in (~batch.choose()).nonzero()[:, 0].tolist())
-        for place in places[: len(waiting)]:
-            beams.take(place, *waiting.popleft())
-            settled[place] = False
-        if settled.any():
-            if settled.all():
+        done = search.step(texts)
+        rows = done.nonzero()[:, 0].tolist()
+        while len(waiting) < len(rows) and (batch := next(batches, None)) is not None:
+            waiting.extend((batch, row) for row in (~batch.step(texts)).nonzero()[:, 0].tolist())
+        for row in rows[: len(waiting)]:
+            search.replace_row(row, *waiting.popleft())
+            done[row] = False
+        if done.any():
+            if done.all():
                 return [texts[number] for number in range(len(prompts))]
-            beams.keep((~settled).nonzero()[:, 0])
-        beams.read()
+            search.select_rows((~done).nonzero()[:, 0])
+        search.advance()

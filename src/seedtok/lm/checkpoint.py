@@ -1,41 +1,55 @@
-"""The files of a SEED language model: what it names, its adapter and its visual layers."""
+"""The files of a SEED language model: config.json, which names its base and image tokenizer; LoRA; the visual layers.
+
+A plain language model (`plain.fold`) is stored as transformers stores it, with a "seedtok" entry in its config.json.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
 import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from seedtok.core.checkpoint import write_checkpoint
 from seedtok.core.errors import CheckpointError
-from seedtok.core.files import assign_strictly, built_for, check_finite, check_tensors, read_json, read_tensors
-from seedtok.core.hub import recorded
-from seedtok.lm.base import fingerprint, head, loading_errors, words
-from seedtok.lm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.core.files import (
+    assign_strictly,
+    built_for,
+    check_finite,
+    check_tensors,
+    read_json,
+    read_tensors,
+    write_tensors,
+)
+from seedtok.core.hub import recorded, without_paths
+from seedtok.core.kinds import LM
+from seedtok.lm.adapter import AdapterConfig, VisualAdapter, merged_copy, renamed
+from seedtok.lm.base import fingerprint, is_base_of, load_base, loading_errors, output_head, word_embedding
+from seedtok.lm.model import JointLM
+from seedtok.lm.plain import extended_tokenizer, fold
+from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from seedtok.lm.seed_lm import SeedLM
-
 VERSION = 1
-ADAPTER = "adapter_model.safetensors"
+VISUAL, ADAPTER = "visual.safetensors", "adapter_model.safetensors"
+PLAIN = "seedtok"  # the entry in the config.json of a plain language model
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What becomes of base and image tokenizer when a SEED LM is written.
+    """How base and image tokenizer of a SEED language model are stored.
 
-    `merged` writes the base with LoRA in its weights; `standalone` copies what is in folders of this machine. `base`
-    and `tokenizer` are hub ids to name in place of the model's own.
+    `merged` writes the base with LoRA added to its weights; `standalone` copies parts that are folders of this machine.
+    `base` and `tokenizer` are hub ids to name in place of the model's own.
     """
 
     merged: bool = False
@@ -44,84 +58,117 @@ class Parts:
     tokenizer: str | None = None
 
 
-def write_files(model: SeedLM, new: Path, folder: Path, parts: Parts) -> None:
-    """Writes a SEED LM into the existing folder `new`, which will be moved to `folder`."""
+@dataclass(frozen=True)
+class Source:
+    """The base that a model is built on: its source, as `hub.locate` returns it, and its fingerprint."""
+
+    base: str = ""
+    fingerprint: dict[str, Any] | None = None
+
+
+def write_files(
+    model: JointLM, seed: SeedTokenizer, source: Source, new: Path, folder: Path, parts: Parts
+) -> None:  # fmt: skip
+    """Writes a SEED language model with an adapter into the existing folder `new`, which will be moved to `folder`."""
     from peft import PeftModel
 
-    identity = model.fingerprint or fingerprint(model.lm)
-    adapter = model.adapter if isinstance(model.adapter, PeftModel) and not parts.merged else None
+    assert model.adapter is not None
+    lora = model.network if isinstance(model.network, PeftModel) and not parts.merged else None
     if parts.merged:
-        lm = model.adapter.merge_and_unload() if isinstance(model.adapter, PeftModel) else model.adapter
-        lm.save_pretrained(new / "base")
+        merged_copy(model.network).save_pretrained(new / "base")
         model.text_tokenizer.save_pretrained(str(new / "base"))
         base = "base"
     else:
-        base = recorded(parts.base or model.base, "opt", folder, new, parts.standalone)
-    if adapter is not None:
-        save_adapter(adapter, new / "adapter")
-    tokenizer = parts.tokenizer or model.seed.source
-    if tokenizer is None or (parts.standalone and os.path.isabs(tokenizer)):
-        (new / "tokenizer").mkdir()
-        model.seed.write_files(new / "tokenizer", folder / "tokenizer", parts.standalone)
-        tokenizer = "tokenizer"
-    else:
-        tokenizer = recorded(tokenizer, "tokenizer", folder, new)
-    record = {
-        "format": "seedtok.lm", "version": VERSION, "base": base, "base_fingerprint": identity,
-        "adapter": adapter is not None, "tokenizer": tokenizer, "vocabulary": asdict(model.vocabulary.config),
+        base = recorded(parts.base or source.base, "opt", folder, new, parts.standalone)
+    if lora is not None:
+        _write_lora(lora, new / "adapter")
+    config = {
+        "base": base, "base_fingerprint": source.fingerprint or fingerprint(model.lm), "adapter": lora is not None,
+        "tokenizer": _write_image_tokenizer(seed, new, folder, parts), "vocabulary": asdict(model.adapter.config),
     }  # fmt: skip
-    (new / "config.json").write_text(json.dumps(record, indent=1))
-    save_file(model.vocabulary.saved(), new / "visual.safetensors")
+    write_checkpoint(new, LM, VERSION, config, model.adapter.tensors(), VISUAL)
+
+
+def _write_image_tokenizer(seed: SeedTokenizer, new: Path, folder: Path, parts: Parts) -> str:
+    """Copies the image tokenizer where it has to be; returns what config.json calls it."""
+    source = parts.tokenizer or seed.source
+    if source is None or (parts.standalone and os.path.isabs(source)):
+        (new / "tokenizer").mkdir()
+        seed.write_files(new / "tokenizer", folder / "tokenizer", parts.standalone)
+        return "tokenizer"
+    return recorded(source, "tokenizer", folder, new)
+
+
+def read_adapted(
+    folder: Path, config: dict[str, Any], base: str, seed: SeedTokenizer, dtype: torch.dtype, trainable: bool
+) -> tuple[JointLM, Source]:  # fmt: skip
+    """Loads what `write_files` wrote into a folder, over a base that `hub.locate` found; `config` is its config.json.
+
+    LoRA and the visual layers have gradients if `trainable`; else LoRA is added to the weights. Raises CheckpointError
+    for a broken folder, an adapter made for another base, or another codebook.
+    """
+    lm, text_tokenizer = load_base(base, dtype)
+    if not is_base_of(config, lm):
+        raise CheckpointError(f"{folder} was made for another base than {base}: pass the one it was trained on")
+    source = Source(base, config.get("base_fingerprint") or fingerprint(lm))
+    adapter = _read_adapter(folder, config, lm, seed)
+    network: PreTrainedModel | PeftModel = lm
+    if config.get("adapter", config["base"] != "base"):
+        network = _read_lora(lm, folder / "adapter", trainable)
+        if not trainable:
+            network.merge_adapter()  # twice as fast; peft holds on to LoRA's own weights, so that they can be saved
+    adapter.to(dtype).requires_grad_(trainable)
+    return JointLM(network, text_tokenizer, adapter.config.vocabulary, adapter), source
 
 
 # ------------------------------------------------------------ visual layers
 
 
-def load_vocabulary(folder: Path, record: dict[str, Any], lm: PreTrainedModel, seed: SeedTokenizer) -> Vocabulary:
+def _read_adapter(folder: Path, config: dict[str, Any], lm: PreTrainedModel, seed: SeedTokenizer) -> VisualAdapter:
     """The visual layers of a folder; raises CheckpointError where they are not for this LM and this codebook."""
     try:
-        sizes = VocabularyConfig(**record["vocabulary"])
+        sizes = AdapterConfig(**({"head_bias": True} | config["vocabulary"]))  # as before this field
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'} has no sizes of a vocabulary: {error}") from None
     if sizes.codes != len(seed.codebook.weight) or sizes.code_dim != seed.codebook.weight.shape[1]:
         raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
-    if sizes != vocabulary_config(lm, seed):
+    if sizes != adapter_config(lm, seed, head_bias=sizes.head_bias):
         raise CheckpointError(f"{folder / 'config.json'}: the sizes of its vocabulary are not those of its base")
-    with built_for(record["vocabulary"], folder / "visual.safetensors"):
-        vocabulary = Vocabulary(sizes)
-    assign_strictly(vocabulary, read_tensors(folder / "visual.safetensors"), str(folder), {"": torch.float32})
-    if not _same_codebook(vocabulary.codebook, seed.codebook.weight):
+    with built_for(config["vocabulary"], folder / VISUAL):
+        adapter = VisualAdapter(sizes)
+    assign_strictly(adapter, renamed(read_tensors(folder / VISUAL)), str(folder), {"": torch.float32})
+    if not _is_same_codebook(adapter.codebook, seed.codebook.weight):
         raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
-    return vocabulary
+    return adapter
 
 
-def vocabulary_config(lm: PreTrainedModel, seed: SeedTokenizer) -> VocabularyConfig:
-    read, write = words(lm).weight, head(lm).weight
+def adapter_config(lm: PreTrainedModel, seed: SeedTokenizer, head_bias: bool = False) -> AdapterConfig:
+    """The sizes of visual layers for an LM and an image tokenizer."""
+    embedding, head = word_embedding(lm).weight, output_head(lm).weight
     size, dim = seed.codebook.weight.shape
     span = seed.config.embedder.qformer.queries
-    return VocabularyConfig(read.shape[0], read.shape[1], write.shape[1], size, dim, span)
+    return AdapterConfig(embedding.shape[0], embedding.shape[1], head.shape[1], size, dim, span, head_bias)
 
 
-def _same_codebook(one: Tensor, other: Tensor) -> bool:
+def _is_same_codebook(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one.float(), other.float().to(one.device), rtol=0.01, atol=1e-4)
 
 
 # ------------------------------------------------------------ LoRA
 
 
-def save_adapter(adapter: PeftModel, folder: Path) -> None:
-    """Writes LoRA's weights and configuration, without the place of its base: that is the SEED LM's to say."""
+def _write_lora(network: PeftModel, folder: Path) -> None:
+    """Writes LoRA's weights and configuration, without the place of its base, which config.json names."""
     from peft import get_peft_model_state_dict
 
     folder.mkdir()
-    config = copy.copy(adapter.peft_config["default"])
+    config = copy.copy(network.peft_config["default"])
     config.base_model_name_or_path, config.inference_mode = None, True
     config.save_pretrained(str(folder))
-    tensors = get_peft_model_state_dict(adapter, save_embedding_layers=False)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / ADAPTER)
+    write_tensors(folder / ADAPTER, get_peft_model_state_dict(network, save_embedding_layers=False))
 
 
-def load_adapter(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
+def _read_lora(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
     """A base with the LoRA of a folder; raises CheckpointError for one that is missing, broken or of another LM."""
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -130,8 +177,55 @@ def load_adapter(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftMode
     if (kind := read_json(folder / "adapter_config.json").get("peft_type")) != "LORA":
         raise CheckpointError(f"{folder} is an adapter of type {kind!r}; expected LORA")
     try:
-        adapter = PeftModel.from_pretrained(lm, str(folder), is_trainable=trainable, low_cpu_mem_usage=True)
+        network = PeftModel.from_pretrained(lm, str(folder), is_trainable=trainable, low_cpu_mem_usage=True)
     except loading_errors() as error:
         raise CheckpointError(f"{folder}: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
-    check_tensors(get_peft_model_state_dict(adapter, save_embedding_layers=False), tensors, str(folder))
-    return adapter
+    check_tensors(get_peft_model_state_dict(network, save_embedding_layers=False), tensors, str(folder))
+    return network
+
+
+# ------------------------------------------------------------ plain language models
+
+
+def write_plain(model: JointLM, seed: SeedTokenizer, new: Path, folder: Path) -> None:
+    """Writes the plain language model into the existing folder `new`, which will be moved to `folder`.
+
+    Its config.json says under "seedtok" which ids are visual (`Vocabulary`), and which image tokenizer and codebook
+    they belong to.
+    """
+    lm = fold(model)
+    entry: dict[str, Any] = {"layout": asdict(model.vocabulary), "codebook": seed.codebook_id}
+    if seed.source is not None:
+        entry["tokenizer"] = recorded(seed.source, "tokenizer", folder, new)
+    setattr(lm.config, PLAIN, entry)
+    lm.save_pretrained(new)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = extended_tokenizer(model, Path(scratch)) if model.adapter is not None else model.text_tokenizer
+        tokenizer.save_pretrained(str(new))
+    without_paths(new)
+
+
+def plain_layout(entry: Any, where: Path) -> Vocabulary:
+    """The layout of ids in the "seedtok" entry of a config.json; raises CheckpointError for one that cannot be."""
+    try:
+        layout = Vocabulary(**entry["layout"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f'{where} has no layout of visual ids under "{PLAIN}": {error}') from None
+    sizes = asdict(layout)
+    if not all(isinstance(size, int) and size >= 0 for size in sizes.values()) or not layout.codes or not layout.span:
+        raise CheckpointError(f"{where} has a layout of visual ids that cannot be: {sizes}")
+    return layout
+
+
+def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, Source]:
+    """Loads a plain language model; `entry` is under "seedtok" in its config.json.
+
+    Raises CheckpointError for a broken folder, or another codebook.
+    """
+    layout = plain_layout(entry, folder / "config.json")
+    if seed.codebook_id != entry.get("codebook"):
+        raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    if (rows := word_embedding(lm).num_embeddings) < layout.size:
+        raise CheckpointError(f"{folder} has {rows} embeddings; its visual ids go up to {layout.size - 1}")
+    return JointLM(lm, text_tokenizer, layout), Source(str(folder.resolve()))

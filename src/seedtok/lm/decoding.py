@@ -1,111 +1,126 @@
-"""Spans of codes: sequences that grow on a KV cache, and the 32 codes of a picture one by one, by guesses, by beams."""
+"""Decoding images: the 32 codes that follow begin-of-image.
+
+An image span is valid by construction: within it only codes are scored, as many are decoded as an image has, and its
+end is appended, not predicted. Codes are decoded one at a time, several at a time (greedily, for one sequence), or by
+beam search.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from seedtok.lm.packing import Sampling, left_padded
+from seedtok.core.errors import InputError
+from seedtok.lm.model import JointLM
+from seedtok.lm.probe import supports_cache
+from seedtok.lm.sequences import CachedSequences
 
-if TYPE_CHECKING:
-    from seedtok.lm.seed_lm import SeedLM
-
-
-class Rows:
-    """Sequences that grow by one token at a time, on a KV cache with `room` positions ahead."""
-
-    def __init__(self, model: SeedLM, rows: Sequence[Sequence[int]], room: int = 64):
-        from seedtok.lm.cache import RoomyCache
-
-        self.model = model
-        ids, self.mask = left_padded(rows, model.device)
-        self.padded = not bool(self.mask.all())
-        self.cache = RoomyCache(model.lm, room)
-        self.states = self._run(ids)[:, -1]
-
-    def _run(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        mask = self.mask if self.padded else None
-        return self.model.states(self.model.embed(ids), mask, positions, self.cache)
-
-    def append(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b hidden"]:
-        """Takes one more id a row; the states after it."""
-        return self.extend(ids[:, None])[:, -1]
-
-    def extend(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
-        """Takes more ids a row; the states after each."""
-        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
-        states = self._run(ids)
-        self.states = states[:, -1]
-        return states
-
-    def drop(self, count: int) -> None:
-        """Forgets the last ids of every row."""
-        if count:
-            self.mask = self.mask[:, :-count]
-            self.cache.crop(-count)
-
-    def choose(self, rows: Int[Tensor, " b"]) -> None:
-        """Keeps these rows, in this order; one may be there twice."""
-        self.cache.batch_select_indices(rows)
-        self.mask, self.states = self.mask[rows], self.states[rows]
+DRAFT = 16  # codes that one forward of Jacobi decoding checks
 
 
-def span(grown: Rows, sampling: Sampling) -> Int[Tensor, "b n"]:
-    """The codes of one picture a row, after begin-of-image: as many as there are to a picture."""
-    if sampling.temperature == 0 and len(grown.states) == 1:
-        return _span_by_guesses(grown)
-    vocabulary = grown.model.vocabulary
-    states, codes = grown.states, []
-    for _ in range(vocabulary.config.span):
-        codes.append(sampling.pick(vocabulary.code_logits(states)))
-        if len(codes) < vocabulary.config.span:
-            states = grown.append(codes[-1] + vocabulary.config.text)
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen: the most likely one at temperature 0, else sampled.
+
+    `top_p` restricts sampling to the most likely tokens that have this much of the probability (nucleus sampling).
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise InputError(f"temperature {self.temperature}, top_p {self.top_p}: expected at least 0, and 0 to 1")
+
+    def next_tokens(self, logits: Float[Tensor, "b n"]) -> Int[Tensor, " b"]:
+        """One token a row."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = (logits.float() / self.temperature).softmax(-1)
+        if self.top_p < 1:
+            ordered, order = probabilities.sort(descending=True)
+            ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
+            probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
+        if self.generator is not None:  # probabilities have to be on its device
+            probabilities = probabilities.to(self.generator.device)
+        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0].to(logits.device)
+
+
+GREEDY = Sampling()
+
+
+@torch.no_grad()
+def draw_codes(
+    model: JointLM, prompts: Sequence[Sequence[int]], sampling: Sampling = GREEDY, num_beams: int = 1
+) -> Int[Tensor, "b n"]:
+    """Codes (B, 32) of the images that follow prompts of ids.
+
+    Raises InputError for a prompt too long for the LM, or for beams together with sampling.
+    """
+    if num_beams < 1:
+        raise InputError(f"{num_beams} beams: give 1 or more")
+    if num_beams > 1 and sampling.temperature:
+        raise InputError("beams and a temperature exclude each other; drop one")
+    if not prompts:
+        return torch.zeros(0, model.vocabulary.span, dtype=torch.int64, device=model.device)
+    rows = [[*prompt, model.vocabulary.begin] for prompt in prompts]
+    for row in rows:
+        model.check_length(len(row), model.vocabulary.span)
+    sequences = CachedSequences(model, rows, supports_cache(model))
+    return decode_image(sequences, sampling) if num_beams == 1 else search_image(sequences, num_beams)
+
+
+def decode_image(sequences: CachedSequences, sampling: Sampling) -> Int[Tensor, "b n"]:
+    """Codes (B, 32) of one image a row, each after begin-of-image; the last code is not yet in the sequences."""
+    if sampling.temperature == 0 and len(sequences.states) == 1:
+        return _jacobi_decode(sequences)
+    model, states, codes = sequences.model, sequences.states, []
+    for _ in range(model.vocabulary.span):
+        codes.append(sampling.next_tokens(model.code_logits(states)))
+        if len(codes) < model.vocabulary.span:
+            states = sequences.append(model.vocabulary.code_ids(codes[-1]))
     return torch.stack(codes, dim=1)
 
 
-def _span_by_guesses(grown: Rows, window: int = 16) -> Int[Tensor, "1 n"]:
-    """The codes of one row that a greedy search finds, some at a time (Jacobi decoding; Santilli et al. 2023).
+def _jacobi_decode(sequences: CachedSequences, draft: int = DRAFT) -> Int[Tensor, "1 n"]:
+    """The greedy codes of one image, several a forward (Jacobi decoding; Santilli et al. 2023).
 
-    A pass reads a window of guesses, and says what comes after each. What it says is right up to the first guess that
-    was wrong, and the guess of the next pass beyond.
+    A forward takes a draft of the next codes and predicts the code after each of them. It accepts the longest prefix of
+    the draft that the model agrees with; its own predictions beyond are the draft of the next forward.
     """
-    vocabulary = grown.model.vocabulary
-    span, text = vocabulary.config.span, vocabulary.config.text
-    codes = vocabulary.code_logits(grown.states).argmax(-1, keepdim=True).repeat(1, span)  # the first one is right
-    known = 1
-    while known < span:
-        read = codes[:, known - 1 : min(span, known + window) - 1].clone()
-        said = vocabulary.code_logits(grown.extend(read + text)).argmax(-1)
-        right = int((said[0, :-1] == read[0, 1:]).long().cumprod(0).sum())
-        codes[:, known : known + said.shape[1]] = said
-        known += right + 1
-        grown.drop(read.shape[1] - right - 1)
+    model, vocabulary = sequences.model, sequences.model.vocabulary
+    span = vocabulary.span
+    codes = model.code_logits(sequences.states).argmax(-1, keepdim=True).repeat(1, span)
+    accepted = 1  # the first code is the model's; the rest is a draft of any kind
+    while accepted < span:
+        drafted = codes[:, accepted - 1 : min(span, accepted + draft) - 1].clone()
+        predicted = model.code_logits(sequences.extend(vocabulary.code_ids(drafted))).argmax(-1)
+        agreed = int((predicted[0, :-1] == drafted[0, 1:]).long().cumprod(0).sum())
+        codes[:, accepted : accepted + predicted.shape[1]] = predicted
+        accepted += agreed + 1
+        sequences.truncate(drafted.shape[1] - agreed - 1)
     return codes
 
 
-def of_parents(values: Shaped[Tensor, "b j n"], parents: Int[Tensor, "b k"]) -> Shaped[Tensor, "b k n"]:
-    """What beams have from those that they go on from."""
-    return values.gather(1, parents[..., None].expand(-1, -1, values.shape[2]))
-
-
-def span_by_beams(grown: Rows, beams: int) -> Int[Tensor, "b n"]:
-    """The likeliest picture a row that a beam search of this width finds, after begin-of-image; all are as long."""
-    vocabulary, device, states = grown.model.vocabulary, grown.model.device, grown.states
-    batch = len(states)
+def search_image(sequences: CachedSequences, beams: int) -> Int[Tensor, "b n"]:
+    """Codes (B, 32) of the most likely image a row that a beam search finds, each after begin-of-image."""
+    model, vocabulary, states = sequences.model, sequences.model.vocabulary, sequences.states
+    batch, device = len(states), states.device
     scores, codes = torch.zeros(batch, 1, device=device), torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
-    for step in range(vocabulary.config.span):
-        likelihood = vocabulary.code_logits(states).float().log_softmax(-1).unflatten(0, (batch, -1))
-        total = (scores[..., None] + likelihood).flatten(1)  # (B, beams * codes)
-        scores, best = total.topk(beams, dim=1)
-        parents, chosen = best // likelihood.shape[-1], best % likelihood.shape[-1]
-        codes = torch.cat([of_parents(codes, parents), chosen[..., None]], dim=2)
-        if step + 1 < vocabulary.config.span:
-            offset = torch.arange(batch, device=device)[:, None] * likelihood.shape[1]
-            grown.choose((offset + parents).flatten())
-            states = grown.append(chosen.flatten() + vocabulary.config.text)
+    for step in range(vocabulary.span):
+        log_probs = model.code_logits(states).float().log_softmax(-1).unflatten(0, (batch, -1))
+        candidates = (scores[..., None] + log_probs).flatten(1)  # (B, beams * codes)
+        scores, best = candidates.topk(beams, dim=1)
+        parents, chosen = best // log_probs.shape[-1], best % log_probs.shape[-1]
+        codes = torch.cat([codes.gather(1, parents[..., None].expand(-1, -1, step)), chosen[..., None]], dim=2)
+        if step + 1 < vocabulary.span:
+            first = torch.arange(batch, device=device)[:, None] * log_probs.shape[1]
+            sequences.select_rows((first + parents).flatten())
+            states = sequences.append(vocabulary.code_ids(chosen.flatten()))
     return codes[:, 0]

@@ -1,84 +1,65 @@
-"""SEED-OPT: a frozen causal LM of transformers, LoRA inside it, visual codes beside its words (section 3, Figure 4)."""
+"""SEED-OPT (section 3): a language model over text and visual codes, with the image tokenizer that they belong to."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from seedtok.core.checkpoint import checkpoint_folder
+from seedtok.core.checkpoint import checkpoint_folder, read_config
 from seedtok.core.device import CompositeModule, device_named
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import InputError, SeedTokWarning
 from seedtok.core.files import read_json
 from seedtok.core.hub import lm_card, locate, named_part, push, resolve
-from seedtok.core.kinds import LM, check_kind
+from seedtok.core.image_search import SUFFIXES
+from seedtok.core.images import ImageSource
+from seedtok.core.kinds import LM
 from seedtok.core.notices import quietly
-from seedtok.lm import generation
-from seedtok.lm.base import cache_argument, fingerprint, head, is_base_of, load_base, words
-from seedtok.lm.checkpoint import VERSION, Parts, load_adapter, load_vocabulary, vocabulary_config, write_files
-from seedtok.lm.head import logit_map
-from seedtok.lm.packing import Packed, packed
+from seedtok.lm import checkpoint, interleaved, texts
+from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
+from seedtok.lm.base import fingerprint, load_base, word_embedding
+from seedtok.lm.decoding import GREEDY, Sampling, draw_codes
+from seedtok.lm.model import JointLM
+from seedtok.lm.prompts import (
+    ANSWERING,
+    CAPTION,
+    CAPTIONING,
+    DRAW,
+    QUESTION,
+    TextSettings,
+    drawing_prompt,
+    question_prompt,
+)
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """LoRA on every linear layer of the LM but its head; the successor's values."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 
 
 class SeedLM(CompositeModule):
-    """Any causal LM of transformers, with a `SeedTokenizer`'s codes in its vocabulary; both move and cast together.
+    """Captions, answers, draws and continues texts and images: a `JointLM` and a `SeedTokenizer`.
 
-    Only LoRA and the visual layers train; the LM's own weights, tied or not, stay as they were.
+    Both move and cast together.
     """
 
-    def __init__(
-        self,
-        lm: PreTrainedModel | PeftModel,
-        text_tokenizer: PreTrainedTokenizerBase,
-        vocabulary: Vocabulary,
-        seed: SeedTokenizer,
-        base: str = "",
-    ):
+    def __init__(self, joint: JointLM, seed: SeedTokenizer, source: checkpoint.Source | None = None):
         super().__init__()
-        self.adapter = lm
-        self.text_tokenizer = text_tokenizer
-        self.vocabulary = vocabulary
+        self.joint = joint
         self._seed = [seed]  # in a list, so that it is no part of this module's state
-        self.base = base  # its source: "mini", the path of a folder, or a hub id
-        self.fingerprint: dict[str, Any] | None = None  # of the base as it was loaded
-        self.logit_map = logit_map(self.lm)
+        self.source = source or checkpoint.Source()
 
     # ------------------------------------------------------------ parts
 
     @property
-    def lm(self) -> PreTrainedModel:
-        """The LM itself, with LoRA in its layers where there is any."""
-        from peft import PeftModel
-
-        adapter: Any = self.adapter
-        return cast("PreTrainedModel", adapter.get_base_model() if isinstance(adapter, PeftModel) else adapter)
-
-    @property
     def seed(self) -> SeedTokenizer:
-        """The image tokenizer; it is where the LM is."""
+        """The image tokenizer, on the LM's device."""
         seed = self._seed[0]
         return seed if seed.device == self.device else seed.to(self.device)
 
@@ -87,92 +68,118 @@ class SeedLM(CompositeModule):
 
     @property
     def device(self) -> torch.device:
-        return self.vocabulary.codebook.device
+        return self.joint.device
 
     @property
-    def context(self) -> int:
-        """The longest sequence the LM takes."""
-        return int(getattr(self.lm.config, "max_position_embeddings", 1 << 20))
+    def vocabulary(self) -> Vocabulary:
+        """Which ids are text, codes, begin and end of an image."""
+        return self.joint.vocabulary
 
-    def train(self, mode: bool = True) -> SeedLM:
-        """Training mode is for LoRA's dropout and the visual layers; the frozen LM stays in eval mode."""
-        super().train(mode)
-        if mode:
-            for name, module in self.adapter.named_modules():
-                module.training = "lora_" in name
-        return self
+    # ------------------------------------------------------------ texts and images
 
-    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((n, p) for n, p in self.named_parameters() if p.requires_grad)
+    def caption(
+        self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
+        max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str = CAPTION,
+    ) -> list[str]:  # fmt: skip
+        """Captions of images: the text after their codes and "A photo of".
 
-    # ------------------------------------------------------------ Figure 4, in tensors
-
-    def embed(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t width"]:
-        """Ids of texts and pictures -> the LM's input embeddings."""
-        return self.vocabulary.embed(ids, words(self.lm))
-
-    def states(
-        self,
-        embeddings: Float[Tensor, "b t width"],
-        mask: Tensor | None = None,
-        position_ids: Int[Tensor, "b t"] | None = None,
-        cache: Any = None,
-    ) -> Float[Tensor, "b t hidden"]:
-        """What both heads read. `mask`: (B, T so far) of ones and zeros, or boolean (B, 1, T, T so far)."""
-        if mask is not None and mask.dtype == torch.bool:  # some models add it to their scores
-            lowest = torch.finfo(embeddings.dtype).min
-            mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)
-        decoder = self.lm.base_model
-        out = decoder(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=position_ids, use_cache=cache is not None,
-            **{cache_argument(type(decoder)): cache},
-        )  # fmt: skip
-        return out.last_hidden_state
-
-    def text_logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b text"]:
-        """The LM's own logits, scaled or capped as it does itself."""
-        return self.logit_map.logits(states, head(self.lm))
-
-    def logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b all"]:
-        """Over texts and codes together."""
-        return self.vocabulary.joint_logits(self.text_logits(states), states)
-
-    def loss(self, rows: Packed, weights: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
-        """Mean next-token cross-entropy over what is learnt of packed rows, weighted where `weights` are given.
-
-        A sequence sees itself alone, and counts its positions from 0.
+        Args:
+            images: as `SeedTokenizer.encode` takes them, or codes, an int64 tensor (B, 32).
+            num_beams: width of the beam search; 1 is greedy.
+            batch_size: images at once.
+            min_new_tokens: 8, or `max_new_tokens` where that is less.
+            max_new_tokens: the most tokens of a caption.
+            length_penalty: as of transformers' `generate`.
+            prompt: the text between codes and caption.
         """
-        mask, positions = packed(rows.segments)
-        states = self.states(self.embed(rows.ids), mask, positions)
-        logits = self.logits(rows.before(states)).float()
-        if weights is None:
-            return F.cross_entropy(logits, rows.targets)
-        return F.cross_entropy(logits, rows.targets, reduction="none") @ weights / weights.sum()
+        codes = self._codes(images, batch_size)
+        least = min(CAPTIONING.min_new_tokens or 0, max_new_tokens) if min_new_tokens is None else min_new_tokens
+        settings = TextSettings(num_beams, max_new_tokens, least, length_penalty)
+        prompts = [self.joint.sequence([image, prompt]) for image in codes]
+        return texts.complete(self.joint, prompts, settings, batch_size)
 
-    # ------------------------------------------------------------ what it says and draws
+    def answer(
+        self, images: Any, questions: str | Sequence[str], num_beams: int = 5, batch_size: int = 32, *,
+        max_new_tokens: int = 10, length_penalty: float | None = 0.0, template: str = QUESTION,
+    ) -> list[str]:  # fmt: skip
+        """Short answers to one question an image; `template` asks a question in the place of `{}`.
 
-    def caption(self, images: Any, num_beams: int = 5, **options: Any) -> list[str]:
-        """Captions of pictures, one or many; see `generation.caption`."""
-        return generation.caption(self, images, num_beams, **options)
-
-    def answer(self, images: Any, questions: str | Sequence[str], num_beams: int = 5, **options: Any) -> list[str]:
-        """Short answers, one question a picture; see `generation.answer`."""
+        The other arguments are as for `caption`. Raises InputError for an empty question, or where there are not as
+        many questions as images.
+        """
         questions = [questions] if isinstance(questions, str) else questions
-        return generation.answer(self, images, questions, num_beams, **options)
+        codes = self._codes(images, batch_size)
+        if len(codes) != len(questions):
+            raise InputError(f"{len(questions)} questions about {len(codes)} images; give one an image")
+        if not all(question.strip() for question in questions):
+            raise InputError("an empty question: ask something")
+        warn_of_unknown_words(self.joint.text_tokenizer, questions)
+        settings = replace(ANSWERING, num_beams=num_beams, max_new_tokens=max_new_tokens, length_penalty=length_penalty)
+        pairs = zip(codes, questions, strict=True)
+        prompts = [self.joint.sequence([image, question_prompt(question, template)]) for image, question in pairs]
+        return texts.complete(self.joint, prompts, settings, batch_size)
 
-    def draw(self, prompts: str | Sequence[str], **options: Any) -> list[Image.Image]:
-        """Pictures of prompts; see `generation.draw`."""
-        return generation.draw(self, [prompts] if isinstance(prompts, str) else prompts, **options)
+    def draw_codes(
+        self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *, instruction: str = DRAW
+    ) -> Int[Tensor, "b n"]:
+        """Codes (B, 32) of images of prompts, (0, 32) for none: those after "Generate an image" and the prompt.
+
+        Raises InputError for an empty prompt, one too long for the LM, or beams together with sampling.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not all(prompt.strip() for prompt in prompts):
+            raise InputError("an empty prompt: say what to draw")
+        warn_of_unknown_words(self.joint.text_tokenizer, prompts)
+        rows = [self.joint.sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
+        return draw_codes(self.joint, rows, sampling, num_beams)
+
+    def draw(
+        self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None, dtype: torch.dtype | None = None,
+    ) -> list[Image.Image]:  # fmt: skip
+        """Images of prompts; `generator` and `dtype` are the image decoder's, `sampling` has the LM's own generator."""
+        return self.seed.decode(self.draw_codes(prompts, sampling, num_beams), generator=generator, dtype=dtype)
 
     def generate(
-        self, segments: Sequence[Any], generator: torch.Generator | None = None, **options: Any
-    ) -> list[str | Image.Image]:
-        """Goes on with texts and pictures in any order, in texts and pictures; see `generation.generate`.
+        self, segments: Sequence[str | ImageSource | Tensor], generator: torch.Generator | None = None,
+        max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[str | Image.Image]:  # fmt: skip
+        """Continues texts and images in any order by texts and images.
 
-        `generator` is the image decoder's.
+        Args:
+            segments: a str is text; an image is anything that `SeedTokenizer.encode` takes, or its codes, int64 (32,).
+            generator: the image decoder's.
+            max_new_tokens: the most tokens of text.
+            max_images: the most images.
+            sampling: how tokens and codes are chosen.
+            on_text: gets the text as it grows.
+
+        Raises:
+            InputError: an empty prompt, or one too long for the LM.
         """
-        made = generation.generate(self, segments, **options)
+        text_segments = [segment for segment in segments if isinstance(segment, str)]
+        for text in filter(_is_image_file, text_segments):
+            message = f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})"
+            warnings.warn(message, SeedTokWarning, stacklevel=2)
+        prompts = [text for text in text_segments if not _is_image_file(text)]
+        warn_of_unknown_words(self.joint.text_tokenizer, prompts)
+        given = [self._segment(segment) for segment in segments]
+        made = interleaved.generate(self.joint, given, max_new_tokens, max_images, sampling, on_text)
         return [part if isinstance(part, str) else self.seed.decode(part, generator=generator)[0] for part in made]
+
+    def _codes(self, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
+        """The codes of images; an int64 tensor (B, 32) is codes already."""
+        texts.check_batch_size(batch_size)
+        if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
+            return images
+        return self.seed.encode(images, batch_size)
+
+    def _segment(self, segment: Any) -> str | Tensor:
+        """A segment of a prompt as text or codes (32,)."""
+        if isinstance(segment, str) or (isinstance(segment, Tensor) and segment.ndim == 1):
+            return segment
+        return self.seed.encode(segment)[0]
 
     # ------------------------------------------------------------ files
 
@@ -181,33 +188,46 @@ class SeedLM(CompositeModule):
     def build(
         cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None, dtype: torch.dtype = torch.float32
     ) -> SeedLM:
-        """A new SEED LM over any causal LM: LoRA without effect yet, new visual layers.
+        """A new SEED LM over any causal LM: LoRA without effect yet, and new visual layers.
 
-        `base` is "mini" (the shipped OPT), a folder, or a hub id.
-
-        Raises CheckpointError when the base cannot be loaded.
+        `base` is "mini" (the shipped OPT), a folder, or a hub id. Raises CheckpointError when it cannot be loaded.
         """
         source = locate(base, "opt")
         lm, text_tokenizer = load_base(source, dtype)
-        vocabulary = Vocabulary(vocabulary_config(lm, seed))
-        embeddings = words(lm)
-        count, device = embeddings.num_embeddings, embeddings.weight.device
+        adapter = VisualAdapter(checkpoint.adapter_config(lm, seed))
+        embedding = word_embedding(lm)
+        rows = torch.arange(0, adapter.config.text, max(1, adapter.config.text // 1024), device=embedding.weight.device)
         with torch.no_grad():
-            some = embeddings(torch.arange(0, count, max(1, count // 1024), device=device))
-            vocabulary.initialise(seed.codebook.weight.detach(), some)
-        identity = fingerprint(lm)
-        model = cls(lora_on(lm, lora or LoraSettings()), text_tokenizer, vocabulary, seed, source)
-        model.fingerprint = identity
-        return model.eval()
+            adapter.initialise(seed.codebook.weight.detach(), embedding(rows))
+        identity = checkpoint.Source(source, fingerprint(lm))
+        joint = JointLM(add_lora(lm, lora or LoraSettings()), text_tokenizer, adapter.config.vocabulary, adapter)
+        return cls(joint, seed, identity).eval()
 
     def save_pretrained(self, folder: str | Path, merged: bool = False, *, standalone: bool = False) -> None:
-        """Writes the adapter and the visual layers.
+        """Writes LoRA and the visual layers; a plain language model as `save_plain` does.
 
         Base and image tokenizer stay where they are: those in folders are named relative to `folder`, and `standalone`
-        copies them into it. `merged` writes the LM with LoRA in its weights, as a folder of transformers' own, `base`.
+        copies them into it. `merged` writes the base with LoRA added to its weights, as a folder `base` of
+        transformers.
+        """
+        self._write(Path(folder), checkpoint.Parts(merged, standalone))
+
+    def save_plain(self, folder: str | Path) -> None:
+        """Writes a plain language model: LoRA and visual layers folded into a causal LM of transformers (`plain.fold`).
+
+        `AutoModelForCausalLM` and `AutoTokenizer` load it, and `from_pretrained` does. Its logits are those of this
+        model; its tokens `<img_00000>` to `<img_08191>`, `<img>` and `</img>` are the visual ones. Raises
+        CheckpointError for an LM that does not fold.
         """
         with checkpoint_folder(Path(folder)) as new:
-            write_files(self, new, Path(folder), Parts(merged, standalone))
+            checkpoint.write_plain(self.joint, self._seed[0], new, Path(folder))
+
+    def _write(self, folder: Path, parts: checkpoint.Parts) -> None:
+        with checkpoint_folder(folder) as new:
+            if self.joint.adapter is None:
+                checkpoint.write_plain(self.joint, self._seed[0], new, folder)
+            else:
+                checkpoint.write_files(self.joint, self._seed[0], self.source, new, folder, parts)
 
     def push_to_hub(
         self, repo_id: str, private: bool = False, token: str | None = None, *, base: str | None = None,
@@ -219,58 +239,53 @@ class SeedLM(CompositeModule):
         hub id of the same. `license` is an identifier of the hub's. A README.md that the repository has is kept.
         Raises CheckpointError where the hub is out of reach or refuses.
         """
-        card = lm_card(repo_id, base or self.base, tokenizer or self.seed.source, license)
+        card = lm_card(repo_id, base or self.source.base, tokenizer or self._seed[0].source, license)
         with tempfile.TemporaryDirectory() as scratch:
-            write_files(self, Path(scratch), Path(scratch), Parts(False, True, base, tokenizer))
+            self._write(Path(scratch), checkpoint.Parts(False, True, base, tokenizer))
             return push(Path(scratch), repo_id, card, private, token)
 
     @classmethod
     @quietly("transformers")
     def from_pretrained(
-        cls,
-        name: str | Path = "mini",
-        *,
-        base: str | Path | None = None,
-        seed: SeedTokenizer | str | Path | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-        trainable: bool = False,
-    ) -> SeedLM:
-        """Loads "mini" (shipped with the package), a folder or a hub id; `base` and `seed` in place of those it names.
+        cls, name: str | Path = "mini", *, base: str | Path | None = None,
+        seed: SeedTokenizer | str | Path | None = None, dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu", trainable: bool = False,
+    ) -> SeedLM:  # fmt: skip
+        """Loads "mini" (shipped with the package), a folder or a hub id; a plain language model too.
 
-        `device`, as in `device_named`, is the image tokenizer's as well. With `trainable`, LoRA and the visual layers
-        can be trained further.
+        Args:
+            name: what to load.
+            base: the base language model in place of the one that the checkpoint names.
+            seed: the image tokenizer in place of the one that the checkpoint names.
+            dtype: of the LM and of an image tokenizer that is loaded with it.
+            device: of both, as `device_named` takes it.
+            trainable: whether LoRA and the visual layers can be trained further.
 
-        Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
+        Raises:
+            CheckpointError: a broken folder, an adapter made for another base, or another codebook.
         """
         device, folder = device_named(device), resolve(name, "lm")
-        check_kind(folder, LM)
-        record = read_json(folder / "config.json")
-        if record.get("format") != "seedtok.lm" or record.get("version") != VERSION:
-            raise CheckpointError(f"{folder} is not a SEED language model of version {VERSION}")
-        named = locate(base, "opt") if base else locate(named_part(record, "base", folder), "opt", folder)
-        if not isinstance(seed, SeedTokenizer):
-            own = seed or locate(named_part({"tokenizer": "mini"} | record, "tokenizer", folder), "tokenizer", folder)
-            seed = SeedTokenizer.from_pretrained(own, dtype=dtype)
-        lm, text_tokenizer = load_base(named, dtype)
-        if not is_base_of(record, lm):
-            raise CheckpointError(f"{folder} was made for another base than {named}: pass the one it was trained on")
-        identity = record.get("base_fingerprint") or fingerprint(lm)
-        vocabulary = load_vocabulary(folder, record, lm, seed)
-        adapted: PreTrainedModel | PeftModel = lm
-        if record.get("adapter", record["base"] != "base"):
-            adapted = load_adapter(lm, folder / "adapter", trainable)
-            if not trainable:
-                adapted.merge_adapter()  # twice as fast; the adapter itself is kept, and can be saved
-        model = cls(adapted, text_tokenizer, vocabulary, seed, named)
-        model.fingerprint = identity
-        model.vocabulary.to(dtype).requires_grad_(trainable)
-        return model.eval().to(device)  # the image tokenizer too
+        entry = read_json(folder / "config.json").get(checkpoint.PLAIN)
+        if isinstance(entry, dict):
+            seed = _load_seed(entry, folder, seed, dtype)
+            joint, source = checkpoint.read_plain(folder, entry, seed, dtype)
+        else:
+            config = read_config(folder, LM, checkpoint.VERSION)
+            named = locate(base, "opt") if base else locate(named_part(config, "base", folder), "opt", folder)
+            seed = _load_seed({"tokenizer": "mini"} | config, folder, seed, dtype)
+            joint, source = checkpoint.read_adapted(folder, config, named, seed, dtype, trainable)
+        return cls(joint, seed, source).eval().to(device)
 
 
-def lora_on(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:
-    """A frozen LM with LoRA that has no effect yet."""
-    from peft import LoraConfig, get_peft_model
+def _load_seed(
+    config: dict[str, Any], folder: Path, given: SeedTokenizer | str | Path | None, dtype: torch.dtype
+) -> SeedTokenizer:
+    """The image tokenizer that is given, or else the one that the configuration of a folder names."""
+    if isinstance(given, SeedTokenizer):
+        return given
+    named = given or locate(named_part(config, "tokenizer", folder), "tokenizer", folder)
+    return SeedTokenizer.from_pretrained(named, dtype=dtype)
 
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
-    return cast("PeftModel", get_peft_model(lm, settings))
+
+def _is_image_file(text: str) -> bool:
+    return text.lower().endswith(tuple(SUFFIXES)) and Path(text).is_file()

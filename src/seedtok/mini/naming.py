@@ -52,7 +52,7 @@ class QueryNaming(AuxiliaryLoss):
         self.settings = settings
         self.naming = Naming(width)
 
-    def check(self, batch: Batch) -> None:
+    def check_batch(self, batch: Batch) -> None:
         if scenes_of(batch) is None:
             raise ConfigError(
                 "embeddings learn to name things in scenes, not in other images: set stage.auxiliary=none"

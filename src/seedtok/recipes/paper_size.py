@@ -19,8 +19,10 @@ from transformers import (
 )
 
 from seedtok.core.errors import ConfigError
-from seedtok.lm.seed_lm import LoraSettings, SeedLM, lora_on
-from seedtok.lm.vocabulary import Vocabulary, VocabularyConfig
+from seedtok.lm.adapter import AdapterConfig, LoraSettings, VisualAdapter, add_lora
+from seedtok.lm.checkpoint import Source
+from seedtok.lm.model import JointLM
+from seedtok.lm.seed_lm import SeedLM
 from seedtok.stages.autoregression import AutoregressionSettings, AutoregressionStage
 from seedtok.stages.contrastive import ContrastiveSettings, ContrastiveStage
 from seedtok.stages.quantization import QuantizationSettings, QuantizationStage
@@ -101,5 +103,6 @@ def opt() -> OPTForCausalLM:
 
 def seed_lm(seed: SeedTokenizer, words: PreTrainedTokenizerBase, lora: LoraSettings) -> SeedLM:
     """OPT-2.7B with LoRA and visual layers."""
-    sizes = VocabularyConfig(text=50272, embedding=2560, hidden=2560)
-    return SeedLM(lora_on(opt(), lora), words, Vocabulary(sizes), seed, "facebook/opt-2.7b")
+    sizes = AdapterConfig(text=50272, embedding=2560, hidden=2560)
+    joint = JointLM(add_lora(opt(), lora), words, sizes.vocabulary, VisualAdapter(sizes))
+    return SeedLM(joint, seed, Source("facebook/opt-2.7b"))

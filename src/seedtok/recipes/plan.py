@@ -15,7 +15,7 @@ from seedtok.stages.packed import PackedStage
 from seedtok.training.config import RunConfig
 from seedtok.training.stage import Losses, Stage
 
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TYPES = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

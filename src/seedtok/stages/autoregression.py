@@ -9,18 +9,18 @@ from torch import Tensor
 
 from seedtok.core.errors import DataError
 from seedtok.data.batches import Batch
-from seedtok.lm import generation
-from seedtok.lm.packing import Packed, end_of, pack, pad_of, sequence, start, text_ids
-from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
-from seedtok.lm.seed_lm import LoraSettings, SeedLM
+from seedtok.lm.adapter import LoraSettings
+from seedtok.lm.base import end_id
+from seedtok.lm.packing import Packed, Sample, pack
+from seedtok.lm.prompts import CAPTION, TextSettings, drawing_prompt, question_prompt
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.lm.texts import complete
 from seedtok.stages.packed import PackedStage
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import part_of_ranks, rank_and_world
+from seedtok.training.distributed import per_rank, rank_and_world
 from seedtok.training.stage import Losses, freeze, mean_losses
-
-Learnt = tuple[list[int], list[bool]]  # ids, and which of them count
 
 
 class AutoregressionSettings(StageSettings):
@@ -53,33 +53,34 @@ class AutoregressionStage(PackedStage):
         super().__init__()
         self.settings = settings
         if settings.neighbour_head:
-            model.vocabulary.add_neighbour_head()
+            assert model.joint.adapter is not None
+            model.joint.adapter.add_neighbour_head()
         self.model = model
         self.seed = freeze(model.seed)
 
-    def lower(self, dtype: torch.dtype) -> None:
-        super().lower(dtype)  # the tokenizer's codebook stays in float32: stored codes are of these very vectors
-        for parameter in self.model.adapter.parameters():
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        super().cast_frozen(dtype)  # the tokenizer's codebook stays in float32: stored codes are of these very vectors
+        for parameter in self.model.joint.network.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
 
-    def check(self, batch: Batch) -> None:
+    def check_batch(self, batch: Batch) -> None:
         if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
             raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
 
-    def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Learnt:
+    def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Sample:
         """One sample as ids, and which of them are learnt."""
-        model = self.model
-        first, picture = start(model), model.vocabulary.span(codes.cpu()).tolist()
+        model = self.model.joint
+        first, picture, end = model.start_ids, model.image_ids(codes), end_id(model.text_tokenizer)
         if draws:
-            prompt = [*first, *text_ids(model, drawing_prompt(caption))]
+            prompt = [*first, *model.text_ids(drawing_prompt(caption))]
             # begin-of-image is learnt as well, so that the model draws unasked after such a prompt; end-of-image is
             # given, and that nothing follows it is learnt
-            ids = [*prompt, *picture, end_of(model.text_tokenizer)]
+            ids = [*prompt, *picture, end]
             return ids, [False] * len(prompt) + [True] * (len(picture) - 1) + [False, True]
         asked, answer = (CAPTION, caption) if question is None else (question_prompt(question[0]), question[1])
-        prompt = [*first, *picture, *text_ids(model, asked)]
-        said = [*text_ids(model, " " + answer), end_of(model.text_tokenizer)]
+        prompt = [*first, *picture, *model.text_ids(asked)]
+        said = [*model.text_ids(" " + answer), end]
         return prompt + said, [False] * len(prompt) + [True] * len(said)
 
     @torch.no_grad()
@@ -100,13 +101,13 @@ class AutoregressionStage(PackedStage):
             rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
         return self._pack(rows)
 
-    def _pack(self, rows: list[Learnt]) -> Packed:
-        return pack(rows, self.settings.row, pad_of(self.model.text_tokenizer))
+    def _pack(self, rows: list[Sample]) -> Packed:
+        return pack(rows, self.settings.row, self.model.joint.pad_id)
 
     def losses(self, rows: Packed) -> Losses:
         rows = rows.to(self.model.device)
         weights = 1 + (self.settings.code_weight - 1) * self.model.vocabulary.is_visual(rows.targets).float()
-        return {"loss": self.model.loss(rows, weights), "count": weights.sum(), "padding": rows.padding}
+        return {"loss": self.model.joint.loss(rows, weights), "count": weights.sum(), "padding": rows.padding}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -118,17 +119,17 @@ class AutoregressionStage(PackedStage):
             for name, draws in (("caption", False), ("drawing", True)):
                 every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
                 rows = self._pack(every).to(self.model.device)
-                tasks[name].append({"loss": self.model.loss(rows), "count": torch.tensor(len(rows.targets))})
-            prompts = [sequence(self.model, [c, CAPTION]) for c in codes[: part_of_ranks(16)]]
+                tasks[name].append({"loss": self.model.joint.loss(rows), "count": torch.tensor(len(rows.targets))})
+            prompts = [self.model.joint.sequence([c, CAPTION]) for c in codes[: per_rank(16)]]
             # ranks that hold parts of one model take as many steps as one another
-            together = True if rank_and_world()[1] > 1 else None
-            said = generation.write(self.model, prompts, max_new_tokens=30, synced_gpus=together)
+            together = {"synced_gpus": True} if rank_and_world()[1] > 1 else {}
+            said = complete(self.model.joint, prompts, TextSettings(generate_options=together))
             right.append({"right": torch.tensor(batch.right_captions(said)).float().mean()})
         return {name: mean_losses(every)["loss"] for name, every in tasks.items()} | mean_losses(right)
 
     def own_state(self) -> dict[str, Tensor]:
         """Without the frozen LM."""
-        kept = {f"model.{name}" for name, _ in self.model.trainable()}
+        kept = {f"model.joint.{name}" for name, _ in self.model.joint.trainable()}
         return {k: v for k, v in super().own_state().items() if k in kept}
 
     def export(self, folder: Path) -> None:

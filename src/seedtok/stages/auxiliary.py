@@ -23,7 +23,7 @@ class AuxiliaryLoss(nn.Module, ABC):
 
     name: str  # under which it is logged
 
-    def check(self, batch: Batch) -> None:
+    def check_batch(self, batch: Batch) -> None:
         """Raises ConfigError for a batch without the labels that the loss needs; called before the first step."""
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """BLIP-2's second stage, for the baseline of Table 3: a Q-Former learns to be read by a frozen LM."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,10 +9,10 @@ import torch
 from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.hub import resolve
 from seedtok.data.batches import Batch
-from seedtok.lm.prompts import CAPTION, CAPTION_LENGTH
+from seedtok.lm.prompts import CAPTION, CAPTIONING
 from seedtok.stages.pixels import clip_normalize
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import part_of_ranks, rank_and_world
+from seedtok.training.distributed import per_rank, rank_and_world
 from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 
 
@@ -47,10 +48,10 @@ class Blip2Stage(Stage):
         batches, world = list(batches), rank_and_world()[1]
         right: list[Losses] = []
         for batch in batches:
-            pixels = clip_normalize(batch.pixels[: part_of_ranks(16)])
-            said = self.model.write(
-                pixels, [CAPTION] * len(pixels), num_beams=1, synced_gpus=world > 1, **CAPTION_LENGTH
-            )  # ranks that hold parts of one model take as many steps as one another
+            pixels = clip_normalize(batch.pixels[: per_rank(16)])
+            # ranks that hold parts of one model take as many steps as one another
+            greedy = replace(CAPTIONING, num_beams=1, generate_options={"synced_gpus": world > 1})
+            said = self.model.complete(pixels, [CAPTION] * len(pixels), greedy)
             right.append({"right": torch.tensor(batch.right_captions(said)).float().mean()})
         return super().validate(batches) | mean_losses(right)
 

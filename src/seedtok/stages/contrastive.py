@@ -28,7 +28,7 @@ from seedtok.tokenizer.causal_qformer import QFormerConfig
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.vision import VisionTransformer
 from seedtok.training.config import StageSettings
-from seedtok.training.distributed import first_row, gather_with_gradient, share
+from seedtok.training.distributed import first_row, gather_with_gradient, rank_weight
 from seedtok.training.losses import symmetric_cross_entropy
 from seedtok.training.stage import Losses, Stage, freeze, full_precision
 
@@ -135,13 +135,13 @@ class ContrastiveStage(Stage):
         self.log_temperature = nn.Parameter(embedder.temperature.float().log())
         self.auxiliary = None if settings.auxiliary is None else settings.auxiliary.build(embedder.config.qformer.width)
 
-    def check(self, batch: Batch) -> None:
-        super().check(batch)
+    def check_batch(self, batch: Batch) -> None:
+        super().check_batch(batch)
         if self.auxiliary is not None:
-            self.auxiliary.check(batch)
+            self.auxiliary.check_batch(batch)
 
     @torch.no_grad()
-    def begin(self, batches: Iterable[Batch]) -> None:
+    def initialize(self, batches: Iterable[Batch]) -> None:
         """From nothing, starts the features' LayerNorm with a bias that centres them.
 
         A mean that all patches of all images share goes into every query by cross-attention, and drowns the rest.
@@ -184,7 +184,7 @@ class ContrastiveStage(Stage):
         logits = states[:, :-1] @ qformer.word_embeddings.weight.T.to(states.dtype)
         target = said[:, 1:].masked_fill(tokens.attention_mask[:, 1:] == 0, -100)
         loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten())
-        return queries, loss * share(tokens.attention_mask[:, 1:].sum())
+        return queries, loss * rank_weight(tokens.attention_mask[:, 1:].sum())
 
     def forward(self, batch: Batch) -> Losses:
         features = self.embedder.patch_features(clip_normalize(batch.pixels))

@@ -98,13 +98,13 @@ class QuantizationStage(Stage):
         self.decoder = decoder
         self.text_encoder = freeze(decoder.pipeline.text_encoder)
 
-    def lower(self, dtype: torch.dtype) -> None:
+    def cast_frozen(self, dtype: torch.dtype) -> None:
         """Casts frozen modules to `dtype`, and with the text encoder the whole pipeline: its parts have to agree."""
-        super().lower(dtype)
+        super().cast_frozen(dtype)
         self.decoder.to(dtype=dtype)
 
     @torch.no_grad()
-    def begin(self, batches: Iterable[Batch]) -> None:
+    def initialize(self, batches: Iterable[Batch]) -> None:
         """What the settings ask to start from data: the codebook, the decode head, the output projection's bias.
 
         Where the mean text feature has to be learnt, learning it moves all queries of the Reverse Q-Former the same way

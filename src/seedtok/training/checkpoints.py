@@ -5,8 +5,9 @@ number of ranks reads them.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,39 @@ from seedtok.core.atomic import atomic_folder, remove, remove_folder, remove_lef
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json, read_tensors
 
-State = dict[str, dict[str, Tensor]]
+T = TypeVar("T")
+State = dict[str, dict[str, Tensor]]  # tensors by name, by the file that holds them
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it was read: `tensors` of NAME.safetensors and `records` of NAME.json, by NAME."""
+
+    tensors: State
+    records: dict[str, dict[str, Any]]
+
+    @property
+    def step(self) -> int:
+        return self.record("state")["step"]
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples all ranks together had seen; None in checkpoints that do not say."""
+        return self.record("state").get("samples")
+
+    def tensors_of(self, name: str) -> dict[str, Tensor]:
+        """Raises CheckpointError where the checkpoint has none of this name."""
+        return self._part(self.tensors, name)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """Raises CheckpointError where the checkpoint has none of this name."""
+        return self._part(self.records, name)
+
+    @staticmethod
+    def _part(parts: dict[str, T], name: str) -> T:
+        if name not in parts:
+            raise CheckpointError(f"the checkpoint has no {name!r}: it is not complete, or of a run without one")
+        return parts[name]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
@@ -135,22 +168,20 @@ def holds_run(folder: Path) -> bool:
         return False
 
 
-def load_checkpoint(out: Path) -> tuple[State, dict[str, Any]]:
-    """The newest checkpoint of a run: its tensors by file, its records by file.
-
-    Raises CheckpointError when the run has none, or one that cannot be read.
-    """
+def load_checkpoint(out: Path) -> Checkpoint:
+    """The newest checkpoint of a run; raises CheckpointError when there is none, or one that cannot be read."""
     found = list_checkpoints(out)
     if not found:
         raise CheckpointError(f"nothing to resume: no checkpoint under {out / 'checkpoints'}")
-    files = {name: _read(found[-1], name) for name in {p.name.split(".")[0] for p in found[-1].glob("*.safetensors")}}
-    records: dict[str, Any] = {p.stem: read_json(p) for p in found[-1].glob("*.json")}
+    names = {path.name.split(".")[0] for path in found[-1].glob("*.safetensors")}
+    tensors = {name: _read(found[-1], name) for name in names}
+    records: dict[str, Any] = {path.stem: read_json(path) for path in found[-1].glob("*.json")}
     state = records.get("state", {"step": 0})
     for name in ("step", "samples"):
         value = state.get(name, 0 if name == "samples" else None)
         if type(value) is not int or not 0 <= value < 1 << 63:
             raise CheckpointError(f"{found[-1] / 'state.json'}: {name} is {str(value)[:40]}; expected a count")
-    return files, records
+    return Checkpoint(tensors, records)
 
 
 def _read(folder: Path, name: str) -> dict[str, Tensor]:

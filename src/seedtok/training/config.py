@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -21,7 +21,7 @@ class StageSettings(Settings, ABC):
     @abstractmethod
     def build(self) -> Stage: ...
 
-    def for_counting(self) -> Self:
+    def for_counting(self) -> "StageSettings":
         """These settings without what depends on values or is drawn by chance and costs nothing: to plan a run with."""
         return self
 
@@ -44,7 +44,7 @@ class RunConfig(Settings):
     stage: SerializeAsAny[StageSettings]
     data: SerializeAsAny[Data]
     optimization: Optimization
-    precision: Literal["bf16", "fp16", "no"] = "bf16"
+    precision: Literal["auto", "bf16", "fp16", "no"] = "auto"  # of products while training; auto: bf16 where it is fast
     frozen_precision: Literal["float32", "float16", "bfloat16"] = "float32"
     sharded: bool = False  # over ranks, FSDP2: each holds a part of every parameter; else DDP: each holds them all
     seed: int = Field(default=0, ge=0, lt=2**63)

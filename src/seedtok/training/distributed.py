@@ -24,7 +24,7 @@ def gather_with_gradient(features: Tensor) -> Tensor:
     return gathered
 
 
-def share(count: int | Tensor) -> float:
+def rank_weight(count: int | Tensor) -> float:
     """This rank's count beside the mean of all ranks'.
 
     By it, a mean over what a rank has becomes a part of the mean over what all have, however unevenly it is spread.
@@ -49,7 +49,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values.cpu()
 
 
-def part_of_ranks(count: int) -> int:
+def per_rank(count: int) -> int:
     """How many each rank takes so that all of them together take `count`, or a few more."""
     return -(-count // rank_and_world()[1])
 
@@ -76,7 +76,7 @@ class _Gather(torch.autograd.Function):
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
-def shard(module: nn.Module, device: torch.device, methods: tuple[str, ...]) -> None:
+def shard_parameters(module: nn.Module, device: torch.device, methods: tuple[str, ...]) -> None:
     """Has every rank hold a part of each parameter, in place (FSDP2): blocks are put together as they are used.
 
     Beside `forward`, the `methods` put the module's own parameters together; `reshard` takes them apart again.
@@ -107,6 +107,6 @@ def reshard(module: nn.Module) -> None:
             part.reshard()
 
 
-def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def gather_full(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of which every rank holds a part, put together on all; called on every rank."""
     return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}

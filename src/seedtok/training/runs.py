@@ -5,14 +5,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from pydantic import ValidationError
 
-from seedtok.core.atomic import atomic_file, hidden_folder
+from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.training.config import RunConfig
 from seedtok.training.settings import Settings, read_settings
-from seedtok.training.stage import Stage
 
 # What a run may go on with otherwise, and is then shown. The first line is for a run whose loss was no longer a number.
 # None of the others changes what a step learns from, as long as batch size, accumulation and ranks multiply to the
@@ -23,24 +21,6 @@ MAY_CHANGE = (
     "validate_every", "validate_batches", "checkpoint_every", "keep_checkpoints", "data.bad_share",
     "stage.usage_warning",
 )  # fmt: skip
-
-
-def accelerator_for(config: RunConfig) -> Accelerator:
-    """What places a run on its devices; raises ConfigError for float16 where they are CPUs."""
-    problem = ConfigError("float16 needs a GPU to train on: set precision=bf16 frozen_precision=bfloat16")
-    try:
-        accelerator = Accelerator(
-            mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
-            step_scheduler_with_optimizer=False,
-        )  # fmt: skip
-    except ValueError as error:  # some releases of accelerate look at the device themselves
-        if config.precision == "fp16" and "requires a GPU" in str(error):
-            raise problem from None
-        raise
-    halved = config.precision == "bf16" and config.frozen_precision == "float16"
-    if accelerator.device.type == "cpu" and (config.precision == "fp16" or halved):
-        raise problem
-    return accelerator
 
 
 def write_config(config: RunConfig, out: Path) -> None:
@@ -106,13 +86,3 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
-
-
-def try_export(stage: Stage, out: Path) -> None:
-    """Exports a stage into a folder inside OUT and removes it: what cannot be saved is not trained.
-
-    Raises whatever the export raises.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with hidden_folder(out) as folder:
-        stage.export(folder / "export")

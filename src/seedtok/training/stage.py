@@ -71,13 +71,13 @@ class Stage(nn.Module, ABC):
                 module.eval()
         return self
 
-    def lower(self, dtype: torch.dtype) -> None:
+    def cast_frozen(self, dtype: torch.dtype) -> None:
         """Has frozen parts in another precision."""
         for module in self.modules():
             if hasattr(module, "seedtok_frozen") and any(p.dtype != dtype for p in module.parameters()):
                 module.to(dtype)
 
-    def check(self, batch: Batch) -> None:
+    def check_batch(self, batch: Batch) -> None:
         """Called before the first step with a batch to train on and one to validate on.
 
         Raises ConfigError or DataError when they do not have what the stage learns from; by default, pictures.
@@ -85,7 +85,7 @@ class Stage(nn.Module, ABC):
         if not batch.pixels.numel():
             raise ConfigError("this stage learns from pictures, and codes have none: give it shards, not codes")
 
-    def begin(self, batches: Iterable[Batch]) -> None:
+    def initialize(self, batches: Iterable[Batch]) -> None:
         """Called once, before the first step of a new run: initialisation from training batches."""
 
     @torch.no_grad()

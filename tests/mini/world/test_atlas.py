@@ -48,8 +48,8 @@ def test_classic_drawings_fit_and_are_read_only():
 
 
 def test_a_drawing_comes_in_the_smallest_size_that_is_large_enough():
-    assert [drawing("noto", "fox", pixels).width for pixels in (10, 24, 25, 47, 63, 64, 90, 200)] == [
-        24, 24, 32, 48, 64, 64, 96, 96,
+    assert [drawing("noto", "fox", pixels).width for pixels in (10, 36, 37, 72, 73, 96, 200)] == [
+        36, 36, 72, 72, 96, 96, 96,
     ]  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def test_classic_scenes_are_drawn_as_they_always_were(split, size):
 @pytest.mark.parametrize("size", [64, 128])
 def test_render_draws_things_where_the_scene_puts_them(size):
     s = scene(("apple", "top left"), ("fox", "bottom right"))
-    looks = tuple(ThingLook("noto", 1.2, turn=10) for _ in s.things)
+    looks = tuple(ThingLook("noto", 1.2, turn=10.0) for _ in s.things)
     for one in (s, replace(s, look=Look(Ground(), looks))):
         picture = render(one, size)
         assert picture.shape == (size, size, 3)
@@ -104,23 +104,23 @@ def test_mirrored_and_turned_pictures_are_those_of_an_image_library():
     plain = render(looking(size=1.3)).astype(int)
     mirrored = render(looking(size=1.3, mirrored=True)).astype(int)
     assert np.abs(mirrored - plain[:, ::-1]).mean() < 1
-    turned = render(looking(size=1.3, turn=90)).astype(int)  # clockwise
+    turned = render(looking(size=1.3, turn=90.0)).astype(int)  # clockwise
     assert np.abs(turned - np.rot90(plain, -1)).mean() < 1
     assert np.abs(turned - plain).mean() > 5
 
 
 def test_a_ground_goes_from_one_shade_to_the_other():
-    empty = Scene("green", (), look=Look(Ground(-0.1, 0.2, angle=0), ()))
+    empty = Scene("green", (), look=Look(Ground(-0.1, 0.2, angle=0.0), ()))
     across = render(empty)
     assert np.array_equal(across[0], across[-1])
     assert across[64, 0] == pytest.approx(shade(BACKGROUNDS["green"], -0.1), abs=2)
     assert across[64, -1] == pytest.approx(shade(BACKGROUNDS["green"], 0.2), abs=2)
-    down = render(replace(empty, look=Look(Ground(-0.1, 0.2, angle=90), ())))
+    down = render(replace(empty, look=Look(Ground(-0.1, 0.2, angle=90.0), ())))
     assert np.array_equal(down, across.transpose(1, 0, 2))
-    around = render(replace(empty, look=Look(Ground(-0.1, 0.2, roundness=1), ()))).astype(int)
+    around = render(replace(empty, look=Look(Ground(-0.1, 0.2, roundness=1.0), ()))).astype(int)
     assert np.array_equal(around, around[::-1, ::-1])
     assert (around[0, 0] - around[64, 64] > 20).all()
-    flat = render(replace(empty, look=Look(Ground(0.1, 0.1, angle=30, roundness=0.5), ())))
+    flat = render(replace(empty, look=Look(Ground(0.1, 0.1, angle=30.0, roundness=0.5), ())))
     assert (flat == np.floor(np.array(shade(BACKGROUNDS["green"], 0.1)) + 0.5)).all()
 
 

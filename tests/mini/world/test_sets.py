@@ -35,7 +35,9 @@ def test_every_set_is_what_it_is_called(name):
 
 
 def test_errors_say_what_is_possible():
-    with pytest.raises(ValueError, match="no set 'dev': choose train, validation, test, test-unseen-hands, test-near"):
+    with pytest.raises(
+        ValueError, match="no set 'dev': choose train, validation, test, test-unseen-hands, test-all-hands, test-n"
+    ):
         scene_set("dev", 1)
-    with pytest.raises(ValueError, match="unseen hands are for varied ones"):
+    with pytest.raises(ValueError, match="drawn by OpenMoji alone: test-unseen-hands is of varied ones"):
         scene_set("test-unseen-hands-near-misses", 1, classic=True)

@@ -1,7 +1,7 @@
-"""The mini diffusion model's autoencoder: linear patches in, a small transformer out, in diffusers' format.
+"""The autoencoder of the mini diffusion model: a linear patch encoder and a small transformer decoder.
 
-Matrix products are the fast part of a CPU and convolutions the slow one; this trains at ten times the images a second
-of diffusers' smallest convolutional autoencoder, and at full size any autoencoder of diffusers takes its place.
+On a CPU it trains at ten times the speed of diffusers' smallest convolutional autoencoder, because matrix products are
+faster there than convolutions. At full size any autoencoder of diffusers works.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from seedtok.tokenizer.layers import Block
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
-    """Pixels (B, 3, H, W) in -1..1 <-> latents (B, latent_channels, H / patch, W / patch) of about unit deviation.
+    """Pixels (B, 3, H, W) in -1..1 <-> latents (B, latent_channels, H / patch, W / patch) of about unit variance.
 
-    Stands where `AutoencoderKL` stands in a `StableDiffusionPipeline`; `block_out_channels` is there because the
-    pipeline reads the ratio of sizes off its length.
+    It replaces the `AutoencoderKL` of a `StableDiffusionPipeline`, which derives the ratio of image size to latent size
+    from the length of `block_out_channels`.
     """
 
     config_name = "config.json"
@@ -50,17 +50,18 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.pixels = nn.Linear(width, patch)
 
     def patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n p"]:
+        """Images -> their patches, flattened, row by row."""
         size = self.config["patch_size"]
         return F.unfold(images, size, stride=size).transpose(1, 2)
 
     def encode(self, x: Float[Tensor, "b 3 h w"], return_dict: bool = True) -> Any:
-        """Latents of images, as `.latents`."""
+        """Images -> an output with `.latents`."""
         rows = x.shape[-2] // self.config["patch_size"]
         latents = self.encoder(self.patches(x.to(self.encoder.weight.dtype))).transpose(1, 2).unflatten(2, (rows, -1))
         return AutoencoderTinyOutput(latents=latents) if return_dict else (latents,)
 
     def decode(self, z: Float[Tensor, "b c h w"], return_dict: bool = True, generator: object = None) -> Any:
-        """Images of latents, as `.sample`; there is nothing random in it."""
+        """Latents -> an output with `.sample`; deterministic, so `generator` has no effect."""
         size = self.config["patch_size"]
         x = self.embedding(z.flatten(2).transpose(1, 2)) + self.positions
         for block in self.blocks:

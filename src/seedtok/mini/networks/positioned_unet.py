@@ -1,4 +1,4 @@
-"""The mini diffusion model's UNet: diffusers' own, told where each of its positions is."""
+"""The UNet of the mini diffusion model: that of diffusers with learned position embeddings."""
 
 import inspect
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict, register_to_config
-from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look in this module for how to load it
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  pipelines look up the base class here
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class PositionedConv(nn.Conv2d):
-    """A convolution (B, C, H, W) -> (B, D, H, W) plus a learned vector a position."""
+    """A convolution (B, C, H, W) -> (B, D, H, W) that adds a learned vector at each position."""
 
     def __init__(self, channels: int, width: int, side: int) -> None:
         super().__init__(channels, width, 3, padding=1)
@@ -23,10 +23,10 @@ class PositionedConv(nn.Conv2d):
 
 
 class PositionedUNet(UNet2DConditionModel):
-    """`UNet2DConditionModel` of one size, whose first convolution adds a learned vector a position.
+    """A `UNet2DConditionModel` of fixed size with learned position embeddings after its first convolution.
 
-    From noise alone a UNet knows where it is by the zeros beyond the border, which drown: it then draws the right
-    things in the wrong places. Full size needs no such help, and takes any UNet of diffusers.
+    A plain UNet infers positions from the zero padding at the border only. A small one then draws the right objects in
+    the wrong places. At full size any UNet of diffusers works.
     """
 
     @register_to_config
@@ -48,9 +48,9 @@ class PositionedUNet(UNet2DConditionModel):
             sample_size=sample_size,
             in_channels=in_channels,
             out_channels=out_channels,
-            down_block_types=down_block_types,
-            up_block_types=up_block_types,
-            block_out_channels=block_out_channels,
+            down_block_types=tuple(down_block_types),
+            up_block_types=tuple(up_block_types),
+            block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,
             transformer_layers_per_block=transformer_layers_per_block,
             attention_head_dim=attention_head_dim,
@@ -60,10 +60,10 @@ class PositionedUNet(UNet2DConditionModel):
         self.conv_in = PositionedConv(in_channels, block_out_channels[0], sample_size)
 
     def to_json_string(self) -> str:
-        """The configuration without the parent's other settings, which loading would warn of."""
-        whole, own = self._internal_dict, inspect.signature(type(self).__init__).parameters
-        self._internal_dict = FrozenDict({k: v for k, v in whole.items() if k in own or k.startswith("_")})
+        """The configuration as JSON, without settings of the base class that this constructor does not take."""
+        complete, own = self._internal_dict, inspect.signature(type(self).__init__).parameters
+        self._internal_dict = FrozenDict({k: v for k, v in complete.items() if k in own or k.startswith("_")})
         try:
             return super().to_json_string()
         finally:
-            self._internal_dict = whole
+            self._internal_dict = complete

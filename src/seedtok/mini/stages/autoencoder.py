@@ -50,7 +50,7 @@ class AutoencoderStage(Stage):
         )
 
     @torch.no_grad()
-    def begin(self, batches: Iterable[Batch]) -> None:
+    def initialize(self, batches: Iterable[Batch]) -> None:
         patches = []
         for batch in islice(batches, 64):
             patches.append(self.autoencoder.patches(unit_range(batch.pixels)).flatten(0, 1))

@@ -41,8 +41,8 @@ class JudgeStage(Stage):
         level = self.settings.noise * torch.rand(len(images), 1, 1, 1, device=images.device) ** 2
         return torch.where(blurred, soft, images) + level * torch.randn_like(images)
 
-    def check(self, batch: Batch) -> None:
-        super().check(batch)
+    def check_batch(self, batch: Batch) -> None:
+        super().check_batch(batch)
         if scenes_of(batch) is None:
             raise ConfigError("the scene judge trains on rendered scenes, not on shards")
 

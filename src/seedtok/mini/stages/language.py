@@ -11,7 +11,8 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.data.batches import Batch
-from seedtok.lm.packing import Packed, end_of, pack, packed, pad_of
+from seedtok.lm.base import end_id, pad_id
+from seedtok.lm.packing import Packed, block_causal_mask, pack
 from seedtok.lm.prompts import question_prompt
 from seedtok.mini.mimetic import start_by_copying
 from seedtok.mini.text import lm_tokenizer
@@ -76,8 +77,8 @@ class LanguageStage(PackedStage):
                 vocab_size=len(self.tokenizer), hidden_size=settings.width, word_embed_proj_dim=settings.width,
                 ffn_dim=4 * settings.width, num_hidden_layers=settings.layers, num_attention_heads=settings.heads,
                 max_position_embeddings=settings.positions, dropout=0.0, init_std=0.02 * 768 / settings.width,
-                bos_token_id=end_of(self.tokenizer), eos_token_id=end_of(self.tokenizer),
-                pad_token_id=pad_of(self.tokenizer),
+                bos_token_id=end_id(self.tokenizer), eos_token_id=end_id(self.tokenizer),
+                pad_token_id=pad_id(self.tokenizer),
             )
         )  # fmt: skip
         start_by_copying(self.lm, settings.looking)
@@ -103,7 +104,7 @@ class LanguageStage(PackedStage):
         )
 
     def rows(self, texts: list[list[tuple[str, bool]]]) -> Packed:
-        end = end_of(self.tokenizer)
+        end = end_id(self.tokenizer)
         every: list[tuple[list[int], list[bool]]] = []
         for parts in texts:
             ids, learnt = [end], [False]
@@ -111,9 +112,9 @@ class LanguageStage(PackedStage):
                 part = cast(list[int], self.tokenizer(text, add_special_tokens=False).input_ids)
                 ids, learnt = ids + part, learnt + [wanted] * len(part)
             every.append(([*ids, end], [*learnt, True]))
-        return pack(every, self.settings.row, pad_of(self.tokenizer))
+        return pack(every, self.settings.row, pad_id(self.tokenizer))
 
-    def check(self, batch: Batch) -> None:
+    def check_batch(self, batch: Batch) -> None:
         """Captions are enough, and every batch has them."""
 
     def packed(self, batch: Batch) -> Packed:
@@ -125,9 +126,9 @@ class LanguageStage(PackedStage):
 
     def losses(self, rows: Packed) -> Losses:
         rows = rows.to(self.lm.device)
-        mask, positions = packed(rows.segments)
+        mask, positions = block_causal_mask(rows.segments)
         states = self.lm.model(input_ids=rows.ids, attention_mask=mask, position_ids=positions).last_hidden_state
-        loss = F.cross_entropy(self.lm.lm_head(rows.before(states)).float(), rows.targets)
+        loss = F.cross_entropy(self.lm.lm_head(rows.predicting(states)).float(), rows.targets)
         return {"loss": loss, "count": torch.tensor(len(rows.targets)), "padding": rows.padding}
 
     def export(self, folder: Path) -> None:

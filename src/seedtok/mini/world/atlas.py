@@ -13,7 +13,7 @@ from seedtok.mini.world.concepts import CONCEPTS
 ATLAS = Path(__file__).with_name("atlas.zip")
 CELL, MARGIN, COLUMNS = 96, 6, 12  # a drawing's longer side is CELL - MARGIN
 CLASSIC_SIZES = (48, 24)  # pixels a side of classic drawings, in scenes of 128 and 64 pixels
-_SIDES = (24, 32, 48, 64, CELL)  # to which drawings are reduced before they are turned and placed
+_SIDES = (36, 72, CELL)  # to which drawings are reduced, well above their size in a picture of 64 or 128 pixels
 _OUTLINE = (40, 40, 40)
 
 

@@ -94,5 +94,5 @@ def _draw(canvas: Image.Image, thing: Thing, how: ThingLook, outlined: bool) -> 
     middle = ink.width / 2
     matrix = (a, b, middle - a * (x - left) - b * (y - top), d, e, middle - d * (x - left) - e * (y - top))
     box = (2 * half + 1, 2 * half + 1)
-    placed = ink.transform(box, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC).convert("RGBA")
+    placed = ink.transform(box, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR).convert("RGBA")
     canvas.paste(placed, (left, top), placed)

@@ -30,12 +30,12 @@ def random_look(scene: Scene, hands: tuple[str, ...], rng: np.random.Generator) 
 def random_ground(background: str, rng: np.random.Generator) -> Ground:
     """Shades of a background: half of them one flat shade, the others a soft gradient."""
     low, high = SHADES[background]
-    start, step, angle, roundness, flat = rng.random(5)
+    start, step, angle, roundness, flat = rng.random(5).tolist()
     first = low + (high - low) * start
     if flat < 0.5:
         return Ground(round(first, 3), round(first, 3))
     last = min(max(first + STEP * (2 * step - 1), low), high)
-    return Ground(round(first, 3), round(last, 3), round(360 * angle), round(roundness, 2))
+    return Ground(round(first, 3), round(last, 3), round(360 * angle, 0), round(roundness, 2))
 
 
 def random_hand(concept: str, hands: tuple[str, ...], rng: np.random.Generator) -> str:

@@ -94,10 +94,16 @@ class Scene:
         return cls(scene.background, things, scene.shift, _look(record["look"], things))
 
 
+def _floats(record: Any) -> dict[str, Any]:
+    """An object of JSON, in which a number may lack its point."""
+    return {name: float(value) if type(value) is int else value for name, value in record.items()}
+
+
 def _look(record: Any, things: tuple[Thing, ...]) -> Look:
     """Raises DataError for what is not a look of these things."""
     try:
-        ground, looks = Ground(**record["ground"]), tuple(ThingLook(**thing) for thing in record["things"])
+        ground = Ground(**_floats(record["ground"]))
+        looks = tuple(ThingLook(**_floats(thing)) for thing in record["things"])
         inside = all(-1 <= shade <= 1 for shade in (ground.start, ground.end)) and 0 <= ground.roundness <= 1
         inside = inside and all(math.isfinite(degrees) for degrees in (ground.angle, *(each.turn for each in looks)))
         for each in looks:

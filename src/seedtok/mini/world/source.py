@@ -13,7 +13,7 @@ from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride
 from seedtok.mini.world.grammar import same_scene
 from seedtok.mini.world.questions import questions
-from seedtok.mini.world.scenes import PHRASINGS, Scene, Split, caption, render, scene_stream
+from seedtok.mini.world.scenes import CLASSIC, VARIED, Scene, Split, World, caption, render, scene_stream, wordings
 from seedtok.training.source import Data
 
 
@@ -73,6 +73,7 @@ class SceneData(Data):
     """
 
     validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
+    world: Literal["classic", "varied"] = "classic"  # OpenMoji's drawings on a grid, or many hands in varied looks
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
 
@@ -88,7 +89,7 @@ class SceneData(Data):
         batch = super().outline(batch_size, seed)
         if self.shards is not None or self.codes is not None:
             return batch
-        scenes = islice(scene_stream("train", seed), batch_size)
+        scenes = islice(scene_stream("train", seed, world=self._world()), batch_size)
         return SceneBatch(batch.pixels, batch.captions, batch.canonical, [{"scene": s.to_json()} for s in scenes])
 
     def batches(
@@ -105,13 +106,18 @@ class SceneData(Data):
 
     def _rendered(self, split: Split, batch_size: int, seed: int, stride: Stride) -> Iterator[Batch]:
         """Endless batches of scenes, each sample a function of (split, seed, its number in the stream) alone."""
-        stream = scene_stream(split, seed, stride.first, stride.world_size, self.group)
+        stream = scene_stream(split, seed, stride.first, stride.world_size, self.group, self._world())
         index = stride.first
         while True:
             scenes = [next(stream) for _ in range(batch_size)]
             phrasings = None
             if self.phrasing == "random":
-                indices = (index + i * stride.world_size for i in range(batch_size))
-                phrasings = [int(np.random.default_rng([7, seed, i]).integers(PHRASINGS)) for i in indices]
+                phrasings = [
+                    int(np.random.default_rng([7, seed, index + i * stride.world_size]).integers(wordings(scene)))
+                    for i, scene in enumerate(scenes)
+                ]
             index += batch_size * stride.world_size
             yield to_batch(scenes, self.size, phrasings)
+
+    def _world(self) -> World:
+        return CLASSIC if self.world == "classic" else VARIED

@@ -1,4 +1,4 @@
-"""Our logits over texts are the LM's own, whatever it does between its decoder and its logits."""
+"""Our logits of text are the LM's own, whatever it does between its decoder and its logits."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from seedtok.core.errors import CheckpointError
-from seedtok.lm.head import LogitMap, logit_map
+from seedtok.lm.logit_map import LogitMap, measure_logit_map
 from seedtok.lm.seed_lm import SeedLM
 
 SIZES = {
@@ -41,12 +41,12 @@ def tiny(family: str):
 
 
 @pytest.mark.parametrize("family", SCALED)
-def test_the_joint_logits_of_texts_are_those_of_the_model(family, tmp_path, bases, seed):
+def test_the_joint_logits_of_text_are_those_of_the_model(family, tmp_path, bases, seed):
     lm = tiny(family)
     lm.save_pretrained(tmp_path / family)
     for file in bases["llama"].glob("tokenizer*"):
         (tmp_path / family / file.name).write_bytes(file.read_bytes())
-    model = SeedLM.build(tmp_path / family, seed)
+    model = SeedLM.build(tmp_path / family, seed).joint
     ids = torch.randint(3, 300, (2, 9))
     with torch.no_grad():
         theirs = lm(ids).logits
@@ -57,7 +57,7 @@ def test_the_joint_logits_of_texts_are_those_of_the_model(family, tmp_path, base
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", SCALED)
 def test_the_scale_and_the_cap_are_measured_exactly(family, dtype):
-    found, expected = logit_map(tiny(family).to(dtype)), SCALED[family][3]
+    found, expected = measure_logit_map(tiny(family).to(dtype)), SCALED[family][3]
     assert (found.state_scale, found.cap) == (expected.state_scale, expected.cap)
     assert found.scale == pytest.approx(expected.scale, rel=1e-6)
 
@@ -87,13 +87,13 @@ class Deeper(LlamaForCausalLM):
 
 
 def test_states_may_be_scaled_before_the_head():
-    assert logit_map(Divided(LlamaConfig(**SIZES)).eval()).state_scale == pytest.approx(0.25, rel=1e-6)
+    assert measure_logit_map(Divided(LlamaConfig(**SIZES)).eval()).state_scale == pytest.approx(0.25, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Shifted, Deeper])
 def test_what_would_be_wrong_is_refused(kind):
     with pytest.raises(CheckpointError, match="not supported"):
-        logit_map(kind(LlamaConfig(**SIZES)).eval())
+        measure_logit_map(kind(LlamaConfig(**SIZES)).eval())
 
 
 def test_the_probe_leaves_nothing_behind():
@@ -101,11 +101,11 @@ def test_the_probe_leaves_nothing_behind():
     ids = torch.randint(3, 300, (1, 5))
     with torch.no_grad():
         before = lm(ids).logits
-        logit_map(lm)
+        measure_logit_map(lm)
         assert torch.equal(lm(ids).logits, before)
 
 
 def test_a_model_without_values_gets_no_map():
     with torch.device("meta"):
         lm = LlamaForCausalLM(LlamaConfig(**SIZES))
-    assert logit_map(lm) == LogitMap()
+    assert measure_logit_map(lm) == LogitMap()

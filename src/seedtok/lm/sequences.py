@@ -1,0 +1,65 @@
+"""Sequences of ids that grow on a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from seedtok.lm.model import JointLM
+from seedtok.lm.packing import left_pad
+
+
+class CachedSequences:
+    """A batch of sequences that grow together, with the LM's states at their last ids.
+
+    With `cached`, each forward takes the new ids alone and a KV cache holds the rest, with memory for `room` more
+    allocated ahead. Without it, every forward takes the whole sequences, one by one: slow, and right for any LM.
+    """
+
+    def __init__(self, model: JointLM, rows: Sequence[Sequence[int]], cached: bool = True, room: int = 64):
+        from seedtok.lm.cache import PreallocatedCache  # it imports transformers
+
+        self.model = model
+        self.ids, self.mask = left_pad(rows, model.device)
+        self.is_padded = not bool(self.mask.all())
+        self.cache = PreallocatedCache(model.lm, room) if cached else None
+        new = 1 if self.cache is None else self.ids.shape[1]
+        self.states: Float[Tensor, "b hidden"] = self._forward(new)[:, -1]
+
+    def append(self, ids: Int[Tensor, " b"]) -> Float[Tensor, "b hidden"]:
+        """Appends one id to each row; returns the states at these."""
+        return self.extend(ids[:, None])[:, -1]
+
+    def extend(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
+        """Appends ids to each row; returns the states at each of them."""
+        self.ids = torch.cat([self.ids, ids], dim=1)
+        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
+        states = self._forward(ids.shape[1])
+        self.states = states[:, -1]
+        return states
+
+    def truncate(self, count: int) -> None:
+        """Drops the last `count` ids of each row; `states` stay those of the last forward."""
+        length = self.ids.shape[1] - count
+        self.ids, self.mask = self.ids[:, :length], self.mask[:, :length]
+        if self.cache is not None:
+            self.cache.truncate(length)
+
+    def select_rows(self, rows: Int[Tensor, " b"]) -> None:
+        """Replaces the batch by some of its rows, in this order; a row may occur more than once."""
+        self.ids, self.mask, self.states = self.ids[rows], self.mask[rows], self.states[rows]
+        if self.cache is not None:
+            self.cache.select_rows(rows)
+
+    def _forward(self, count: int) -> Float[Tensor, "b t hidden"]:
+        """The states at the last `count` ids of each row; in a cache, all ids but these are stored."""
+        model = self.model
+        if self.cache is None:
+            rows = [ids[mask.bool()] for ids, mask in zip(self.ids, self.mask, strict=True)]
+            return torch.stack([model.states(model.embed(row[None]))[0, -count:] for row in rows])
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -count:]
+        mask = self.mask if self.is_padded else None
+        return model.states(model.embed(self.ids[:, -count:]), mask, positions, self.cache)

@@ -1,0 +1,119 @@
+"""Text after prompts of ids (section 3.2): by our beam search where it finds what `generate` would, else by that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seedtok.core.errors import InputError
+from seedtok.lm.beams import SearchSettings, search_texts
+from seedtok.lm.model import JointLM
+from seedtok.lm.packing import left_pad
+from seedtok.lm.probe import supports_beam_search
+from seedtok.lm.prompts import TextSettings
+
+# settings of a generation config that do not change what a beam search finds; with any other, `generate` decodes
+NEUTRAL_SETTINGS = {
+    "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "output_attentions",
+    "output_hidden_states", "pad_token_id", "temperature", "top_k", "top_p", "transformers_version", "use_cache",
+}  # fmt: skip
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raises InputError for a batch size below 1; None is any."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"a batch size of {batch_size}: give 1 or more")
+
+
+@torch.no_grad()
+def complete(
+    model: JointLM,
+    prompts: Sequence[Sequence[int]],
+    settings: TextSettings,
+    batch_size: int | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> list[str]:
+    """The text that follows each prompt of ids.
+
+    `batch_size` prompts are decoded at once, all by default. `on_text` gets the text of a single prompt as it grows,
+    and excludes beams. Raises InputError for a prompt too long for the LM.
+    """
+    check_batch_size(batch_size)
+    if not prompts:
+        return []
+    for prompt in prompts:
+        model.check_length(len(prompt), settings.max_new_tokens)
+    size, ends = batch_size or len(prompts), model.end_ids
+    if settings.num_beams > 1 and on_text is None and _can_search(model, prompts, settings):
+        search = SearchSettings(
+            settings.num_beams, settings.max_new_tokens, settings.min_new_tokens or 0,
+            1.0 if settings.length_penalty is None else settings.length_penalty, ends,
+        )  # fmt: skip
+        found: Sequence[Any] = search_texts(model, prompts, search, size)
+    else:
+        streamer = None if on_text is None else TextStreamer(model, on_text)
+        batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+        found = [ids for batch in batches for ids in _generate(model, batch, settings, streamer)]
+    texts = model.text_tokenizer.batch_decode([_until_end(ids, ends) for ids in found], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _until_end(ids: Sequence[int] | Tensor, ends: Sequence[int]) -> list[int]:
+    """The ids before the first that ends a text."""
+    given = list(map(int, ids))
+    return given[: next((i for i, token in enumerate(given) if token in ends), len(given))]
+
+
+def _generate(
+    model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings, streamer: TextStreamer | None
+) -> Sequence[Any]:
+    """The ids that transformers' `generate` finds after prompts of ids."""
+    ids, mask = left_pad(prompts, model.device)
+    options: dict[str, Any] = {"pad_token_id": model.pad_id, "eos_token_id": model.end_ids or None}
+    if model.adapter is None:  # the head of a plain language model has visual ids too
+        options["suppress_tokens"] = list(range(model.vocabulary.text, model.lm.config.get_text_config().vocab_size))
+    options |= settings.arguments()
+    return model.lm.generate(  # type: ignore[operator]
+        inputs_embeds=model.embed(ids), attention_mask=mask, streamer=streamer, **options
+    )
+
+
+def _can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings) -> bool:
+    """Whether our beam search finds what `generate` would, with these settings and the LM's own."""
+    if settings.max_new_tokens < 1 or settings.generate_options:
+        return False
+    config, own = model.lm.config.get_text_config(), model.lm.generation_config
+    if own is not None and not own.to_diff_dict().keys() <= NEUTRAL_SETTINGS:
+        return False
+    window = getattr(config, "sliding_window", None)  # our masks have none: no prompt may outgrow it
+    if window is not None and max(map(len, prompts)) + settings.max_new_tokens > window:
+        return False
+    return supports_beam_search(model)
+
+
+class TextStreamer:
+    """What `generate` hands its tokens to: passes whole words on as soon as they cannot change any more."""
+
+    def __init__(self, model: JointLM, on_text: Callable[[str], None]):
+        self.model, self.on_text = model, on_text
+        self.ids: list[int] = []
+        self.shown = 0  # characters
+
+    def put(self, value: Tensor) -> None:
+        """Takes the next ids."""
+        self.ids += value.flatten().tolist()
+        text = self.model.text_of(self.ids)
+        self._show(text, text.rfind(" ") + 1)
+
+    def end(self) -> None:
+        """Passes the rest on."""
+        text = self.model.text_of(self.ids)
+        self._show(text, len(text))
+
+    def _show(self, text: str, until: int) -> None:
+        if until > self.shown:
+            self.on_text(text[self.shown : until])
+            self.shown = until

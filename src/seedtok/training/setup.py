@@ -1,0 +1,141 @@
+"""How a run is set up: device, stage and optimizer, new or as the run's last checkpoint left them."""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
+
+from seedtok.core.atomic import hidden_folder
+from seedtok.core.device import computes_bfloat16_fast
+from seedtok.core.errors import ConfigError
+from seedtok.data.batches import Batch, Stride
+from seedtok.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, load_optimizer_state
+from seedtok.training.config import RunConfig
+from seedtok.training.distributed import shard_parameters
+from seedtok.training.ema import Ema
+from seedtok.training.optimizer import adamw
+from seedtok.training.run import Run
+from seedtok.training.runs import changes, read_config, write_config
+from seedtok.training.stage import Stage
+
+
+def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
+    """A run before its first step, or before the one that follows its last checkpoint; writes OUT/config.json.
+
+    Raises as `train` does.
+    """
+    config.data.check()
+    if resume:
+        config, changed, checkpoint = _resumed(config, out)
+    elif list_checkpoints(out):
+        raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
+    else:
+        config, changed, checkpoint = with_precision(config), [], None
+    accelerator = accelerator_for(config)
+    sharded = config.sharded and accelerator.num_processes > 1
+    if sharded and config.precision == "fp16":
+        raise ConfigError("sharded=true needs precision=bf16: the scaling of fp16's losses does not know of shards")
+    stage, held_out = _stage(config, accelerator, out, checkpoint)
+    if sharded:
+        shard_parameters(stage, accelerator.device, ("validate", "draw"))
+    optimizer = adamw(stage, config.optimization)
+    if checkpoint:
+        load_optimizer_state(optimizer, stage, checkpoint.tensors_of("optimizer"))
+    model, optimizer = (stage, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(stage, optimizer)
+    run = Run(config, out, accelerator, held_out, stage, model, optimizer, sharded=sharded, changes=changed)
+    if config.optimization.ema_decay:
+        run.ema = Ema(stage, config.optimization.ema_decay)
+    if checkpoint:
+        _continue(run, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    if run.is_main:
+        write_config(config, out)
+    return run
+
+
+def _resumed(config: RunConfig, out: Path) -> tuple[RunConfig, list[str], Checkpoint]:
+    """The configuration that a run goes on with, what changed in it, and the checkpoint that it goes on from."""
+    checkpoint = load_checkpoint(out)
+    before = read_config(out, [config])
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": before.precision})
+    changed = changes(before, config)
+    steps = config.optimization.steps
+    if checkpoint.step > steps:
+        raise ConfigError(f"{out} is at step {checkpoint.step} already: ask for more than {steps} steps")
+    return config, changed, checkpoint
+
+
+def with_precision(config: RunConfig) -> RunConfig:
+    """The configuration with precision "auto" resolved: bfloat16 where the device computes it fast, else float32."""
+    if config.precision != "auto":
+        return config
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    assert device is not None
+    return config.model_copy(update={"precision": "bf16" if computes_bfloat16_fast(device) else "no"})
+
+
+def accelerator_for(config: RunConfig) -> Accelerator:
+    """What places a run on its devices; raises ConfigError for float16 on CPUs."""
+    problem = ConfigError("float16 needs a GPU to train on: set precision=bf16 frozen_precision=bfloat16")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
+            step_scheduler_with_optimizer=False,
+        )  # fmt: skip
+    except ValueError as error:  # some releases of accelerate look at the device themselves
+        if config.precision == "fp16" and "requires a GPU" in str(error):
+            raise problem from None
+        raise
+    halved = config.precision == "bf16" and config.frozen_precision == "float16"
+    if accelerator.device.type == "cpu" and (config.precision == "fp16" or halved):
+        raise problem
+    return accelerator
+
+
+def _stage(
+    config: RunConfig, accelerator: Accelerator, out: Path, checkpoint: Checkpoint | None
+) -> tuple[Stage, list[Batch]]:
+    """The stage, and what this rank validates it on.
+
+    The data are checked first; then the stage is initialised from training batches, which are the same on all ranks, or
+    restored from a checkpoint.
+    """
+    data, size, seed = config.data, config.optimization.batch_size, config.seed
+    torch.manual_seed(seed)
+    stage = config.stage.build().to(accelerator.device)
+    stage.cast_frozen(getattr(torch, config.frozen_precision))
+    stride = Stride(rank=accelerator.process_index, world_size=accelerator.num_processes)
+    held_out = data.held_out(size, config.validate_batches, seed, stride)
+    for batch in (*data.first(size, seed, 1), held_out[0]):
+        stage.check_batch(batch)
+    if checkpoint:
+        stage.load_own_state(checkpoint.tensors_of("stage"))
+    else:
+        stage.initialize(batch.to(accelerator.device) for batch in data.batches(size, seed))
+        if accelerator.is_main_process:
+            try_export(stage, out)
+    return stage, held_out
+
+
+def try_export(stage: Stage, out: Path) -> None:
+    """Exports a stage into a folder inside OUT and removes it: what cannot be saved is not trained.
+
+    Raises whatever the export raises.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with hidden_folder(out) as folder:
+        stage.export(folder / "export")
+
+
+def _continue(run: Run, checkpoint: Checkpoint) -> None:
+    """Restores what is neither the stage's nor the optimizer's: scaler, moving average, place in the data."""
+    if run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(checkpoint.record("scaler"))
+    if run.ema:
+        run.ema.load(checkpoint.tensors_of("ema"))
+    run.first_step = checkpoint.step
+    # a run may go on with other ranks or batch sizes: after the samples that it has seen
+    samples = checkpoint.samples
+    run.first_sample = checkpoint.step * run.samples_per_step if samples is None else samples

@@ -1,0 +1,3 @@
+"""Sets to evaluate on, for the tests of this folder."""
+
+from evaluation_sets import prepared, sets, small_clip  # noqa: F401  (fixtures)

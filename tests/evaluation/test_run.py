@@ -1,0 +1,238 @@
+"""Predictions as they are made: stopped and gone on with, shared by processes, refused where they are others."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from typer.testing import CliRunner
+
+from evaluation_sets import StubReader, StubRetrieval
+from seedtok.cli.app import app
+from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
+from seedtok.data.prepared import PreparedSet
+from seedtok.evaluation.captioning import evaluate_captioning
+from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.run import Run
+from seedtok.evaluation.vqa import evaluate_vqa
+
+
+def say(size: tuple[int, int], prompt: str) -> str:
+    return f"{prompt[-7:]} of {size[0]}"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _no_java(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)  # else each score starts it
+
+
+# ---------------------------------------------------------------- stopped
+
+
+@pytest.mark.parametrize("stop_after", range(1, 5))
+def test_stopped_and_resumed_it_is_as_unstopped(sets, tmp_path, stop_after):
+    whole = evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(tmp_path / "whole", batch_size=1))
+    run = Run(tmp_path / "stopped", batch_size=1)
+    first, second = StubReader(say, stop_after), StubReader(say)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_captioning({"stub": first}, sets["coco"], run)
+    assert not (run.out / "result.json").exists()
+    assert len(list((run.out / "parts/stub").iterdir())) == stop_after
+    assert evaluate_captioning({"stub": second}, sets["coco"], run) == whole
+    assert len(first.asked) == stop_after
+    assert len(second.asked) == 5 - stop_after  # none is asked for twice
+    assert contents(run.out) == contents(tmp_path / "whole")
+
+
+def test_what_is_complete_is_only_scored_again(sets, tmp_path):
+    run = Run(tmp_path / "out", batch_size=2)
+    found = evaluate_vqa({"stub": StubReader(say)}, sets["vqav2"], run)
+    model = StubReader(say)
+    assert evaluate_vqa({"stub": model}, sets["vqav2"], run) == found
+    assert model.asked == []
+    assert json.loads((run.out / "result.json").read_text()) == json.loads(json.dumps(found))
+
+
+def test_without_a_folder_the_scores_are_the_same(sets, tmp_path):
+    kept = evaluate_retrieval({"stub": StubRetrieval()}, sets["coco"], Run(tmp_path / "out", batch_size=2))
+    assert evaluate_retrieval({"stub": StubRetrieval()}, sets["coco"], Run(batch_size=2)) == kept
+
+
+def test_a_part_cut_off_by_a_kill_does_not_count(sets, tmp_path):
+    """A part is under a temporary name until it is whole, so what a kill leaves is not taken for one."""
+    run = Run(tmp_path / "out", batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_captioning({"stub": StubReader(say, 2)}, sets["coco"], run)
+    (run.out / "parts/stub/.seedtok.host-1.99999999.1.0.tmp.jsonl").write_text('{"image_id": 5')
+    whole = evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(batch_size=1))
+    assert evaluate_captioning({"stub": StubReader(say)}, sets["coco"], run) == whole
+
+
+# ---------------------------------------------------------------- refused
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch_size": 3}, "made with batch_size 2, not 3"),
+        ({"seed": 1}, "made with seed 0, not 1"),
+        ({"made_by": {"model": {"hub": "b/b"}}}, 'made with model {"hub": "a/a"}, not {"hub": "b/b"}'),
+    ],
+)
+def test_predictions_by_other_settings_are_not_gone_on_with(sets, tmp_path, change, words):
+    given = {"out": tmp_path / "out", "batch_size": 2, "made_by": {"model": {"hub": "a/a"}}}
+    evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(**given))
+    with pytest.raises(DataError) as caught:
+        evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(**{**given, **change}))
+    assert words in str(caught.value)
+    with pytest.raises(DataError, match="made with data"):
+        evaluate_captioning({"stub": StubReader(say)}, sets["flickr30k"], Run(**given))
+    with pytest.raises(DataError, match='made with task "captioning", not "vqa"'):
+        evaluate_vqa({"stub": StubReader(say)}, sets["vqav2"], Run(**given))
+
+
+def test_a_folder_of_something_else_is_not_written_into(sets, tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not touch")
+    with pytest.raises(DataError, match="is not empty and holds no predictions"):
+        evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.txt"]
+
+
+def test_a_set_of_another_task_is_refused(sets):
+    with pytest.raises(
+        DataError, match=r"vqav2 val has no captions, which captioning needs.*coco, flickr30k or nocaps"
+    ):
+        evaluate_captioning({"stub": StubReader(say)}, sets["vqav2"], Run())
+    with pytest.raises(DataError, match="gqa testdev_balanced has no captions, which retrieval needs"):
+        evaluate_retrieval({"stub": StubRetrieval()}, sets["gqa"], Run())
+    with pytest.raises(DataError, match=r"coco test has no questions, which vqa needs.*vqav2 or gqa"):
+        evaluate_vqa({"stub": StubReader(say)}, sets["coco"], Run())
+
+
+def test_several_processes_need_a_folder(sets, monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="name one with --out"):
+        evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run())
+
+
+# ---------------------------------------------------------------- pictures that cannot be read
+
+
+def broken(data: PreparedSet, index: int, tmp_path: Path, contents: bytes | None) -> PreparedSet:
+    """The same set with its pictures in another folder, one of them broken or, of None, missing."""
+    for entry in data:
+        path = tmp_path / "images" / entry.image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((data.images / entry.image).read_bytes())
+    data.images = tmp_path / "images"
+    path = data.images / data[index].image
+    path.unlink() if contents is None else path.write_bytes(contents)
+    return data
+
+
+@pytest.mark.parametrize(("contents", "words"), [(b"\xff\xd8\xff no JPEG", "not an image"), (None, "no such image")])
+def test_a_picture_that_cannot_be_read_is_counted_and_named(sets, tmp_path, contents, words):
+    data = broken(sets["coco"], 2, tmp_path, contents)
+    number = data[2].id
+    said = f"1 of 5 pictures cannot be read, and are in no score: {number}: .*{words}"
+    with pytest.warns(SeedTokWarning, match=said):
+        found = evaluate_captioning({"stub": StubReader(say)}, data, Run(tmp_path / "out", batch_size=2))
+    assert found["counts"]["unreadable"] == 1
+    assert found["not_predicted"] == {"stub": 1}
+    made = json.loads((tmp_path / "out/stub.json").read_text())
+    assert [record["image_id"] for record in made] == [entry.id for i, entry in enumerate(data) if i != 2]
+    (left,) = json.loads((tmp_path / "out/unreadable.json").read_text())
+    assert left["image_id"] == number
+    with pytest.warns(SeedTokWarning):
+        recalls = evaluate_retrieval({"stub": StubRetrieval()}, data, Run(batch_size=2))
+    assert recalls["counts"]["unreadable"] == 1
+
+
+def test_where_no_picture_can_be_read_that_is_said(sets, tmp_path):
+    sets["coco"].images = tmp_path / "moved"
+    with pytest.raises(DataError, match="none of 5 pictures can be read; the first: no such image"):
+        evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(batch_size=2))
+
+
+# ---------------------------------------------------------------- what a result says of itself
+
+
+def test_a_result_says_what_it_is_of(sets, tmp_path):
+    found = evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(tmp_path / "a", batch_size=2))
+    assert found["counts"] == {
+        "pictures": 5, "captions": 25, "questions": 0, "published": {"pictures": 5000, "captions": 25_010},
+        "missing": 0, "unreadable": 0,
+    }  # fmt: skip
+    settings = found["settings"]
+    assert settings["prompt"] == "A photo of"
+    assert settings["decoding"] == {
+        "num_beams": 5, "min_new_tokens": 8, "max_new_tokens": 30, "length_penalty": 1.0
+    }  # fmt: skip
+    assert settings["models"] == {"stub": {"preprocessing": "none"}}
+    again = evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(batch_size=2))
+    assert again["hash"] == found["hash"]
+    assert again["hash"] != evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(batch_size=3))["hash"]
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def commands(data: dict[str, str], tokenizer: str, clip: str, out: str) -> list[list[str]]:
+    """Evaluations of each kind of predictions: tensors, pictures, codes."""
+    model = ["--model", tokenizer, "--data", data["coco"], "--batch-size", "2"]
+    return [
+        ["evaluate", "retrieval", *model, "--out", f"{out}/retrieval"],
+        ["evaluate", "generation", *model, "--clip", clip, "--out", f"{out}/generation"],
+        ["evaluate", "codebook", *model, "--out", f"{out}/codebook"],
+    ]
+
+
+def test_two_ranks_give_what_one_gives(prepared, tiny_tokenizer, small_clip, tmp_path):
+    data = {name: str(folder) for name, folder in prepared.items()}
+    for command in commands(data, str(tiny_tokenizer), str(small_clip), str(tmp_path / "one")):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    (tmp_path / "jobs.json").write_text(
+        json.dumps(commands(data, str(tiny_tokenizer), str(small_clip), str(tmp_path / "two")))
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared |= {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(tmp_path / "jobs.json")], text=True,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    ended = [process.communicate(timeout=250) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    assert ended[1][0] == ""  # the first shows the results
+    assert contents(tmp_path / "one").keys() == contents(tmp_path / "two").keys()
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")  # once for all of the commands
+    warnings.simplefilter("ignore")
+    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        result = CliRunner().invoke(app, arguments)
+        print(result.stdout, end="")
+        if result.exit_code:
+            raise SystemExit(f"{arguments}: {result.stderr}{result.exception!r}")
+    dist.destroy_process_group()

@@ -1,0 +1,54 @@
+"""The mini world as a data set to evaluate on, and what it finds right."""
+
+import numpy as np
+from PIL import Image
+
+from seedtok.mini.evaluation import MiniSet, SceneScorer
+from seedtok.mini.judge import SceneJudge
+from seedtok.mini.world.grammar import parse_caption
+from seedtok.mini.world.scenes import PHRASINGS, caption, render, unique_scenes
+
+
+def test_a_set_is_scenes_with_captions_and_a_question():
+    data, scenes = MiniSet(12, 4), unique_scenes("test", 12, 4)
+    assert len(data) == 12
+    assert [entry.captions for entry in data] == [(caption(scene),) for scene in scenes]
+    assert all(np.array_equal(np.asarray(data.picture(i)), render(scene)) for i, scene in enumerate(scenes))
+    for entry in data:
+        (question,) = entry.questions
+        assert question.id == entry.id
+        assert len(question.answers) == 10
+        assert len(set(question.answers)) == 1
+        assert question.answer_type == {"exists": "yes/no", "count": "number"}.get(question.kind, "other")
+    assert data.info.counts == {"pictures": 12, "captions": 12, "questions": 12}
+
+
+def test_with_every_wording_a_picture_has_each_once():
+    data = MiniSet(6, 4, every_wording=True)
+    for entry, scene in zip(data, data.scenes, strict=True):
+        assert entry.captions[0] == caption(scene)
+        assert set(entry.captions) == {caption(scene, wording) for wording in range(PHRASINGS)}
+        assert len(set(entry.captions)) == len(entry.captions)
+
+
+def test_sets_are_told_apart():
+    prints = [MiniSet(*given).info.fingerprint for given in ((5, 0), (5, 1), (6, 0), (5, 0, True), (5, 0))]
+    assert len(set(prints)) == 4
+    assert prints[0] == prints[-1]
+
+
+def test_captions_are_right_in_any_wording():
+    data = MiniSet(5, 2)
+    scorer = SceneScorer(data)
+    said = [caption(scene, number) for number, scene in enumerate(data.scenes)]
+    assert scorer.score_captions(said, range(5)) == {"all_right": (5, 5)}
+    assert scorer.score_captions(said, [1, 2, 3, 4, 0]) == {"all_right": (0, 5)}
+    assert parse_caption(said[0]) is not None
+
+
+def test_drawings_are_judged_as_the_scenes_of_their_pictures():
+    data, judge = MiniSet(4, 2), SceneJudge()
+    scorer, pictures = SceneScorer(data, judge), [Image.new("RGB", (64, 64), "red") for _ in range(3)]
+    found = scorer.score_drawings(pictures, [0, 2, 3])
+    assert found["background"][1] == 3
+    assert found["things"][1] == sum(len(data.scenes[i].things) for i in (0, 2, 3))
