@@ -26,7 +26,7 @@ FOX = {"prompt": "a fox", "seed": 0}
 @contextmanager
 def before_each_step(lm: SeedLM, call: Callable[..., None]) -> Iterator[None]:
     """Within, the language model calls this before each of its steps."""
-    handles = [module.register_forward_pre_hook(call, prepend=True) for module in (lm.lm, lm.lm.base_model)]
+    handles = [module.register_forward_pre_hook(call, prepend=True) for module in (lm.joint.lm, lm.joint.lm.base_model)]
     try:
         yield
     finally:

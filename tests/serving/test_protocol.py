@@ -6,7 +6,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from openai.types.chat import ChatCompletion
 from PIL import Image
 
-from seedtok.lm.packing import Sampling
+from seedtok.lm.decoding import Sampling
 from seedtok.lm.seed_lm import SeedLM
 from serving.helpers import alike, asked, data_url, opened, picture
 
@@ -196,7 +196,7 @@ def test_pictures_to_codes_and_back(openai: OpenAI, lm: SeedLM):
 def test_the_client_is_told_of_words_the_model_does_not_know(
     openai: OpenAI, lm: SeedLM, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(lm.text_tokenizer.init_kwargs, "known_words", ["a", "fox"])
+    monkeypatch.setitem(lm.joint.text_tokenizer.init_kwargs, "known_words", ["a", "fox"])
     with pytest.warns(match="not trained on"):
         found = openai.chat.completions.create(model="tiny", messages=asked("draw a zebra"))
     assert found.warnings == ["words that this model was not trained on: zebra"]  # type: ignore[attr-defined]

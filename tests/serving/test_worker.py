@@ -151,7 +151,7 @@ def test_what_is_abandoned_while_it_waits_does_not_run(worker: Worker, busy: Cal
 
 def test_what_runs_stops_once_nobody_wants_it(engine: Engine, worker: Worker, lm: SeedLM):
     started = threading.Event()
-    handle = lm.lm.base_model.register_forward_hook(lambda *_: (started.set(), time.sleep(0.01))[0])
+    handle = lm.joint.lm.base_model.register_forward_hook(lambda *_: (started.set(), time.sleep(0.01))[0])
     wanted, unwanted = worker.submit([Draw("a fox", 0), Draw("a cake", 0)])
     assert started.wait(10)
     worker.abandon([unwanted])

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.core.image_search import SUFFIXES
-from seedtok.core.records import encodable
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.familiarity import encode_and_check
 from seedtok.tokenizer.unknown_words import unknown_words
@@ -39,7 +38,7 @@ class Engine:
         self.codebook_id = model.seed.codebook_id
         self._is_unwanted: Callable[[], bool] | None = None
         # the library runs the LM's decoder, and transformers' `generate` the LM around it
-        for module in (model.lm, model.lm.base_model, model.seed.image_decoder.pipeline.unet):
+        for module in (model.joint.lm, model.joint.lm.base_model, model.seed.image_decoder.pipeline.unet):
             module.register_forward_pre_hook(self._before_forward)
 
     # ------------------------------------------------------------ stopping
@@ -72,7 +71,7 @@ class Engine:
 
     def warned_words(self, *texts: str) -> tuple[str, ...]:
         """A warning for the words that the model was not trained on, if there are any."""
-        words = unknown_words(self.model.text_tokenizer, texts)
+        words = unknown_words(self.model.joint.text_tokenizer, texts)
         return (f"words that this model was not trained on: {', '.join(words)}",) if words else ()
 
     @staticmethod
@@ -84,7 +83,7 @@ class Engine:
 
     def tokens(self, text: str) -> int:
         """The number of tokens of a text."""
-        return len(self.model.text_tokenizer(encodable(text), add_special_tokens=False).input_ids)  # type: ignore[arg-type]
+        return len(self.model.joint.text_ids(text))
 
     @property
     def picture_tokens(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from PIL import Image
 
-from seedtok.lm.packing import Sampling
+from seedtok.lm.decoding import Sampling
 from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.serving.engine import Engine
 
