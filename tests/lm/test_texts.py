@@ -91,7 +91,7 @@ def test_what_our_beam_search_does_not_do_is_left_to_generate(model, monkeypatch
     monkeypatch.setattr(texts, "search_texts", None)
     if window is not None:
         monkeypatch.setattr(model.lm.config, "sliding_window", window, raising=False)
-        monkeypatch.setattr(model.lm, "generate", lambda **_: [[5]])
+        monkeypatch.setattr(model.lm, "generate", lambda **_: torch.tensor([[5]]))
         expected = model.text_tokenizer.decode([5]).strip()
     torch.manual_seed(0)
     assert complete(model, [ids], settings) == [expected]

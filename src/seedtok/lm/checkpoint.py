@@ -28,6 +28,7 @@ from seedtok.core.files import (
 )
 from seedtok.core.hub import recorded, without_paths
 from seedtok.core.kinds import LM
+from seedtok.core.records import from_record
 from seedtok.lm.adapter import AdapterConfig, VisualAdapter, merged_copy, renamed
 from seedtok.lm.base import fingerprint, is_base_of, load_base, loading_errors, output_head, word_embedding
 from seedtok.lm.model import JointLM
@@ -126,10 +127,10 @@ def read_adapted(
 
 def _read_adapter(folder: Path, config: dict[str, Any], lm: PreTrainedModel, seed: SeedTokenizer) -> VisualAdapter:
     """The visual layers of a folder; raises CheckpointError where they are not for this LM and this codebook."""
-    try:
-        sizes = AdapterConfig(**({"head_bias": True} | config["vocabulary"]))  # as before this field
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} has no sizes of a vocabulary: {error}") from None
+    record = config.get("vocabulary")
+    if isinstance(record, dict):
+        record = {"head_bias": True} | record  # older checkpoints lack the field
+    sizes = from_record(AdapterConfig, record, f"the vocabulary in {folder / 'config.json'}")
     if sizes.codes != len(seed.codebook.weight) or sizes.code_dim != seed.codebook.weight.shape[1]:
         raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
     if sizes != adapter_config(lm, seed, head_bias=sizes.head_bias):
@@ -205,24 +206,12 @@ def write_plain(model: JointLM, seed: SeedTokenizer, new: Path, folder: Path) ->
     without_paths(new)
 
 
-def plain_layout(entry: Any, where: Path) -> Vocabulary:
-    """The layout of ids in the "seedtok" entry of a config.json; raises CheckpointError for one that cannot be."""
-    try:
-        layout = Vocabulary(**entry["layout"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f'{where} has no layout of visual ids under "{PLAIN}": {error}') from None
-    sizes = asdict(layout)
-    if not all(isinstance(size, int) and size >= 0 for size in sizes.values()) or not layout.codes or not layout.span:
-        raise CheckpointError(f"{where} has a layout of visual ids that cannot be: {sizes}")
-    return layout
-
-
 def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, Source]:
     """Loads a plain language model; `entry` is under "seedtok" in its config.json.
 
     Raises CheckpointError for a broken folder, or another codebook.
     """
-    layout = plain_layout(entry, folder / "config.json")
+    layout = from_record(Vocabulary, entry.get("layout"), f"visual ids in {folder / 'config.json'}")
     if seed.codebook_id != entry.get("codebook"):
         raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
     lm, text_tokenizer = load_base(str(folder.resolve()), dtype)

@@ -52,7 +52,7 @@ def complete(
             settings.num_beams, settings.max_new_tokens, settings.min_new_tokens or 0,
             1.0 if settings.length_penalty is None else settings.length_penalty, ends,
         )  # fmt: skip
-        found: Sequence[Any] = search_texts(model, prompts, search, size)
+        found = search_texts(model, prompts, search, size)
     else:
         streamer = None if on_text is None else TextStreamer(model, on_text)
         batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
@@ -61,24 +61,24 @@ def complete(
     return [text.strip() for text in texts]
 
 
-def _until_end(ids: Sequence[int] | Tensor, ends: Sequence[int]) -> list[int]:
+def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
     """The ids before the first that ends a text."""
-    given = list(map(int, ids))
-    return given[: next((i for i, token in enumerate(given) if token in ends), len(given))]
+    return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
 
 
 def _generate(
     model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings, streamer: TextStreamer | None
-) -> Sequence[Any]:
+) -> list[list[int]]:
     """The ids that transformers' `generate` finds after prompts of ids."""
     ids, mask = left_pad(prompts, model.device)
     options: dict[str, Any] = {"pad_token_id": model.pad_id, "eos_token_id": model.end_ids or None}
     if model.adapter is None:  # the head of a plain language model has visual ids too
         options["suppress_tokens"] = list(range(model.vocabulary.text, model.lm.config.get_text_config().vocab_size))
     options |= settings.arguments()
-    return model.lm.generate(  # type: ignore[operator]
+    found = model.lm.generate(  # type: ignore[operator]
         inputs_embeds=model.embed(ids), attention_mask=mask, streamer=streamer, **options
     )
+    return found.tolist()
 
 
 def _can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings) -> bool:

@@ -25,6 +25,11 @@ class Vocabulary:
     codes: int = 8192  # size of the codebook
     span: int = 32  # codes of an image
 
+    def __post_init__(self) -> None:
+        codes = range(self.first_code, self.first_code + self.codes)
+        if self.codes < 1 or self.span < 1 or self.begin == self.end or self.begin in codes or self.end in codes:
+            raise InputError(f"ids of codes, begin and end of an image that exclude each other are needed; got {self}")
+
     @classmethod
     def after_text(cls, text: int, codes: int = 8192, span: int = 32) -> Vocabulary:
         """The layout of SEED-OPT over a language model with `text` ids: text, codes, begin, end."""
@@ -45,7 +50,7 @@ class Vocabulary:
         """Where the codes are among all ids."""
         return slice(self.first_code, self.first_code + self.codes)
 
-    def code_ids(self, codes: Int[Tensor, "*b n"]) -> Int[Tensor, "*b n"]:
+    def code_ids(self, codes: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
         """Codes -> their ids in the joint vocabulary."""
         return codes + self.first_code
 
