@@ -126,7 +126,7 @@ def test_the_rule_itself(importer, imported, right):
 
 def test_the_walk_finds_what_is_there():
     found = set(imports(ROOT / "training" / "loop.py"))
-    assert {"core.errors", "training.checkpoints", "training.config"} <= found
+    assert {"core.locks", "training.checkpoints", "training.config"} <= found
 
 
 def test_no_circles():

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from seedtok.core.errors import DataError
-from seedtok.data.batches import Batch, _augmented, shard_batches, worded
+from seedtok.data.batches import Batch, Stride, worded
+from seedtok.data.shard_batches import open_shards, shard_batches
 from seedtok.data.shards import pack
+from seedtok.data.transforms import Transform
 from seedtok.mini.world.scenes import caption, render
 from seedtok.mini.world.shards import write_scene_shards
 from seedtok.mini.world.source import scenes_of, with_scenes
@@ -36,7 +38,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 def test_scenes_come_back_with_their_canonical_captions(scenes):
-    batch = next(shard_batches(scenes, 5, size=64, shuffle=False))
+    batch = next(shard_batches(open_shards(scenes, shuffle=False), 5, Transform(64)))
     assert batch.pixels.shape == (5, 3, 64, 64)
     assert batch.pixels.dtype == torch.uint8
     assert scenes_of(batch) is not None
@@ -51,7 +53,7 @@ def test_scenes_come_back_with_their_canonical_captions(scenes):
 
 
 def test_photos_are_stretched_and_their_captions_cleaned(photos):
-    batch = next(shard_batches(photos, 3, size=16, shuffle=False))
+    batch = next(shard_batches(open_shards(photos, shuffle=False), 3, Transform(16)))
     assert batch.pixels.shape == (3, 3, 16, 16)
     assert batch.captions == batch.canonical == [f"photo {i} a cat" for i in range(3)]
     assert scenes_of(batch) is None
@@ -64,7 +66,7 @@ def test_photos_are_stretched_and_their_captions_cleaned(photos):
 def test_photos_and_scenes_together_have_no_scenes(scenes, photos, tmp_path):
     for i, path in enumerate([*sorted(scenes.glob("*.tar")), *photos.glob("*.tar")]):
         (tmp_path / f"{i:05d}.tar").write_bytes(path.read_bytes())
-    batch = next(shard_batches(tmp_path, 13, size=16, shuffle=False))
+    batch = next(shard_batches(open_shards(tmp_path, shuffle=False), 13, Transform(16)))
     assert scenes_of(batch) is None
     assert with_scenes(batch) is batch
     assert batch.canonical == batch.captions
@@ -74,34 +76,35 @@ def test_photos_and_scenes_together_have_no_scenes(scenes, photos, tmp_path):
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_starts_anywhere_over_ranks(scenes, shuffle, world):
     """Rank r of n has every n-th sample from `start` on, over the seams of epochs."""
-    line = shard_batches(scenes, 1, size=64, seed=3, shuffle=shuffle)
+    samples = open_shards(scenes, seed=3, shuffle=shuffle)
+    line = shard_batches(samples, 1, Transform(64))
     everything = [batch.captions[0] for batch in islice(line, 40)]
     for rank in range(world):
-        data = shard_batches(scenes, 4, size=64, seed=3, shuffle=shuffle, start=6, rank=rank, world_size=world)
+        data = shard_batches(samples, 4, Transform(64), Stride(6, rank, world))
         found = [c for batch in islice(data, 2) for c in batch.captions]
         assert found == everything[6 + rank :: world][:8]
 
 
 def test_what_cannot_be_read(tmp_path, scenes):
     with pytest.raises(DataError, match="no shards in"):
-        shard_batches(tmp_path, 4, size=64)
+        open_shards(tmp_path)
     with pytest.raises(DataError, match="not a multiple of 2 ranks"):
-        shard_batches(scenes, 4, size=64, start=3, world_size=2)
+        shard_batches(open_shards(scenes), 4, Transform(64), Stride(3, world_size=2))
 
 
 def test_augmentation_is_of_the_sample_alone(photos):
     """The same for every number of ranks and wherever a run goes on from."""
-    options = {"size": 16, "seed": 1, "crop": 0.5, "flip": True}
-    whole = next(shard_batches(photos, 12, **options)).pixels
+    samples, transform = open_shards(photos, seed=1), Transform(16, crop=0.5, flip=True)
+    whole = next(shard_batches(samples, 12, transform)).pixels
     for rank in (0, 1):
-        half = next(shard_batches(photos, 3, **options, start=6, rank=rank, world_size=2)).pixels
+        half = next(shard_batches(samples, 3, transform, Stride(6, rank, 2))).pixels
         assert torch.equal(half, whole[6 + rank :: 2])
     assert len({bytes(pixels.numpy()) for pixels in whole}) == 12  # four epochs of three, cut otherwise each time
 
 
 def test_mirrored_and_not_cut(photos):
-    plain = next(shard_batches(photos, 30, size=16, seed=1)).pixels
-    mirrored = next(shard_batches(photos, 30, size=16, seed=1, flip=True)).pixels
+    plain = next(shard_batches(open_shards(photos, seed=1), 30, Transform(16))).pixels
+    mirrored = next(shard_batches(open_shards(photos, seed=1), 30, Transform(16, flip=True))).pixels
     turned = [not torch.equal(a, b) for a, b in zip(plain, mirrored, strict=True)]
     assert 5 < sum(turned) < 25
     for a, b, t in zip(plain, mirrored, turned, strict=True):
@@ -116,7 +119,7 @@ def test_a_part_is_not_smaller_than_asked(monkeypatch):
     )
     image = Image.new("RGB", (60, 40))
     for i in range(200):
-        assert _augmented(image, 8, np.random.default_rng(i), 0.5, flip=False).size == (8, 8)
+        assert Transform(8, crop=0.5)(image, np.random.default_rng(i)).size == (8, 8)
     for left, top, right, bottom in filter(None, boxes):
         width, height = right - left, bottom - top
         assert 0 <= left < right <= 60
@@ -130,9 +133,11 @@ def test_a_part_is_not_smaller_than_asked(monkeypatch):
 @pytest.mark.parametrize("mixed", [False, True])
 def test_workers_read_the_same_batches(scenes, photos, mixed):
     source = {str(scenes): 2.0, str(photos): 1.0} if mixed else scenes
-    options = {"size": 16, "seed": 1, "flip": True, "start": 6, "rank": 1, "world_size": 2}
-    alone = list(islice(shard_batches(source, 3, **options), 5))
-    ahead = list(islice(shard_batches(source, 3, **options, workers=2), 5))
+    samples = open_shards(source, seed=1)
+    alone, ahead = (
+        list(islice(shard_batches(samples, 3, Transform(16, flip=True), Stride(6, 1, 2), workers), 5))
+        for workers in (0, 2)
+    )
     for batch, other in zip(alone, ahead, strict=True):
         assert batch.captions == other.captions
         assert torch.equal(batch.pixels, other.pixels)

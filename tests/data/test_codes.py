@@ -15,6 +15,7 @@ import pytest
 
 from seedtok import SeedTokenizer
 from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.data.batches import Stride
 from seedtok.data.code_batches import code_batches
 from seedtok.data.codes import read_codes, tokenize_shards
 from seedtok.data.shards import ShardSamples
@@ -86,9 +87,9 @@ def test_batches_of_stored_codes_go_through_all_once_an_epoch_wherever_they_star
         for row, scene in zip(batch.codes.numpy(), scenes_of(batch) or [], strict=True):
             at = np.flatnonzero((stored.codes == row).all(1))
             assert any(stored.metadata[i]["scene"] == scene.to_json() for i in at)
-    later = list(islice(code_batches(tmp_path, 5, seed=1, start=20), 3))
+    later = list(islice(code_batches(tmp_path, 5, Stride(20), seed=1), 3))
     assert [b.captions for b in later] == [b.captions for b in whole[4:7]]
-    halves = [list(islice(code_batches(tmp_path, 5, seed=1, rank=r, world_size=2), 2)) for r in (0, 1)]
+    halves = [list(islice(code_batches(tmp_path, 5, Stride(0, r, 2), seed=1), 2)) for r in (0, 1)]
     mixed = [c for pair in zip(*([x for b in h for x in b.captions] for h in halves), strict=True) for c in pair]
     assert mixed == [c for b in whole[:4] for c in b.captions]
 
@@ -246,7 +247,7 @@ def test_rows_over_many_batches_and_files(tmp_path):
         assert stored.codes[row].tolist() == [(number * 4 + i) % 8192 for i in range(4)]
     with pytest.raises(IndexError):
         stored.keys[29_001]
-    batch = next(code_batches(tmp_path, 3, shuffle=False, start=8999))
+    batch = next(code_batches(tmp_path, 3, Stride(8999), shuffle=False))
     assert batch.captions == ["caption 8999", "caption 0", "caption 0"]
     order = np.random.default_rng([11, 4, 0]).permutation(29_001)[:5]
     assert next(code_batches(tmp_path, 5, seed=4)).captions == [f"caption {expected[i]}" for i in order]

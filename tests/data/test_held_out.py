@@ -9,15 +9,22 @@ import pytest
 from PIL import Image
 
 from seedtok.core.errors import DataError
-from seedtok.data.batches import even_batches, shard_batches, shard_batches_once
+from seedtok.data.batches import Stride, even_batches
 from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.held_out import Part, image_hash, image_identity
 from seedtok.data.mixtures import MixedSamples
+from seedtok.data.shard_batches import open_shards, shard_batches, shard_batches_once
 from seedtok.data.shards import ShardSamples, pack
+from seedtok.data.transforms import Transform
 
 PICTURES, CAPTIONS = 30, 3
 TRAIN, HELD_OUT = Part(0.3, held_out=False), Part(0.3, held_out=True)
+TINY = Transform(8)
+
+
+def held_out_of(shards):
+    return open_shards(shards, shuffle=False, part=HELD_OUT)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +63,9 @@ def all_once(batches) -> list[str]:
 
 
 def test_no_picture_is_on_both_sides_of_shards_or_of_their_codes(shards, codes):
-    held_out = all_once(shard_batches_once(shards, 1, 1000, size=8, part=HELD_OUT))
+    held_out = all_once(shard_batches_once(held_out_of(shards), 1, 1000, TINY))
     count = len(held_out)
-    trained = epoch(shard_batches(shards, 1, size=8, part=TRAIN), PICTURES * CAPTIONS - count)
+    trained = epoch(shard_batches(open_shards(shards, part=TRAIN), 1, TINY), PICTURES * CAPTIONS - count)
     assert len(set(trained)) + len(set(held_out)) == PICTURES * CAPTIONS  # every sample once
     assert not pictures(trained) & pictures(held_out)
     assert 3 <= len(pictures(held_out)) <= 15
@@ -70,8 +77,8 @@ def test_no_picture_is_on_both_sides_of_shards_or_of_their_codes(shards, codes):
 def test_epochs_and_resuming_are_exact_without_what_is_held_out(shards, codes):
     size = ShardSamples(shards, part=TRAIN).epoch_size
     for make in (
-        lambda n, **at: shard_batches(shards, n, size=8, seed=3, part=TRAIN, **at),
-        lambda n, **at: code_batches(codes, n, seed=3, part=TRAIN, **at),
+        lambda n, **at: shard_batches(open_shards(shards, seed=3, part=TRAIN), n, TINY, Stride(**at)),
+        lambda n, **at: code_batches(codes, n, Stride(**at), seed=3, part=TRAIN),
     ):
         line = epoch(make(1), 3 * size)
         epochs = [line[i * size : (i + 1) * size] for i in range(3)]
@@ -84,15 +91,15 @@ def test_epochs_and_resuming_are_exact_without_what_is_held_out(shards, codes):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_workers_skip_what_is_held_out(shards):
-    alone, ahead = (shard_batches(shards, 4, size=8, part=TRAIN, workers=n) for n in (0, 2))
+    alone, ahead = (shard_batches(open_shards(shards, part=TRAIN), 4, TINY, workers=n) for n in (0, 2))
     assert all_once(islice(ahead, 6)) == all_once(islice(alone, 6))
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_validate_on_what_one_process_does(shards, codes, world):
     for once in (
-        lambda n, **at: shard_batches_once(shards, n, 3, size=8, part=HELD_OUT, **at),
-        lambda n, **at: code_batches_once(codes, n, 3, part=HELD_OUT, **at),
+        lambda n, **at: shard_batches_once(held_out_of(shards), n, 3, TINY, Stride(**at)),
+        lambda n, **at: code_batches_once(codes, n, 3, Stride(**at), part=HELD_OUT),
     ):
         alone = [batch.captions for batch in once(2 * world)]
         ranks = [[batch.captions for batch in once(2, rank=rank, world_size=world)] for rank in range(world)]
@@ -107,9 +114,9 @@ def test_mixtures_hold_out_of_every_source(shards, tmp_path):
     pack(tmp_path, tmp_path / "one")
     sources = {str(shards): 3.0, str(tmp_path / "one"): 1.0}
     assert Part(0.3, True).of(np.array([image_hash({"image": "single.png"})], np.uint64)).size == 0
-    held_out = all_once(shard_batches_once(sources, 1, 1000, size=8, part=HELD_OUT))  # the small source has none
-    assert sorted(held_out) == sorted(all_once(shard_batches_once(shards, 1, 1000, size=8, part=HELD_OUT)))
-    trained = epoch(shard_batches(sources, 1, size=8, part=TRAIN), 400)
+    held_out = all_once(shard_batches_once(held_out_of(sources), 1, 1000, TINY))  # the small source has none
+    assert sorted(held_out) == sorted(all_once(shard_batches_once(held_out_of(shards), 1, 1000, TINY)))
+    trained = epoch(shard_batches(open_shards(sources, part=TRAIN), 1, TINY), 400)
     assert not pictures(trained) & pictures(held_out)
     assert "the only one" in trained
     whole = MixedSamples(sources, shuffle=False)  # every sample comes once, however long the small source is done

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from seedtok.core.errors import DataError
-from seedtok.data.batches import shard_batches
 from seedtok.data.mixtures import CYCLE, MixedSamples
+from seedtok.data.shard_batches import open_shards, shard_batches
+from seedtok.data.transforms import Transform
 from seedtok.mini.world.shards import write_scene_shards
 
 
@@ -44,7 +45,7 @@ def test_ranks_share_one_line_and_go_on_anywhere(sources, world):
 
 
 def test_batches_of_a_mixture(sources):
-    batch = next(shard_batches(sources, 8, size=64))
+    batch = next(shard_batches(open_shards(sources), 8, Transform(64)))
     assert batch.pixels.shape == (8, 3, 64, 64)
 
 

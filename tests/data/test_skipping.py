@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from seedtok.core.errors import DataError, SeedTokWarning
-from seedtok.data.batches import shard_batches
 from seedtok.data.mixtures import MixedSamples
+from seedtok.data.shard_batches import open_shards, shard_batches
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
+from seedtok.data.transforms import Transform
 from seedtok.mini.world.shards import write_scene_shards
 
 quietly = pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
@@ -77,7 +78,7 @@ def test_the_place_of_a_bad_sample_goes_to_a_good_one(shards, shuffle):
 @quietly
 def test_what_stands_in_is_not_in_the_same_batch(shards):
     """In a contrastive batch, two of the same picture would be each other's negatives."""
-    for batch in islice(shard_batches(shards, 4, size=16, seed=3), 18):
+    for batch in islice(shard_batches(open_shards(shards, seed=3), 4, Transform(16)), 18):
         assert len(np.unique(batch.pixels.flatten(1).numpy(), axis=0)) == 4
 
 
@@ -140,11 +141,12 @@ def test_a_shard_that_ends_early_is_read_up_to_there(tmp_path, counted):
 
 @pytest.mark.filterwarnings("ignore")
 def test_workers_skip_alike_and_say_so_in_one_line(shards):
-    options = {"size": 16, "seed": 1}
-    alone = list(islice(shard_batches(shards, 4, **options), 6))
-    ahead = list(islice(shard_batches(shards, 4, **options, workers=2), 6))
+    alone, ahead = (
+        list(islice(shard_batches(open_shards(shards, seed=1), 4, Transform(16), workers=n), 6)) for n in (0, 2)
+    )
     assert [b.captions for b in ahead] == [b.captions for b in alone]
+    strict = open_shards(shards, seed=1, limits=SkipLimits(share=0))
     with pytest.raises(DataError) as caught:
-        list(islice(shard_batches(shards, 4, **options, workers=2, limits=SkipLimits(share=0)), 12))
+        list(islice(shard_batches(strict, 4, Transform(16), workers=2), 12))
     assert "Traceback" not in str(caught.value)
     assert "cannot be read" in str(caught.value)

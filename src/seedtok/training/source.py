@@ -9,11 +9,13 @@ import torch
 from pydantic import Field
 
 from seedtok.core.errors import ConfigError, DataError
-from seedtok.data.batches import ALL_SAMPLES, Batch, Stride, shard_batches, shard_batches_once
+from seedtok.data.batches import ALL_SAMPLES, Batch, Stride
 from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import code_files
 from seedtok.data.held_out import Part
+from seedtok.data.shard_batches import open_shards, shard_batches, shard_batches_once
 from seedtok.data.skipping import SkipLimits
+from seedtok.data.transforms import Transform
 from seedtok.training.settings import Settings
 
 
@@ -72,16 +74,10 @@ class Data(Settings):
         """
         part = Part(self.validation, held_out=False) if isinstance(self.validation, float) else None
         if self.codes is not None:
-            return code_batches(
-                self.codes, batch_size, seed=seed, start=stride.start, rank=stride.rank, world_size=stride.world_size,
-                part=part,
-            )  # fmt: skip
+            return code_batches(self.codes, batch_size, stride, seed=seed, part=part)
         assert self.shards is not None, "check() comes first"
-        return shard_batches(
-            self.shards, batch_size, size=self.size, seed=seed, crop=self.crop, flip=self.flip,
-            start=stride.start, rank=stride.rank, world_size=stride.world_size, workers=self.workers, part=part,
-            limits=SkipLimits(self.bad_share, log=skipped),
-        )  # fmt: skip
+        samples = open_shards(self.shards, seed=seed, part=part, limits=SkipLimits(self.bad_share, log=skipped))
+        return shard_batches(samples, batch_size, Transform(self.size, self.crop, self.flip), stride, self.workers)
 
     def first(self, batch_size: int, seed: int, count: int) -> Iterator[Batch]:
         """The first training batches of all ranks together, read by this process itself."""
@@ -93,21 +89,16 @@ class Data(Settings):
         Fewer where there are fewer samples; none comes twice. Ranks with 1/n of the batch each have together what one
         process has. Raises DataError where there is nothing to read.
         """
-        rank, world = stride.rank, stride.world_size
         if isinstance(self.validation, Path):
             part, (codes, shards) = None, _codes_or_shards(self.validation)
         else:
             assert self.validation is not None, "check() comes first"
             part, codes, shards = Part(self.validation, held_out=True), self.codes, self.shards
         if codes is not None:
-            return list(code_batches_once(codes, batch_size, count, rank=rank, world_size=world, part=part))
+            return list(code_batches_once(codes, batch_size, count, stride, part=part))
         assert shards is not None
-        return list(
-            shard_batches_once(
-                shards, batch_size, count, size=self.size, rank=rank, world_size=world, part=part,
-                limits=SkipLimits(self.bad_share),
-            )
-        )  # fmt: skip
+        samples = open_shards(shards, shuffle=False, part=part, limits=SkipLimits(self.bad_share))
+        return list(shard_batches_once(samples, batch_size, count, Transform(self.size), stride))
 
 
 def _files(source: Path) -> set[Path]:
