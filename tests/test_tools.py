@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -88,3 +90,9 @@ def test_a_reference_is_cut(tmp_path: Path):
         ours, theirs = (t[f"{section}/state_dict/quantize.embedding.weight"] for t in (cut, kept))
         assert ours.shape == theirs.shape
         assert torch.equal(ours[cut[f"{section}/codes"]], theirs[kept[f"{section}/codes"]])
+
+
+def test_a_sheet_of_the_world_is_drawn(tmp_path: Path):
+    assert "bytes" in run_tool("world_sheet.py", "--out", tmp_path / "world.png", "--seed", 5)
+    with Image.open(tmp_path / "world.png") as drawn, Image.open(ROOT / "docs" / "world.png") as kept:
+        assert np.array_equal(np.asarray(drawn), np.asarray(kept))

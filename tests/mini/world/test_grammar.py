@@ -13,7 +13,7 @@ from seedtok.mini.world.scenes import VARIED, WORDINGS, Scene, Thing, caption, s
 
 
 def test_every_caption_in_every_wording_is_read_back():
-    for scene in islice(scene_stream("train", 5), 150):
+    for scene in islice(scene_stream("train", 5), 60):
         for phrasing in range(WORDINGS):
             text = caption(scene, phrasing)
             assert same_scene(text, scene), text
@@ -21,7 +21,7 @@ def test_every_caption_in_every_wording_is_read_back():
 
 def test_thousands_of_captions_are_read_back_exactly():
     rng = np.random.default_rng(0)
-    for scene in islice(scene_stream("train", 6, world=VARIED), 5000):
+    for scene in islice(scene_stream("train", 6, world=VARIED), 3000):
         text = caption(scene, int(rng.integers(WORDINGS)))
         assert parse_caption(text) == replace(scene, look=None), text
 
@@ -33,12 +33,12 @@ def test_a_scene_has_many_captions():
 
 def test_captions_fit_into_the_text_towers():
     """29 words and commas with two marks: BERT's 32 tokens, and what the mini CLIP leaves before its naming tokens."""
-    scenes = list(islice(scene_stream("train", 8), 300))
+    scenes = list(islice(scene_stream("train", 8), 100))
     assert max(len(re.findall("[a-z]+|,", caption(s, p))) for s in scenes for p in range(WORDINGS)) == 29
 
 
 def test_no_word_of_a_wording_is_a_thing_or_a_color():
-    scenes = list(islice(scene_stream("train", 8), 300))
+    scenes = list(islice(scene_stream("train", 8), 100))
     words = {w for s in scenes for p in range(WORDINGS) for w in re.findall("[a-z]+", caption(s, p))}
     named = {n for s in scenes for t in s.things for n in (t.concept, PLURALS[t.concept])} | set(BACKGROUNDS)
     assert not (words - named) & {*CONCEPTS, *PLURALS.values(), *BACKGROUNDS}
@@ -47,7 +47,7 @@ def test_no_word_of_a_wording_is_a_thing_or_a_color():
 def test_a_mutilated_caption_is_none_or_that_of_another_scene():
     rng = np.random.default_rng(1)
     read = 0
-    for scene in islice(scene_stream("train", 9), 2000):
+    for scene in islice(scene_stream("train", 9), 1000):
         words = caption(scene, int(rng.integers(WORDINGS))).split()
         i, j = rng.integers(len(words), size=2)
         words[i], words[j] = words[j], words[i]
@@ -57,7 +57,7 @@ def test_a_mutilated_caption_is_none_or_that_of_another_scene():
         if found is not None:
             read += 1
             assert " ".join(words) in {caption(found, phrasing) for phrasing in range(WORDINGS)}
-    assert 50 < read < 1000
+    assert 25 < read < 500
 
 
 def test_what_is_not_right_is_told_from_what_is():

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from seedtok.mini.world.scenes import CLASSIC, VARIED, scene_stream
 
 QUESTIONS = 3  # about a picture
 PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
-_BLIND_SCENES = 3000  # training scenes whose answers a blind guesser knows
+_BLIND_SCENES = 2000  # training scenes whose answers a blind guesser knows
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def export_scenes(
                 move_into(hidden, out)
     except OSError as error:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from error
-    return Exported(published, _prior(published.asked, classic=all(scene.look is None for scene in scenes)))
+    guesses = _blind_answers(classic=all(scene.look is None for scene in scenes)) if published.asked else {}
+    return Exported(published, blind_prior(published.asked, guesses))
 
 
 def _new(path: Path) -> Path:
@@ -94,11 +96,11 @@ def _new(path: Path) -> Path:
     return path
 
 
-def _prior(asked: list[Question], classic: bool) -> dict[str, float]:
-    if not asked:
-        return {}
+@lru_cache(maxsize=2)
+def _blind_answers(classic: bool) -> dict[str, str]:
+    """The most frequent answers about training scenes."""
     scenes = islice(scene_stream("train", 0, world=CLASSIC if classic else VARIED), _BLIND_SCENES)
-    return blind_prior(asked, blind_answers(q for i, scene in enumerate(scenes) for q in _asked(scene, 0, i)))
+    return blind_answers(question for i, scene in enumerate(scenes) for question in _asked(scene, 0, i))
 
 
 def _asked(scene: Scene, seed: int, number: int) -> list[Question]:
