@@ -132,7 +132,7 @@ def test_what_is_no_picture_in_a_folder_is_skipped_with_its_reason(cli, pictures
     assert [Path(r["image"]).name for r in records(out)] == ["a.png", "b.jpg", "c.png"]
     reasons = {
         "pipe.png": "a pipe", "loop.png": "symbolic links", "linked": "not followed",
-        "photo.heic": "cannot be read here", "large.png": "30,000,000,000 bytes",
+        "photo.heic": ".heic images cannot be read", "large.png": "30,000,000,000 bytes",
         "thin.png": "1 x 200000 pixels is too large",
     }  # fmt: skip
     skipped = error.splitlines()

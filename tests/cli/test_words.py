@@ -81,7 +81,7 @@ def test_chat_takes_pictures_by_path_and_outlives_a_bad_line(cli, picture, tmp_p
     code, out, _ = cli("chat", "--out", tmp_path / "chat", "--temperature", 1, "--seed", 1, stdin=lines)
     assert code == 0
     assert "nowhere.png" in out
-    assert "@ without a picture" in out
+    assert "@ without an image" in out
     for path in (tmp_path / "chat").glob("*.png"):
         assert str(path) in out.replace("\n", "")
 
@@ -91,10 +91,10 @@ def test_chat_takes_pictures_by_path_and_outlives_a_bad_line(cli, picture, tmp_p
     [
         (("draw", " ", "--out", "x.png"), "an empty prompt"),
         (("draw", "fox " * 200, "--out", "x.png"), "shorten it"),
-        (("draw", "a fox", "--out", "x.nothing"), "cannot write a picture"),
+        (("draw", "a fox", "--out", "x.nothing"), "cannot write an image"),
         (("draw", "a fox", "--out", "x.png", "--top-p", 2), "top_p"),
         (("ask", "PICTURE", " "), "an empty question"),
-        (("ask", "What color is it?"), "a picture and a question"),
+        (("ask", "What color is it?"), "no question; expected an image and questions"),
         (("ask", "nowhere.png", "What?"), "nowhere.png"),
         (("caption", "nowhere.png"), "nowhere.png"),
     ],

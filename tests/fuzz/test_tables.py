@@ -13,6 +13,7 @@ from PIL import Image
 
 from fuzz.values import changed, damaged, json_texts, odd, quick, works_or_says_why
 from seedtok.cli.inputs import codes_of_lines, typed_codes
+from seedtok.cli.support import png_paths
 from seedtok.data import prepared
 from seedtok.data.pairs import read_pairs
 from seedtok.data.public_sets import SETS, as_pairs, read_public, url_list
