@@ -144,7 +144,7 @@ def test_without_a_code_decoder_there_is_no_row_of_codes(sets, tiny_tokenizer):
 def test_other_checkpoints_are_named(bases, tmp_path, cli):
     code, _, error = cli("evaluate", "retrieval", "--model", bases["opt"])
     assert code == 2
-    assert "is a language model of transformers; retrieval takes a SEED tokenizer, " in error
+    assert "is a language model of transformers: for retrieval, give a SEED tokenizer, " in error
     assert error.count("\n") == 1
     code, _, error = cli("evaluate", "retrieval", "--model", tmp_path)
     assert code == 2

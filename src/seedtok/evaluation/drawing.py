@@ -60,17 +60,17 @@ def evaluate_drawing(
         "span": vocabulary.span,
         "codes": vocabulary.codes,
     }
-    score = partial(score_drawing, data=data, clip=clip, scorer=scorer, batch_size=run.batch_size)
+    score = partial(score_drawing, data=data, clip=clip, scorer=scorer)
     return evaluate(Task("drawing", settings, {LM: by_lm, DIFFUSION: by_diffusion}, score), data, run)
 
 
 def score_drawing(
-    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None, batch_size: int = 16
+    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None
 ) -> dict[str, Any]:
     """The scores of pictures that `evaluate_drawing` wrote."""
     made, settings = predictions.every(), predictions.settings()
     ways = {way: drawings_in(predictions.folder / way, data) for way in made}
-    scores = score_drawings(ways, data, clip, scorer, batch_size)
+    scores = score_drawings(ways, data, clip, scorer, settings["batch_size"])
     result: dict[str, Any] = {f"{name}_right": share for name, share in scores.right[LM].items()}
     result |= {f"{name}_right_diffusion": share for name, share in scores.right[DIFFUSION].items()}
     spans = [span for record in made[LM] for span in (record["codes"], *record["sampled"])]

@@ -18,6 +18,7 @@ from seedtok.core.progress import progress
 from seedtok.data.entries import Entry
 from seedtok.evaluation.clip_scores import ClipImages, cosine_similarity_x100, floors
 from seedtok.evaluation.dataset import Counts, EvaluationSet, Scorer, added, percent
+from seedtok.evaluation.foreign import identity_of
 from seedtok.evaluation.predictions import Record
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -44,7 +45,8 @@ def decoder_settings(tokenizer: SeedTokenizer, dtype: torch.dtype | None) -> dic
     """How pictures are drawn, for the record."""
     config = tokenizer.config
     steps = {"steps": config.num_inference_steps, "guidance_scale": config.guidance_scale}
-    return {"image_decoder": config.image_decoder, **steps, "dtype": str(dtype or tokenizer.dtype)}
+    decoder = identity_of(tokenizer.image_decoder_source, "diffusion")
+    return {"image_decoder": decoder, **steps, "dtype": str(dtype or tokenizer.dtype).removeprefix("torch.")}
 
 
 def save_drawings(pictures: Sequence[Image.Image], entries: Sequence[Entry], way: str, out: Path) -> list[Record]:

@@ -48,7 +48,7 @@ def loader_for(name: str | Path, loaders: dict[str, Callable[[], T]], task: str)
     found = format_of(name)
     if found not in loaders:
         taken = ", ".join(NAMES[known] for known in loaders if known in NAMES)
-        raise CheckpointError(f"{name} is {NAMES.get(found, f'a model of type {found}')}; {task} takes {taken}")
+        raise CheckpointError(f"{name} is {NAMES.get(found, f'a model of type {found}')}: for {task}, give {taken}")
     return loaders[found]
 
 

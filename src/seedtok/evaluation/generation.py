@@ -49,23 +49,21 @@ def evaluate_generation(
 
     seen = {"preprocessing": stretched(tokenizer.config.embedder.vision.image_size), "codebook": tokenizer.codebook_id}
     settings = {"models": {"caption": {}, "seed": seen}, "decoding": decoder_settings(tokenizer, dtype)}
-    score = partial(score_generation, data=data, clip=clip, scorer=scorer, batch_size=run.batch_size)
+    score = partial(score_generation, data=data, clip=clip, scorer=scorer)
     return evaluate(Task("generation", settings, {"caption": from_captions, "seed": from_codes}, score), data, run)
 
 
 def score_generation(
-    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None, batch_size: int = 16
+    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None
 ) -> dict[str, Any]:
     """The scores of pictures that `evaluate_generation` wrote."""
     ways = {way: drawings_in(predictions.folder / way, data) for way in predictions.every()}
-    return drawing_result(score_drawings(ways, data, clip, scorer, batch_size), clip)
+    return drawing_result(score_drawings(ways, data, clip, scorer, predictions.settings()["batch_size"]), clip)
 
 
-def score_folder(
-    folder: Path, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None, batch_size: int = 16
-) -> dict[str, Any]:
+def score_folder(folder: Path, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None) -> dict[str, Any]:
     """The scores of pictures that any program drew, each named by the id or file of the picture it should be like."""
-    scores = score_drawings({"pictures": drawings_in(folder, data)}, data, clip, scorer, batch_size)
+    scores = score_drawings({"pictures": drawings_in(folder, data)}, data, clip, scorer)
     lacking = len(data) - scores.count["pictures"]
     return drawing_result(scores, clip) | ({"not_predicted": {"pictures": lacking}} if lacking else {})
 

@@ -1,0 +1,97 @@
+"""Models that read pictures say through the evaluation what they say by themselves."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
+
+import publishers
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.errors import CheckpointError
+from seedtok.evaluation.prompts import PAPER, Decoding, answer_decoding, caption_decoding
+from seedtok.evaluation.readers import Blip2Reader, ForeignBlip2Reader, SeedReader, load_reader
+from seedtok.evaluation.run import Run
+from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.seed_lm import SeedLM
+
+QUESTIONS = [["Is it sunny?", "What is on the table?"], [], ["How many dogs?"]]
+ASKED = [[PAPER.asked(question) for question in own] for own in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    return [Image.effect_noise((40 + i, 30), 80 + 20 * i).convert("RGB") for i in range(3)]
+
+
+def test_a_seed_lm_of_any_base_says_what_it_says_by_itself(model: SeedLM, pictures):
+    reader = SeedReader(model)
+    assert reader.write(pictures, [[PAPER.caption]] * 3, caption_decoding(2)) == model.caption(pictures, num_beams=2)
+    several = [pictures[0], pictures[0], pictures[2]]
+    flat = [question for own in QUESTIONS for question in own]
+    assert reader.write(pictures, ASKED, answer_decoding(2)) == model.answer(several, flat, num_beams=2)
+
+
+def test_the_baseline_says_what_it_says_by_itself(bases, seed, tmp_path, pictures):
+    seed.embedder.save_pretrained(tmp_path / "qformer")
+    torch.manual_seed(2)
+    model = Blip2LM.build(bases["opt"], tmp_path / "qformer")
+    pixels, reader = seed.pixels(pictures), Blip2Reader(model)
+    assert reader.write(pictures, [[PAPER.caption]] * 3, caption_decoding(2)) == model.caption(pixels, num_beams=2)
+    flat = [question for own in QUESTIONS for question in own]
+    assert reader.write(pictures, ASKED, answer_decoding(2)) == model.answer(pixels[[0, 0, 2]], flat, num_beams=2)
+
+
+@pytest.fixture(scope="module")
+def blip2(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("blip2-opt") / "blip2-opt"
+    publishers.blip2_opt(folder)
+    return folder
+
+
+@pytest.mark.parametrize("decoding", [Decoding(1, 3, 6), Decoding(3, 0, 6, 0.0), Decoding(2, 4, 5)])
+def test_blip2_of_transformers_says_what_its_processor_and_generate_say(blip2, pictures, decoding):
+    """Each prompt alone through the processor, where nothing is padded."""
+    model = Blip2ForConditionalGeneration.from_pretrained(blip2).eval()
+    words = AutoTokenizer.from_pretrained(blip2)
+    processor = Blip2Processor(BlipImageProcessorPil.from_pretrained(blip2), words, num_query_tokens=32)
+    expected = []
+    for picture, own in zip(pictures, ASKED, strict=True):
+        for text in own:
+            inputs = processor(images=picture, text=text, return_tensors="pt")
+            out = model.generate(**inputs, do_sample=False, pad_token_id=words.pad_token_id, **decoding.options())
+            after = out[0, inputs.input_ids.shape[1] :]
+            expected.append(words.decode(after, skip_special_tokens=True).strip())
+    found = load_reader(blip2).write(pictures, ASKED, decoding)
+    assert found == expected
+    assert any(found)
+
+
+def test_blip2_of_transformers_in_a_whole_evaluation(blip2, sets, cli, prepared, tmp_path):
+    found = evaluate_vqa({"blip2": load_reader(blip2)}, sets["vqav2"], Run(batch_size=2))
+    assert set(found["blip2"]) == {"vqa_accuracy", "yes/no", "number", "other"}
+    assert found["settings"]["models"]["blip2"]["preprocessing"]["size"] == {"height": 28, "width": 28}
+    code, out, error = cli(
+        "evaluate", "vqa", "--model", blip2, "--data", prepared["vqav2"], "--batch-size", 2, "--json", "--prompt",
+        "lavis", "--beams", 1, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert (code, error) == (0, "")
+    shown = json.loads(out)
+    assert shown["settings"]["prompt"] == "Question: {} Short answer:"
+    assert shown["settings"]["decoding"]["num_beams"] == 1
+    assert shown["count"] == 3
+
+
+def test_an_encoder_decoder_is_refused(blip2):
+    reader = load_reader(blip2)
+    reader.model.config.image_token_index = None
+    with pytest.raises(CheckpointError, match="evaluate one on OPT"):
+        ForeignBlip2Reader(reader.model, reader.words, reader.preprocessing)
+
+
+def test_what_reads_no_pictures_is_refused(bases, cli):
+    code, _, error = cli("evaluate", "vqa", "--model", bases["opt"])
+    assert code == 2
+    assert "is a language model of transformers: for captioning and vqa, give a SEED language model" in error
