@@ -6,7 +6,8 @@ from PIL import Image
 from seedtok.mini.evaluation import MiniSet, SceneScorer
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world.grammar import parse_caption
-from seedtok.mini.world.scenes import PHRASINGS, caption, render, unique_scenes
+from seedtok.mini.world.scenes import PHRASINGS, WORDINGS, caption, render, unique_scenes
+from seedtok.mini.world.sets import scene_set
 
 
 def test_a_set_is_scenes_with_captions_and_a_question():
@@ -29,6 +30,16 @@ def test_with_every_wording_a_picture_has_each_once():
         assert entry.captions[0] == caption(scene)
         assert set(entry.captions) == {caption(scene, wording) for wording in range(PHRASINGS)}
         assert len(set(entry.captions)) == len(entry.captions)
+
+
+def test_sets_of_the_varied_world_are_read_by_their_names():
+    data = MiniSet(6, 4, True, "test-unseen-hands", classic=False)
+    assert data.scenes == scene_set("test-unseen-hands", 6, 4)
+    assert (data.info.name, data.info.split) == ("mini", "test-unseen-hands")
+    for entry, scene in zip(data, data.scenes, strict=True):
+        assert set(entry.captions) == {caption(scene, wording) for wording in range(WORDINGS)}
+        (question,) = entry.questions
+        assert question.answer_type == {"verify": "yes/no", "count": "number"}.get(question.kind, "other")
 
 
 def test_sets_are_told_apart():

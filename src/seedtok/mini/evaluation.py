@@ -14,22 +14,25 @@ from seedtok.evaluation.dataset import Counts
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world import questions
 from seedtok.mini.world.grammar import same_scene
-from seedtok.mini.world.scenes import PHRASINGS, caption, render, unique_scenes
+from seedtok.mini.world.scenes import caption, render, wordings
+from seedtok.mini.world.sets import scene_set
 
 SIZE = 128  # pixels a side
 PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
-ANSWER_TYPES = {"exists": "yes/no", "count": "number"}  # by the kind of question; the others are "other"
 
 
 class MiniSet:
-    """`count` test scenes that no training saw, no two of one caption, each with a question about it.
+    """`count` scenes of one of the world's sets, each with a question about it; by default test scenes.
 
-    A picture has its canonical caption, or with `every_wording` all of them, the canonical one first.
+    `name` and `classic` as for `sets.scene_set`. A picture has its canonical caption, or with `every_wording` all of
+    them, the canonical one first.
     """
 
-    def __init__(self, count: int, seed: int = 0, every_wording: bool = False) -> None:
-        self.scenes = unique_scenes("test", count, seed)
-        self.seed, self.every_wording = seed, every_wording
+    def __init__(
+        self, count: int, seed: int = 0, every_wording: bool = False, name: str = "test", classic: bool = True
+    ) -> None:
+        self.scenes = scene_set(name, count, seed, classic)
+        self.seed, self.every_wording, self.name = seed, every_wording, name
 
     @property
     def info(self) -> SetInfo:
@@ -40,7 +43,7 @@ class MiniSet:
         record = [[scene.to_json() for scene in self.scenes], self.seed, self.every_wording]
         counts = {"pictures": len(self), "captions": sum(len(self._captions(i)) for i in range(len(self)))}
         fingerprint = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
-        return SetInfo("mini", "test", fingerprint, counts | {"questions": len(self)})
+        return SetInfo("mini", self.name, fingerprint, counts | {"questions": len(self)})
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -55,8 +58,9 @@ class MiniSet:
         return Image.fromarray(render(self.scenes[index], SIZE))
 
     def _captions(self, index: int) -> tuple[str, ...]:
-        wordings = range(PHRASINGS if self.every_wording else 1)
-        return tuple(dict.fromkeys(caption(self.scenes[index], wording) for wording in wordings))
+        scene = self.scenes[index]
+        count = wordings(scene) if self.every_wording else 1
+        return tuple(dict.fromkeys(caption(scene, wording) for wording in range(count)))
 
     @cached_property
     def _questions(self) -> list[Question]:
@@ -64,7 +68,7 @@ class MiniSet:
         rng = np.random.default_rng([self.seed, 3])
         asked = [questions.questions(scene, rng, 1)[0] for scene in self.scenes]
         return [
-            Question(i, q.text, (q.answer,) * PEOPLE, ANSWER_TYPES.get(q.kind, "other"), q.kind)
+            Question(i, q.text, (q.answer,) * PEOPLE, questions.answer_type(q.answer), q.kind)
             for i, q in enumerate(asked)
         ]
 

@@ -19,7 +19,7 @@ from seedtok.mini.world.blind import blind_answers, blind_prior
 from seedtok.mini.world.captions import caption, wordings
 from seedtok.mini.world.drawing import render
 from seedtok.mini.world.hands import HELD_OUT_HANDS
-from seedtok.mini.world.questions import questions
+from seedtok.mini.world.questions import answer_type, questions
 from seedtok.mini.world.scene import Scene
 from seedtok.mini.world.scenes import CLASSIC, VARIED, scene_stream
 
@@ -217,11 +217,6 @@ def _vqav2(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Publica
     }
     pictures = [f"images/{part}2014/COCO_{part}2014_{number + 1:012}.jpg" for number in range(len(scenes))]
     return Publication("annotations", "images", part, pictures, files, asked=asked)
-
-
-def answer_type(answer: str) -> str:
-    """VQAv2's: "yes/no", "number" or "other"."""
-    return "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
 
 
 def _question_type(text: str) -> str:

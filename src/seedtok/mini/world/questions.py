@@ -14,7 +14,7 @@ from seedtok.mini.world.captions import an, at
 from seedtok.mini.world.concepts import CONCEPTS, PLURALS
 from seedtok.mini.world.scene import Scene
 
-__all__ = ["KINDS", "Question", "questions"]
+__all__ = ["KINDS", "Question", "answer_type", "questions"]
 BESIDE = {("left", "right"): ("to the left of", "to the right of"), ("top", "bottom"): ("above", "below")}
 
 
@@ -76,3 +76,8 @@ def questions(scene: Scene, rng: np.random.Generator, count: int) -> list[Questi
             if left[kind] and len(chosen) < count:
                 chosen.append(asked[kind][int(left[kind].pop())])
     return chosen
+
+
+def answer_type(answer: str) -> str:
+    """VQAv2's: "yes/no", "number" or "other"."""
+    return "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
