@@ -28,6 +28,7 @@ from seedtok.training.losses import contrastive_loss
 from seedtok.training.optimizer import decay_groups
 from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.schedule import learning_rate, noise_seed
+from seedtok.training.settings import NameOrFolder, Settings
 from seedtok.training.stage import Losses, Stage, freeze
 
 
@@ -414,16 +415,65 @@ def test_overrides_that_do_not_fit(override, message):
         tiny_run(override)
 
 
+# ---------------------------------------------------------------- what config.json keeps
+
+
+class NamesSettings(TinySettings):
+    base: NameOrFolder = "mini"
+    others: tuple[NameOrFolder, ...] = ()
+    sizes: tuple[int, ...] = ()
+    parts: tuple[Settings, ...] = ()  # of classes with fields that this one has not
+
+
+class Part(Settings):
+    size: int
+    folder: NameOrFolder
+
+
+ODD = (
+    NamesSettings(base="mini"), NamesSettings(base=Path("mini")), NamesSettings(base="facebook/opt-2.7b"),
+    NamesSettings(base=Path("facebook/opt-2.7b")), NamesSettings(base=Path("../mini")),
+    NamesSettings(others=("mini", Path("mini"), Path("a/b"))), NamesSettings(sizes=(3, 2, 1)),
+    NamesSettings(parts=(Part(size=3, folder=Path("mini")), Part(size=4, folder="mini"))),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ODD, ids=range(len(ODD)))
+def test_a_name_stays_a_name_a_folder_a_folder_and_a_tuple_what_it_was(tmp_path, stage):
+    data = SceneData(shards=Path("scenes"), validation=Path("scenes"))
+    config = tiny_run().model_copy(update={"stage": stage, "data": data})
+    write_config(config, tmp_path)
+    again = read_config(tmp_path, [config])
+    assert again == config
+    assert changes(again, config) == []
+    assert repr(again) == repr(config)  # types too: a Path equals no text, and is no text here
+
+
+def test_what_is_in_a_tuple_does_not_change_unseen(tmp_path):
+    def run(**fields) -> RunConfig:
+        return tiny_run().model_copy(update={"stage": NamesSettings(**fields)})
+
+    part = Part(size=3, folder="mini")
+    for before, now in (
+        (run(sizes=(1, 2)), run(sizes=(1, 3))),
+        (run(others=("mini",)), run(others=(Path("mini"),))),
+        (run(parts=(part,)), run(parts=(part, part))),
+        (run(parts=(part,)), run(parts=(Part(size=4, folder="mini"),))),
+        (run(base="mini"), run(base=Path("mini"))),
+    ):
+        write_config(before, tmp_path)
+        with pytest.raises(ConfigError, match="a run goes on as it began"):
+            changes(read_config(tmp_path, [now]), now)
+
+
+def test_a_text_that_can_only_be_a_path_is_one():
+    for text, value in (("./mini", Path("mini")), ("/a/b", Path("/a/b")), ("mini", "mini"), ("a/b", "a/b")):
+        assert (
+            with_overrides(tiny_run().model_copy(update={"stage": NamesSettings()}), [f"stage.base={text}"]).stage.base
+            == value
+        )
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train(tiny_run(*sys.argv[2:]), Path(sys.argv[1]))
-
-
-def test_a_paths_text_is_the_same_setting(tmp_path):
-    """config.json has paths as text, and fields that take either give text back."""
-    train(tiny_run(), tmp_path / "run")
-    before = read_config(tmp_path / "run", [tiny_run()])
-    assert changes(before, tiny_run()) == []
-    data = before.data.model_copy(update={"shards": Path("shards")})
-    as_text = before.data.model_copy(update={"shards": "shards"})
-    assert changes(before.model_copy(update={"data": data}), before.model_copy(update={"data": as_text})) == []

@@ -20,12 +20,13 @@ from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import per_rank, rank_and_world
+from seedtok.training.settings import NameOrFolder
 from seedtok.training.stage import Losses, freeze, mean_losses
 
 
 class AutoregressionSettings(StageSettings):
-    base: str | Path  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
-    tokenizer: str | Path  # a SeedTokenizer: "mini", a folder, or a hub id
+    base: NameOrFolder  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
+    tokenizer: NameOrFolder  # a SeedTokenizer: "mini", a folder, or a hub id
     start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
     asking: float = 0.0  # share of samples that are a question and its answer; paper: 0

@@ -13,12 +13,13 @@ from seedtok.lm.prompts import CAPTION, CAPTIONING
 from seedtok.stages.pixels import clip_normalize
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import per_rank, rank_and_world
+from seedtok.training.settings import NameOrFolder
 from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 
 
 class Blip2Settings(StageSettings):
-    base: str | Path  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
-    qformer: str | Path  # a bidirectional ImageTextEmbedder: "mini" or a folder
+    base: NameOrFolder  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
+    qformer: NameOrFolder  # a bidirectional ImageTextEmbedder: "mini" or a folder
 
     def build(self) -> "Blip2Stage":
         return Blip2Stage(self)

@@ -30,14 +30,15 @@ from seedtok.tokenizer.vision import VisionTransformer
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient, rank_weight
 from seedtok.training.losses import symmetric_cross_entropy
+from seedtok.training.settings import NameOrFolder
 from seedtok.training.stage import Losses, Stage, freeze, full_precision
 
 
 class ContrastiveSettings(StageSettings):
     # the CLIP, "mini" or a folder, whose ViT is the frozen image encoder; None: that of `start`
-    clip: str | Path | None = None
+    clip: NameOrFolder | None = None
     # the bidirectional Q-Former, "mini" or a folder, to start from, whose sizes it keeps; None: from nothing
-    start: str | Path | None = None
+    start: NameOrFolder | None = None
     # from nothing: a folder of the BertTokenizer that captions are read by; else the start's
     text_tokenizer: Path | None = None
     causal: bool = True

@@ -25,6 +25,7 @@ from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import gather_with_gradient, rank_and_world, sum_over_ranks
 from seedtok.training.losses import cosine_loss
+from seedtok.training.settings import NameOrFolder
 from seedtok.training.stage import Losses, Stage, freeze, full_precision, mean_losses
 
 MEAN_BATCHES = 8  # whose captions the mean text feature is taken over, and whose codes the decode head is scaled on
@@ -33,7 +34,7 @@ USAGE_SAMPLES = 20  # vectors a code, on average, that are counted before the us
 
 class QuantizationSettings(StageSettings):
     embedder: Path  # stage I's result
-    image_decoder: str | Path  # a StableDiffusionPipeline: "mini", a folder, or a hub id
+    image_decoder: NameOrFolder  # a StableDiffusionPipeline: "mini", a folder, or a hub id
     codebook_size: int = Field(default=8192, ge=1)  # paper
     codebook_dim: int = Field(default=32, ge=1)  # paper
     beta: float = 0.25  # paper's code

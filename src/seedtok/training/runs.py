@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.training.config import RunConfig
-from seedtok.training.settings import Settings, read_settings
+from seedtok.training.settings import Settings, read_settings, settings_json
 
 # What a run may go on with otherwise, and is then shown. The first line is for a run whose loss was no longer a number.
 # None of the others changes what a step learns from, as long as batch size, accumulation and ranks multiply to the
@@ -26,7 +26,7 @@ MAY_CHANGE = (
 def write_config(config: RunConfig, out: Path) -> None:
     """Writes the run as OUT/config.json."""
     with atomic_file(out / "config.json") as temporary:
-        temporary.write_text(config.model_dump_json(indent=1))
+        temporary.write_text(settings_json(config))
 
 
 def read_config(out: Path, known: Iterable[RunConfig]) -> RunConfig:
@@ -75,13 +75,8 @@ def _differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[
         old, new = getattr(before, name), getattr(now, name)
         if isinstance(old, Settings) and isinstance(new, Settings):
             yield from _differences(old, new, f"{prefix}{name}.")
-        elif _plain(old) != _plain(new):
+        elif old != new:
             yield f"{prefix}{name}", old, new
-
-
-def _plain(value: Any) -> Any:
-    """As JSON keeps it: a path is its text there."""
-    return str(value) if isinstance(value, Path) else value
 
 
 def _shown(value: Any) -> str:

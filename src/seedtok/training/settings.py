@@ -1,10 +1,17 @@
 """Groups of settings: frozen, validated, read back from JSON, and changed by dotted `key=value`."""
 
 import difflib
+import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+)
 
 from seedtok.core.errors import ConfigError
 from seedtok.core.records import json_value
@@ -18,19 +25,56 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _text(path: Path) -> str:
+    text = path.as_posix()
+    return text if path.is_absolute() or text.startswith(("../", "~")) or text in (".", "..") else f"./{text}"
+
+
+def _path_of_text(value: Any) -> Any:
+    """A text that can only be a path, as a path; anything else as it is."""
+    is_path = isinstance(value, str) and (value.startswith(("./", "../", "~")) or Path(value).is_absolute())
+    return Path(value) if is_path else value
+
+
+# a checkpoint by a name, such as "mini" or a hub id, or by its folder, a Path or a text such as "./mini"
+NameOrFolder = Annotated[str | Path, BeforeValidator(_path_of_text)]
+
+
 def read_settings(like: S, record: Any) -> S:
-    """The settings that a JSON object describes, in the classes that `like` has; the inverse of `model_dump`.
+    """The settings that a JSON object describes, in the classes that `like` has; the inverse of `settings_json`.
 
     Raises pydantic's ValidationError; TypeError for what is no object.
     """
     if not isinstance(record, dict):
         raise TypeError(f"expected an object, not {str(record)[:40]}")
-    fields = dict(record)
-    for name in type(like).model_fields:
-        group = getattr(like, name)
-        if isinstance(group, Settings) and fields.get(name) is not None:
-            fields[name] = read_settings(group, fields[name])
+    fields = {name: _read(getattr(like, name, None), value) for name, value in record.items()}
     return type(like).model_validate(fields)
+
+
+def _read(like: Any, value: Any) -> Any:
+    """A value that JSON gave, with its groups of settings in the classes of `like`, also those in a tuple."""
+    if isinstance(like, Settings) and value is not None:
+        return read_settings(like, value)
+    if isinstance(like, tuple) and like and isinstance(value, list):
+        return tuple(_read(like[min(i, len(like) - 1)], item) for i, item in enumerate(value))
+    return value
+
+
+def settings_json(settings: Settings) -> str:
+    """Settings as JSON, all fields of all groups, whatever class a field was declared with.
+
+    A relative path starts with "./" or "../", so that the folder "./mini" is not read back as the name "mini".
+    """
+    return json.dumps(_plain(settings), indent=1)
+
+
+def _plain(value: Any) -> Any:
+    """A value of settings as JSON has it."""
+    if isinstance(value, Settings):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return _text(value) if isinstance(value, Path) else value
 
 
 def with_override(settings: S, item: str) -> S:

@@ -20,12 +20,13 @@ from seedtok.mini.networks.positioned_unet import PositionedUNet
 from seedtok.stages.pixels import unit_range
 from seedtok.tokenizer.image_decoder import plain_attention
 from seedtok.training.config import StageSettings
+from seedtok.training.settings import NameOrFolder
 from seedtok.training.stage import Losses, Stage, freeze
 
 
 class DiffusionSettings(StageSettings):
-    clip: str | Path  # a CLIPModel with its tokenizer: "mini" or a folder
-    autoencoder: str | Path  # a PatchAutoencoder: "mini" or a folder
+    clip: NameOrFolder  # a CLIPModel with its tokenizer: "mini" or a folder
+    autoencoder: NameOrFolder  # a PatchAutoencoder: "mini" or a folder
     start: Path | None = None  # a PositionedUNet to go on from; None: from nothing
     widths: tuple[int, ...] = (256,)
     transformer_layers: int = 1
