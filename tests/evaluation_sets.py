@@ -10,7 +10,7 @@ from PIL import Image
 
 import publishers
 from seedtok.data.prepared import PreparedSet, prepare
-from seedtok.evaluation.prompts import Decoding
+from seedtok.lm.prompts import TextSettings
 
 SPLITS = {"coco": "test", "flickr30k": "test", "nocaps": "val", "vqav2": "val", "gqa": "testdev_balanced"}
 
@@ -46,14 +46,14 @@ class StubReader:
     def __init__(self, say: Callable[[tuple[int, int], str], str], stop_after: int | None = None) -> None:
         self.say, self.stop_after = say, stop_after
         self.asked: list[tuple[tuple[int, int], str]] = []
-        self.decoding: Decoding | None = None
+        self.decoding: TextSettings | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         return {"preprocessing": "none"}
 
     def write(
-        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
             raise KeyboardInterrupt

@@ -15,9 +15,15 @@ from seedtok.core.device import device_and_dtype, device_named, set_training_dev
 from seedtok.core.errors import ConfigError
 from seedtok.core.hub import shipped
 from seedtok.evaluation.clip_scores import ClipImages
-from seedtok.evaluation.generation import Drawings, drawn
+from seedtok.evaluation.generation import evaluate_generation
+from seedtok.evaluation.readers import SeedReader
+from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.retrieval_models import TokenizerRetrieval
+from seedtok.evaluation.run import Run
+from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm import interleaved
 from seedtok.lm.decoding import Sampling
+from seedtok.lm.prompts import TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer
 from seedtok.mini.judge import SceneJudge
@@ -217,19 +223,21 @@ def test_the_language_model_on_another_device(mini: SeedLM, images: list[Image.I
         check_alike(here, made_by_the_lm(mini.to(DEVICE), images), tolerance=0.02)
 
 
-def test_drawings_are_judged_on_another_device(mini: SeedLM, images: list[Image.Image]):
-    seed, indices = mini.seed, range(2)
+def test_evaluations_run_on_another_device(mini: SeedLM):
+    seed, data = mini.seed, MiniSet(3, 5)
     seed.config = dataclasses.replace(seed.config, num_inference_steps=2)
-    scorer = SceneScorer(MiniSet(2, 5), SceneJudge.from_pretrained(shipped("judge")))
-    drawings = Drawings(ClipImages.from_pretrained(shipped("eval_clip")), scorer)
+    judge, clip = SceneJudge.from_pretrained(shipped("judge")), ClipImages.from_pretrained(shipped("eval_clip"))
     with torch.no_grad(), mock_device():
-        for part in (seed, scorer.judge, drawings.clip.clip):
+        for part in (mini, judge, clip.clip):
             part.to(DEVICE)
-        drawings.add("real", images, indices)
-        conditions = seed.generation_embeddings(seed.lookup(seed.encode(images)))
-        drawings.add("seed", drawn(seed, conditions, noise=0), indices)
-    assert drawings.right("real")["background"] == 100
-    assert 0 < drawings.similarity("seed") <= 100
+        run, scorer = Run(batch_size=2), SceneScorer(data, judge)
+        drawn = evaluate_generation(seed, data, run, clip, scorer)
+        found = evaluate_retrieval({"seed": TokenizerRetrieval(seed)}, data, run)
+        answered = evaluate_vqa({"seed_opt": SeedReader(mini)}, data, run, decoding=TextSettings(2, 4))
+    assert drawn["judge_on_real"]["background"] == 100
+    assert 0 < drawn["clip_similarity"]["seed"] <= 100
+    assert found["causal_embedding"]["r_mean"] == 100
+    assert set(answered["seed_opt"]) >= {"vqa_accuracy", "exact_match"}
 
 
 @on_a_gpu

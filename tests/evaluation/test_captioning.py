@@ -13,9 +13,10 @@ from evaluation_sets import StubReader
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.evaluation.captioning import evaluate_captioning, score_captions
 from seedtok.evaluation.captions import _words
-from seedtok.evaluation.prompts import LAVIS, caption_decoding
+from seedtok.evaluation.prompts import LAVIS
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.score import Judges, score_predictions
+from seedtok.lm.prompts import TextSettings
 
 SAID = {
     48 + 20 + i: text
@@ -91,10 +92,10 @@ def test_as_coco_is_tokenised_and_scored(sets):
 
 def test_prompts_and_decoding_are_what_is_asked_for(sets, no_java):
     model = StubReader(say)
-    found = evaluate_captioning({"stub": model}, sets["coco"], Run(), LAVIS, caption_decoding(3))
+    found = evaluate_captioning({"stub": model}, sets["coco"], Run(), LAVIS, TextSettings(3, 12))
     assert {prompt for _, prompt in model.asked} == {"a photo of"}
-    assert model.decoding is not None
-    assert model.decoding.options() == {"num_beams": 3, "min_new_tokens": 8, "max_new_tokens": 30}
+    assert model.decoding == TextSettings(3, 12)
+    assert found["settings"]["decoding"] == {"do_sample": False, "num_beams": 3, "max_new_tokens": 12}
     assert found["settings"]["prompt"] == "a photo of"
 
 

@@ -164,9 +164,7 @@ def test_drawings_of_a_language_model(bases, tokenizer, clip, tmp_path, scored):
     records = json.loads((tmp_path / "out/seed_opt.json").read_text())
     codes = [record["codes"] for record in records]
     captions = [entry.captions[0] for entry in data]
-    from seedtok.lm import generation
-
-    expected = torch.cat([generation.draw_codes(lm, captions[:2]), generation.draw_codes(lm, captions[2:])])
+    expected = torch.cat([lm.draw_codes(captions[:2]), lm.draw_codes(captions[2:])])
     assert codes == expected.tolist()
     assert {p.name for p in (tmp_path / "out/diffusion").iterdir()} == {"0.png", "1.png", "2.png"}
     assert score_predictions(tmp_path / "out", data, Judges(clip, scorer)) == found

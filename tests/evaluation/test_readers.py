@@ -1,6 +1,7 @@
 """Models that read pictures say through the evaluation what they say by themselves."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Proc
 import publishers
 from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.errors import CheckpointError
-from seedtok.evaluation.prompts import PAPER, Decoding, answer_decoding, caption_decoding
+from seedtok.evaluation.prompts import PAPER
 from seedtok.evaluation.readers import Blip2Reader, ForeignBlip2Reader, SeedReader, load_reader
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.prompts import ANSWERING, CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
 
 QUESTIONS = [["Is it sunny?", "What is on the table?"], [], ["How many dogs?"]]
+SHORT, ANSWER = replace(CAPTIONING, num_beams=2), replace(ANSWERING, num_beams=2)
 ASKED = [[PAPER.asked(question) for question in own] for own in QUESTIONS]
 
 
@@ -26,12 +29,12 @@ def pictures() -> list[Image.Image]:
     return [Image.effect_noise((40 + i, 30), 80 + 20 * i).convert("RGB") for i in range(3)]
 
 
-def test_a_seed_lm_of_any_base_says_what_it_says_by_itself(model: SeedLM, pictures):
-    reader = SeedReader(model)
-    assert reader.write(pictures, [[PAPER.caption]] * 3, caption_decoding(2)) == model.caption(pictures, num_beams=2)
+def test_a_seed_lm_of_any_base_says_what_it_says_by_itself(seed_lm: SeedLM, pictures):
+    reader = SeedReader(seed_lm)
+    assert reader.write(pictures, [[PAPER.caption]] * 3, SHORT) == seed_lm.caption(pictures, num_beams=2)
     several = [pictures[0], pictures[0], pictures[2]]
     flat = [question for own in QUESTIONS for question in own]
-    assert reader.write(pictures, ASKED, answer_decoding(2)) == model.answer(several, flat, num_beams=2)
+    assert reader.write(pictures, ASKED, ANSWER) == seed_lm.answer(several, flat, num_beams=2)
 
 
 def test_the_baseline_says_what_it_says_by_itself(bases, seed, tmp_path, pictures):
@@ -39,9 +42,9 @@ def test_the_baseline_says_what_it_says_by_itself(bases, seed, tmp_path, picture
     torch.manual_seed(2)
     model = Blip2LM.build(bases["opt"], tmp_path / "qformer")
     pixels, reader = seed.pixels(pictures), Blip2Reader(model)
-    assert reader.write(pictures, [[PAPER.caption]] * 3, caption_decoding(2)) == model.caption(pixels, num_beams=2)
+    assert reader.write(pictures, [[PAPER.caption]] * 3, SHORT) == model.caption(pixels, num_beams=2)
     flat = [question for own in QUESTIONS for question in own]
-    assert reader.write(pictures, ASKED, answer_decoding(2)) == model.answer(pixels[[0, 0, 2]], flat, num_beams=2)
+    assert reader.write(pictures, ASKED, ANSWER) == model.answer(pixels[[0, 0, 2]], flat, num_beams=2)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def blip2(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("decoding", [Decoding(1, 3, 6), Decoding(3, 0, 6, 0.0), Decoding(2, 4, 5)])
+@pytest.mark.parametrize("decoding", [TextSettings(1, 6, 3), TextSettings(3, 6, None, 0.0), TextSettings(2, 5, 4)])
 def test_blip2_of_transformers_says_what_its_processor_and_generate_say(blip2, pictures, decoding):
     """Each prompt alone through the processor, where nothing is padded."""
     model = Blip2ForConditionalGeneration.from_pretrained(blip2).eval()
@@ -61,7 +64,7 @@ def test_blip2_of_transformers_says_what_its_processor_and_generate_say(blip2, p
     for picture, own in zip(pictures, ASKED, strict=True):
         for text in own:
             inputs = processor(images=picture, text=text, return_tensors="pt")
-            out = model.generate(**inputs, do_sample=False, pad_token_id=words.pad_token_id, **decoding.options())
+            out = model.generate(**inputs, pad_token_id=words.pad_token_id, **decoding.arguments())
             after = out[0, inputs.input_ids.shape[1] :]
             expected.append(words.decode(after, skip_special_tokens=True).strip())
     found = load_reader(blip2).write(pictures, ASKED, decoding)

@@ -178,7 +178,7 @@ def test_a_result_says_what_it_is_of(sets, tmp_path):
     settings = found["settings"]
     assert settings["prompt"] == "A photo of"
     assert settings["decoding"] == {
-        "num_beams": 5, "min_new_tokens": 8, "max_new_tokens": 30, "length_penalty": 1.0
+        "do_sample": False, "num_beams": 5, "min_new_tokens": 8, "max_new_tokens": 30,
     }  # fmt: skip
     assert settings["models"] == {"stub": {"preprocessing": "none"}}
     again = evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(batch_size=2))

@@ -11,6 +11,7 @@ from seedtok.evaluation.prompts import LAVIS, PAPER, prompts_named
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.score import Judges, score_predictions
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.prompts import TextSettings
 
 ANSWERS = {
     "Is it sunny?": "Yes.",  # all ten say so: 1
@@ -78,8 +79,7 @@ def test_a_prompt_without_a_question_is_refused(sets):
 def test_decoding_is_the_papers(sets):
     model = StubReader(lambda size, prompt: "x")
     found = evaluate_vqa({"stub": model}, sets["gqa"], Run(), LAVIS)
-    assert model.decoding is not None
-    assert model.decoding.options() == {"num_beams": 5, "max_new_tokens": 10, "length_penalty": 0.0}
+    assert model.decoding == TextSettings(5, 10, length_penalty=0.0)
     assert (found["settings"]["prompt"], found["settings"]["lower_case"]) == (LAVIS.question, True)
 
 

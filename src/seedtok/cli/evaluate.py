@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from seedtok.cli.evaluate_support import (
-    MINI,
     Given,
     drawing_judges,
     evaluation_set,
     identified,
+    is_scenes,
     place_of,
     report,
     scene_scorer,
-    shipped_part,
 )
 from seedtok.cli.lm import Base, Beams, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
+from seedtok.core.hub import MINI, shipped
 
 app = typer.Typer(
     help="Measure a model: on test scenes that no training saw, or on what `seedtok data prepare` wrote.",
@@ -30,7 +31,13 @@ TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, 
 RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
 LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
 ReaderModel = Annotated[str, typer.Option(help="A SEED language model, or a BLIP-2 of transformers on OPT.")]
-Data = Annotated[str, typer.Option(metavar="DIR|mini", help="What `data prepare` wrote, or scenes.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR|mini|mini:SET",
+        help="What `data prepare` or `data pack` wrote; or scenes, classic ones or varied ones of a set, such as test.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Where predictions stay; an evaluation that was stopped goes on there."),
@@ -75,8 +82,8 @@ def retrieval(
     found = evaluation_set(data, count or 1000, count, seed)
     chosen = load_retrieval_model(model, kind, where)
     models: dict[str, Any] = {}
-    if data == MINI:  # the BLIP-2-style Q-Former, as in the paper's table
-        baseline = ImageTextEmbedder.from_pretrained(shipped_part("bidirectional")).to(where, kind)
+    if is_scenes(data):  # the BLIP-2-style Q-Former, as in the paper's table
+        baseline = ImageTextEmbedder.from_pretrained(shipped("bidirectional")).to(where, kind)
         models["bidirectional"] = EmbedderRetrieval(baseline)
     models[chosen.row] = chosen
     given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
@@ -151,14 +158,15 @@ def captioning(
     quiet(loading=True)
     from seedtok.evaluation.captioning import evaluate_captioning
     from seedtok.evaluation.captions import check_installed
-    from seedtok.evaluation.prompts import caption_decoding, prompts_named
+    from seedtok.evaluation.prompts import prompts_named
+    from seedtok.lm.prompts import CAPTIONING
 
     check_installed()
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed, every_wording=True)
     readers = _readers(model, base, tokenizer, dtype, place_of(device), data)
     given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
-    decoding, scorer = caption_decoding(beams), scene_scorer(found) if data == MINI else None
+    decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
 
 
@@ -180,14 +188,20 @@ def vqa(
 ) -> None:
     """Table 3: answers to questions, by VQAv2's accuracy and type of answer, and by GQA's exact match."""
     quiet(loading=True)
-    from seedtok.evaluation.prompts import answer_decoding, prompts_named
+    from seedtok.evaluation.prompts import prompts_named
     from seedtok.evaluation.vqa import evaluate_vqa
+    from seedtok.lm.prompts import ANSWERING
 
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed)
     readers = _readers(model, base, tokenizer, dtype, place_of(device), data, instructed=True)
     given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
-    report(lambda: evaluate_vqa(readers, found, given.run, prompts, answer_decoding(beams)), given, found, as_json)
+    report(
+        lambda: evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams)),
+        given,
+        found,
+        as_json,
+    )
 
 
 @app.command()
@@ -244,7 +258,7 @@ def score(
     judges = Judges(device=where)
     if kind in ("generation", "drawing", "pictures"):
         judges = Judges(*drawing_judges(data, found, clip, where), device=where)
-    elif data == MINI:
+    elif is_scenes(data):
         judges = Judges(scorer=scene_scorer(found), device=where)
     given = Given(str(predictions), None, 1, seed, {})
     report(lambda: score_predictions(predictions, found, judges), given, found, as_json)
@@ -267,10 +281,10 @@ def _readers(
 
     kind = getattr(torch, dtype.value)
     reader = load_reader(model, kind, device, base, tokenizer)
-    if model != MINI or data != MINI or not isinstance(reader, SeedReader):
+    if model != MINI or not is_scenes(data) or not isinstance(reader, SeedReader):
         return {reader.row: reader}
     readers: dict[str, Any] = {reader.row: reader}
     if instructed:
-        others = SeedLM.from_pretrained(shipped_part("lm_captions"), seed=reader.model.seed, dtype=kind, device=device)
+        others = SeedLM.from_pretrained(shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device)
         readers = {"zero_shot": SeedReader(others), "instructed": reader}
     return readers | {"blip2": Blip2Reader(Blip2LM.from_pretrained().to(device, kind))}

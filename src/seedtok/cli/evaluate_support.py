@@ -55,14 +55,20 @@ def place_of(device: str) -> torch.device:
     return chosen
 
 
+def is_scenes(data: str) -> bool:
+    """Whether `--data` names scenes of the mini world, not a folder."""
+    return data.partition(":")[0] == MINI
+
+
 def evaluation_set(
     data: str, scenes: int, count: int | None, seed: int, every_wording: bool = False
 ) -> EvaluationSet:  # fmt: skip
     """`scenes` scenes of the mini world, or the first `count` pictures of a folder."""
-    if data == MINI:
+    if is_scenes(data):
         from seedtok.mini.evaluation import MiniSet
 
-        return MiniSet(scenes, seed, every_wording)
+        name = data.partition(":")[2]
+        return MiniSet(scenes, seed, every_wording, name=name or "test", classic=not name)
     from seedtok.data.prepared import open_set
 
     return open_set(Path(data), count)
@@ -82,16 +88,12 @@ def drawing_judges(
     """What measures drawings: a CLIP and, of scenes, the scene judge."""
     from seedtok.evaluation.clip_scores import ClipImages
 
-    if data != MINI:
+    if not is_scenes(data):
         return ClipImages.from_pretrained(clip or CLIP, device), None
     from seedtok.mini.judge import SceneJudge
 
     judge = SceneJudge.from_pretrained(shipped("judge")).to(device)
     return ClipImages.from_pretrained(clip or shipped("eval_clip"), device), scene_scorer(found, judge)
-
-
-def shipped_part(name: str) -> Path:
-    return shipped(name)
 
 
 def identified(name: str, part: str = "tokenizer") -> dict[str, str]:

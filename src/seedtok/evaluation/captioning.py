@@ -1,7 +1,6 @@
 """Table 3, captions: what models say of pictures, against all of people's captions."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,15 @@ from seedtok.core.errors import DataError
 from seedtok.evaluation.captions import caption_scores, check_installed
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has, percent
 from seedtok.evaluation.predictions import Record
-from seedtok.evaluation.prompts import PAPER, Decoding, Prompts, caption_decoding
+from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.evaluation.readers import Reader
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
+from seedtok.lm.prompts import CAPTIONING, TextSettings
 
 
 def evaluate_captioning(
     models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts = PAPER,
-    decoding: Decoding | None = None, scorer: Scorer | None = None,
+    decoding: TextSettings = CAPTIONING, scorer: Scorer | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Captions of each model and their scores, as of `score_captions`; the predictions are COCO's results files.
 
@@ -26,7 +26,6 @@ def evaluate_captioning(
     """
     check_installed()
     check_has(data, "captions", "captioning")
-    decoding = decoding or caption_decoding()
 
     def make(model: Reader, batch: Batch, _: Path) -> list[Record]:
         said = model.write(batch.pictures, [[prompts.caption]] * len(batch.pictures), decoding)
@@ -35,7 +34,7 @@ def evaluate_captioning(
     settings = {
         "models": {name: model.settings for name, model in models.items()},
         "prompt": prompts.caption,
-        "decoding": asdict(decoding),
+        "decoding": decoding.arguments(),
     }
     makers = {name: partial(make, model) for name, model in models.items()}
     return evaluate(

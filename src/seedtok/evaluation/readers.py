@@ -17,9 +17,9 @@ from seedtok.core.kinds import LM
 from seedtok.core.records import encodable
 from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_words, loader_for
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
-from seedtok.evaluation.prompts import Decoding
 from seedtok.lm.base import pad_id
 from seedtok.lm.packing import left_pad
+from seedtok.lm.prompts import TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
 
@@ -39,7 +39,7 @@ class Reader(Protocol):
         ...
 
     def write(
-        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         """What follows each prompt after its picture, without the prompt; a picture may have several prompts."""
         ...
@@ -59,12 +59,12 @@ class SeedReader:
         return {"preprocessing": stretched(seed.config.embedder.vision.image_size), "codebook": seed.codebook_id}
 
     def write(
-        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         model = self.model
         codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
         rows = [model.joint.sequence([own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
-        return complete(model.joint, rows, decoding.text_settings, AT_ONCE)
+        return complete(model.joint, rows, decoding, AT_ONCE)
 
 
 class Blip2Reader:
@@ -80,12 +80,12 @@ class Blip2Reader:
         return {"preprocessing": stretched(self.model.embedder.config.vision.image_size)}
 
     def write(
-        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         every, texts = _repeated(self.model.embedder.pixels(list(pictures)), prompts)
         said: list[str] = []
         for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
-            said += self.model.complete(pixels, some, decoding.text_settings)
+            said += self.model.complete(pixels, some, decoding)
         return said
 
 
@@ -107,15 +107,15 @@ class ForeignBlip2Reader:
         return {"preprocessing": self.preprocessing.settings}
 
     def write(
-        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: Decoding
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         every, texts = _repeated(self.preprocessing(pictures).to(self.model.device, self.model.dtype), prompts)
         said: list[str] = []
         for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
             ids, mask = left_pad([self._ids(text) for text in some], self.model.device)
             out = self.model.generate(
-                pixel_values=pixels, input_ids=ids, attention_mask=mask, do_sample=False,
-                pad_token_id=pad_id(self.words), **decoding.options(),
+                pixel_values=pixels, input_ids=ids, attention_mask=mask, pad_token_id=pad_id(self.words),
+                **decoding.arguments(),
             )  # fmt: skip
             said += self.words.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in said]

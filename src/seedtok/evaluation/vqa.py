@@ -1,7 +1,6 @@
 """Table 3, answers: VQAv2 by its official accuracy, GQA by exact match."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ from seedtok.evaluation.answers import exact_match, vqa_accuracy
 from seedtok.evaluation.captioning import add_lacking, by_id, check_known
 from seedtok.evaluation.dataset import EvaluationSet, check_has
 from seedtok.evaluation.predictions import Record
-from seedtok.evaluation.prompts import PAPER, Decoding, Prompts, answer_decoding
+from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.evaluation.readers import Reader
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
+from seedtok.lm.prompts import ANSWERING, TextSettings
 
 
 def evaluate_vqa(
     models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts = PAPER,
-    decoding: Decoding | None = None,
+    decoding: TextSettings = ANSWERING,
 ) -> dict[str, Any]:  # fmt: skip
     """Answers of each model to all questions, and their scores, as of `score_answers`.
 
@@ -29,7 +29,6 @@ def evaluate_vqa(
     check_has(data, "questions", "vqa")
     if "{}" not in prompts.question:
         raise ConfigError(f'the prompt {prompts.question!r} has no place for the question: write "{{}}" there')
-    decoding = decoding or answer_decoding()
     number, answer = data.info.answer_keys
 
     def make(model: Reader, batch: Batch, _: Path) -> list[Record]:
@@ -42,7 +41,7 @@ def evaluate_vqa(
         "models": {name: model.settings for name, model in models.items()},
         "prompt": prompts.question,
         "lower_case": prompts.lower,
-        "decoding": asdict(decoding),
+        "decoding": decoding.arguments(),
     }
     makers = {name: partial(make, model) for name, model in models.items()}
     return evaluate(Task("vqa", settings, makers, lambda p: score_answers(p.every(), data)), data, run)
