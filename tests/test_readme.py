@@ -79,6 +79,7 @@ def run_here(line: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(RUN)), ids=[f"{b.language}-{i}" for i, b in enumerate(RUN)])
 def test_the_blocks_run_in_order(number: int, folder: Path, program: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)

@@ -24,6 +24,7 @@ from seedtok import SeedLM, SeedTokenizer
 from seedtok.cli.app import app
 from seedtok.training.checkpoints import list_checkpoints
 
+pytestmark = pytest.mark.slow
 SMALL = (
     "optimization.warmup_steps=1", "optimization.batch_size=4", "validate_every=4", "validate_batches=2",
     "checkpoint_every=2", "log_every=1", "data.validation=0.3", "precision=bf16", "frozen_precision=bfloat16",

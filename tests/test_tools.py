@@ -92,6 +92,7 @@ def test_a_reference_is_cut(tmp_path: Path):
         assert torch.equal(ours[cut[f"{section}/codes"]], theirs[kept[f"{section}/codes"]])
 
 
+@pytest.mark.slow
 def test_a_sheet_of_the_world_is_drawn(tmp_path: Path):
     assert "bytes" in run_tool("world_sheet.py", "--out", tmp_path / "world.png", "--seed", 5)
     with Image.open(tmp_path / "world.png") as drawn, Image.open(ROOT / "docs" / "world.png") as kept:

@@ -553,6 +553,7 @@ def test_the_program_starts_fast_and_says_its_version():
     assert "Traceback" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_the_program_keeps_libraries_quiet(tiny_tokenizer: Path, tmp_path: Path):
     found = program("decode", "--codes", CODES, "--out", tmp_path, "--model", tiny_tokenizer)
     assert (found.returncode, found.stderr) == (0, "")

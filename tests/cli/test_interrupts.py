@@ -20,6 +20,7 @@ def hidden(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.name != ".mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "number"),
     [(kind, number) for kind in KINDS for number in (signal.SIGTERM, signal.SIGKILL)] + [("shards", signal.SIGINT)],

@@ -15,6 +15,7 @@ def shell(command: str) -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

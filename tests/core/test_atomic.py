@@ -136,6 +136,7 @@ with writer(out) as new:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("writer", "when"),
     [

@@ -217,6 +217,7 @@ def test_the_tokenizer_on_another_device(mini: SeedLM, images: list[Image.Image]
         check_alike(here, made_by_the_tokenizer(mini.seed.to(DEVICE), images), tolerance=0.02)
 
 
+@pytest.mark.slow
 def test_the_language_model_on_another_device(mini: SeedLM, images: list[Image.Image]):
     here = made_by_the_lm(mini, images)
     with mock_device():

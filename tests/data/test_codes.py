@@ -282,6 +282,7 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch):
         read_codes(tmp_path / "codes")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """200,000 rows, which are 100 MB and more as Python objects, in a process of its own."""

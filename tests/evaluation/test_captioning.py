@@ -66,6 +66,7 @@ def test_nocaps_by_domain_and_overall(sets, no_java, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_as_coco_is_tokenised_and_scored(sets):
     """With the Stanford tokenizer and METEOR, which need Java."""
     pytest.importorskip("pycocoevalcap")

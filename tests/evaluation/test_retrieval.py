@@ -101,6 +101,7 @@ def test_a_token_that_stands_for_a_picture_changes_nothing(sets, blip2):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco", "flickr30k"])
 def test_a_clip_with_its_own_preprocessing(sets, small_clip, name):
     found = evaluate_retrieval({"clip": load_retrieval_model(small_clip)}, sets[name], Run(batch_size=2))
@@ -112,6 +113,7 @@ def test_a_clip_with_its_own_preprocessing(sets, small_clip, name):
     assert found["settings"]["models"]["clip"]["preprocessing"]["crop_size"] == {"height": 28, "width": 28}
 
 
+@pytest.mark.slow
 def test_without_an_image_processor_pictures_are_stretched(sets, tmp_path):
     publishers.clip(tmp_path / "clip", processor=False)
     model = load_retrieval_model(tmp_path / "clip")

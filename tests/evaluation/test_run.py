@@ -199,6 +199,7 @@ def commands(data: dict[str, str], tokenizer: str, clip: str, out: str) -> list[
     ]
 
 
+@pytest.mark.slow
 def test_two_ranks_give_what_one_gives(prepared, tiny_tokenizer, small_clip, tmp_path):
     data = {name: str(folder) for name, folder in prepared.items()}
     for command in commands(data, str(tiny_tokenizer), str(small_clip), str(tmp_path / "one")):

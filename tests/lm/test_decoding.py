@@ -74,6 +74,7 @@ def test_the_logits_of_codes_alone_are_those_of_the_whole_vocabulary(model):
     torch.testing.assert_close(model.code_logits(states), whole, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_beams_find_what_a_plain_search_finds(model):
     beams = 3
@@ -91,6 +92,7 @@ def test_beams_find_what_a_plain_search_finds(model):
         assert [i - model.vocabulary.first_code for i in kept[0][1][len(start) :]] == codes.tolist()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_sampling_is_seeded_and_valid(model):
     prompts = prompts_of(model) * 4

@@ -62,6 +62,7 @@ def run(script: str, hub: Hub, home: Path, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_pushed_loads_on_another_machine(hub, bases, seed, tmp_path):
     torch.manual_seed(0)
     lm = SeedLM.build(bases["llama"], seed)

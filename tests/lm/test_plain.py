@@ -176,6 +176,7 @@ def test_rows_without_a_token_are_filled(seed, tmp_path):
 # ------------------------------------------------------------ as a SEED LM
 
 
+@pytest.mark.slow
 def test_it_loads_as_a_seed_lm(seed_lm, seed, tmp_path):
     """The same captions, answers, codes and mixtures; and it can be saved again."""
     seed_lm.save_plain(tmp_path / "plain")

@@ -23,6 +23,7 @@ def through_generate(model, ids: list[int], settings: TextSettings) -> str:
     return model.text_tokenizer.decode(before_end, skip_special_tokens=True).strip()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 3.0])
 @pytest.mark.parametrize(("min_new_tokens", "ends"), [(0, 32), (4, 32), (0, 1), (0, 200)])

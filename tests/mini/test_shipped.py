@@ -54,6 +54,7 @@ def test_a_missing_clip_is_named(tmp_path):
         SeedTokenizer.from_pretrained(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_same_pictures_same_codes_whatever_the_batch(mini):
     pixels = mini.pixels(to_batch(unique_scenes("test", 200), 128).pixels)
     whole = torch.cat([mini.encode_pixels(part) for part in pixels.split(100)])
@@ -76,6 +77,7 @@ def verdict(pictures, scenes) -> Verdict:
     return SceneJudge.from_pretrained(shipped("judge")).verdict(images, scenes)
 
 
+@pytest.mark.slow
 def test_draws_what_captions_say(mini):
     batch = to_batch(unique_scenes("test", 12), 128)
     features = mini.image_decoder.text_features(batch.captions)
@@ -92,6 +94,7 @@ def test_draws_codes_the_same_way_twice(mini):
     assert [p.tobytes() for p in first] == [p.tobytes() for p in second]
 
 
+@pytest.mark.slow
 def test_draws_codes_as_what_they_are_of(mini):
     batch = to_batch(unique_scenes("test", 16), 128)
     drawn = mini.decode(mini.encode(batch.pixels), generator=torch.Generator().manual_seed(0))
@@ -123,6 +126,7 @@ def test_answers(lm):
     assert sum(said == str(len(scene.things)) for said, scene in zip(counts, scenes, strict=True)) >= 14
 
 
+@pytest.mark.slow
 def test_draws_prompts(lm):
     batch = to_batch(unique_scenes("test", 8), 128)
     seen = verdict(lm.draw(batch.captions, generator=torch.Generator().manual_seed(0)), scenes_of(batch))

@@ -80,6 +80,7 @@ def measured(stage, config, batch) -> tuple[float, float]:
     return sum(e.flops for e in run.key_averages()), sum(storages.values()) + most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "smaller"), [("stage1", ["stage.layers=2"]), ("opt", [])])
 def test_counts_are_what_is_measured(name, smaller):
     config = with_overrides(getattr(mini, name)(), ["optimization.batch_size=32", *smaller])
@@ -93,6 +94,7 @@ def test_counts_are_what_is_measured(name, smaller):
     assert counted.memory == pytest.approx(memory, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_plan_adds_up():
     config = with_overrides(RECIPES["stage1"](), ["optimization.accumulate=2", "optimization.steps=10"])
     with torch.device("meta"):
@@ -111,6 +113,7 @@ def test_a_plan_adds_up():
     assert whole.fits
 
 
+@pytest.mark.slow
 def test_on_the_command_line(cli):
     code, out, _ = cli("plan", "paper.stage3a", "--gpu", "v100-32gb", "--json", "optimization.batch_size=2")
     assert code == 0
@@ -134,6 +137,7 @@ def test_every_mini_recipe_is_planned_before_any_run_is_made(cli, tmp_path, monk
     assert waits.get(name, "") in out
 
 
+@pytest.mark.slow
 def test_restarts_of_codes_do_not_stand_in_the_way_of_a_plan(cli):
     code, out, err = cli("plan", "paper.stage2", "--json", "optimization.batch_size=2")
     assert code == 0, err

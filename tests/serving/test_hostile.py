@@ -82,6 +82,7 @@ def test_what_is_watched_is_seen(secret: Path, monkeypatch: pytest.MonkeyPatch):
     assert {event for event, path in seen if secret.name in str(path)} == {"stat", "open"}
 
 
+@pytest.mark.slow
 def test_hostile_bodies(client: Callable, secret: Path, monkeypatch: pytest.MonkeyPatch):
     dice = random.Random(0)
     server = client(pixels=10_000_000)

@@ -51,6 +51,7 @@ def client_of(port: int, key: str = KEY) -> OpenAI:
     return OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0)
 
 
+@pytest.mark.slow
 def test_a_server_answers_drains_and_starts_again(lm: SeedLM, lm_folder: Path, tmp_path: Path):
     (tmp_path / "keys").write_text(KEY)
     options = ("--api-key-file", tmp_path / "keys")

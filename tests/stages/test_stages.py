@@ -139,6 +139,7 @@ def test_a_checkpoint_holds_all_but_the_frozen_parts(runs, name):
         assert torch.equal(again.state_dict()[key], tensor), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_every_stage_resumes_exactly(runs, tmp_path, name):
     shutil.copytree(runs / name, tmp_path / "run")
@@ -249,6 +250,7 @@ def test_judge_loads_again(runs):
 # ---------------------------------------------------------------- stage II's codebooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -312,6 +314,7 @@ def codes(tmp_path_factory, runs, shards) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stage3a", "stage3b", "instructed"])
 @pytest.mark.parametrize("validation", ["0.3", "CODES", "SHARDS", "scenes"])
 def test_a_run_on_stored_codes(runs, shards, codes, tmp_path, kind, validation):

@@ -223,6 +223,7 @@ def _train_on_two_ranks(rank: int, store: str, out: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_agree(tmp_path):
     mp.spawn(_train_on_two_ranks, (str(tmp_path / "store"), str(tmp_path / "out")), nprocs=2)
     for name in ("", ".started"):

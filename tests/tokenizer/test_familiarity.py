@@ -65,6 +65,7 @@ def test_it_is_what_is_outside_of_the_subspace():
     assert (found.squared(training[:400]) < found.threshold).float().mean() > 0.95
 
 
+@pytest.mark.slow
 def test_scenes_are_near_and_other_pictures_far(mini):
     ramp = np.linspace(0, 255, 128).astype(np.uint8)
     strange = [
@@ -163,6 +164,7 @@ def bert_like(mini):
 # ---------------------------------------------------------------- commands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["encode", "caption", "reconstruct", "ask", "draw", "imagine", "chat"])
 def test_commands_say_it_in_a_line_on_stderr(pictures, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)

@@ -26,6 +26,7 @@ from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.training.config import Optimization, RunConfig, with_overrides
 from seedtok.training.loop import train
 
+pytestmark = pytest.mark.slow
 PER_RANK = 3
 
 

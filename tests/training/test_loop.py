@@ -174,6 +174,7 @@ def test_overfits_one_batch():
 # ---------------------------------------------------------------- runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "kill"),
     [

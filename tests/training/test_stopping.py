@@ -61,6 +61,7 @@ def slow_run() -> RunConfig:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
     with started(__file__, tmp_path / "run", 0.2) as process:
@@ -80,6 +81,7 @@ def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
     assert len({(tmp_path / run / "final" / "scale.txt").read_text() for run in ("run", "whole")}) == 1
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_training_at_once(tmp_path):
     with started(__file__, tmp_path / "run", 30) as process:
         process.send_signal(signal.SIGINT)

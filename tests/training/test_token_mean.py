@@ -71,6 +71,7 @@ def _any_precision():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_any_precision")
 @pytest.mark.parametrize("kind", ["stage3a", "blip2"])
 def test_gradients_are_those_of_one_batch(runs, tmp_path, monkeypatch, kind):
