@@ -161,8 +161,8 @@ def test_command_refuses_another_shard(cli, shards, others, tmp_path, tiny_token
     code, out, error = cli("tokenize", others, *options)
     assert (code, out, error.count("\n")) == (2, "", 1)
     assert "another shard" in error
-    assert "0 were there before" in cli("tokenize", others, *options, "--overwrite")[1]
-    assert "3 were there before" in cli("tokenize", others, *options)[1]
+    assert "0 existed before" in cli("tokenize", others, *options, "--overwrite")[1]
+    assert "3 existed before" in cli("tokenize", others, *options)[1]
     assert read_codes(tmp_path / "codes").tokenizer == SeedTokenizer.from_pretrained(tiny_tokenizer).codebook_id
 
 
@@ -195,7 +195,7 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
         tokenize_shards(folder, tmp_path / "strict", encode, "mini", limits=SkipLimits(share=0))
     code, out, error = cli("tokenize", folder, "--out", tmp_path / "command", "--model", tiny_tokenizer)
     assert code == 0
-    assert "23 pictures in 3 files" in out
+    assert "23 images in 3 files" in out
     assert "2 skipped: listed in" in out
     assert error.count("warning: skipped: ") == 2
     code, _, error = cli("tokenize", folder, "--out", tmp_path / "other", "--model", tiny_tokenizer, "--bad-share", 0)

