@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from seedtok import SeedTokenizer, __version__
-from seedtok.cli import data
+from seedtok.cli import data, support
 from seedtok.core.errors import ImageError
 from seedtok.core.progress import progress
 from seedtok.mini.world.export import FORMATS
@@ -375,7 +375,7 @@ def test_evaluate_codebook(cli, tiny_tokenizer: Path):
 def test_evaluate_prints_tables_or_json(
     cli, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch, name: str, column: str
 ):
-    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(support.out, "_width", 150)  # a process of the tests may have no COLUMNS of its own
     arguments = ("evaluate", name, "--model", tiny_tokenizer, "--count", 5, "--seed", 2, "--batch-size", 3)
     code, out, error = cli(*arguments, "--json")
     assert (code, error) == (0, "")
