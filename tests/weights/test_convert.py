@@ -235,7 +235,7 @@ def test_an_image_decoder_that_moved_is_looked_for_where_it_went(tmp_path, monke
     monkeypatch.setitem(MIRRORS, gone, here)
     assert ImageDecoder.from_pretrained(gone).pipeline is not None
     monkeypatch.setitem(MIRRORS, gone, str(tmp_path / "gone too"))
-    with pytest.raises(CheckpointError, match=r"gone .*tried next: .*gone too .*--image-decoder"):
+    with pytest.raises(CheckpointError, match=r"gone .*nor from its mirror: .*gone too .*--image-decoder"):
         ImageDecoder.from_pretrained(gone)
 
 

@@ -70,9 +70,9 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return tuple(_value(inner[0], item, f"{path}[{i}]") for i, item in enumerate(value))
     if kind is Literal and any(type(value) is type(choice) and value == choice for choice in inner):
         return value
-    if type(value) is hint and (hint is not float or math.isfinite(value)) and (hint is not int or 0 <= value < LIMIT):
-        return value
     if hint is float and type(value) is int and abs(value) < 1 << 53:
+        return float(value)
+    if type(value) is hint and (hint is not float or math.isfinite(value)) and (hint is not int or 0 <= value < LIMIT):
         return value
     wanted = f"one of {', '.join(map(str, inner))}" if kind is Literal else EXPECTED.get(kind or hint, str(hint))
     raise _Mismatch(f"{path} is {_shown(value)}; expected {wanted}")
