@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import seedtok
 from seedtok.core.errors import ImageError
 from seedtok.core.extras import EXTRAS
 from seedtok.core.images import batches_of
@@ -54,6 +55,15 @@ def test_the_command_line_imports_no_torch_for_its_help():
     assert done.stderr == "False\n"
     assert "encode" in done.stdout
     assert after.ru_utime - before.ru_utime < 2  # it takes 0.2; importing torch takes 1.2
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in seedtok.__all__:
+        value = getattr(seedtok, name)
+        assert name == "__version__" or (value.__name__ == name and value.__doc__), name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        seedtok.Nothing  # noqa: B018
+    assert set(seedtok.__all__) <= set(dir(seedtok))
 
 
 @pytest.mark.slow
