@@ -1,8 +1,11 @@
 """Tiny random checkpoints in the formats of the real ones, built once a session."""
 
 import os
+import signal
 from pathlib import Path
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a job that a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # matrices are tiny here, and there may be a worker a core
 
 from jaxtyping import install_import_hook

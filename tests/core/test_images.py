@@ -2,6 +2,8 @@
 
 import os
 import socket
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -329,6 +331,26 @@ def test_list_images_errors(tmp_path):
 def test_clean_caption(text, expected):
     assert clean_caption(text) == expected
     assert clean_caption(expected) == expected
+
+
+def test_threads_that_read_leave_the_warnings_of_others_alone(tmp_path):
+    Image.effect_noise((300, 300), 50).save(tmp_path / "one.png")
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no JPEG")
+    paths = [tmp_path / "one.png", tmp_path / "bad.jpg"] * 50
+
+    def read(path: Path) -> None:
+        with suppress(ImageError):
+            load_image(path)
+
+    for _ in range(5):
+        before = list(warnings.filters)
+        with pytest.warns(SeedTokWarning, match="ours") as said, ThreadPoolExecutor(8) as pool:
+            done = pool.map(read, paths)
+            for _ in range(100):
+                warnings.warn("ours", SeedTokWarning, stacklevel=1)
+            list(done)
+        assert len(said) == 100
+        assert warnings.filters == before
 
 
 # ---------------------------------------------------------------- grids

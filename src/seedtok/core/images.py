@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seedtok.core.errors import ImageError
+from seedtok.core.notices import pillow_quietly
 
 # Larger images are refused before they are read. The limits can be changed, as in
 # `seedtok.core.images.MAX_BYTES = 2**32`. For more pixels, raise `PIL.Image.MAX_IMAGE_PIXELS` too: Pillow allows twice
@@ -141,8 +141,7 @@ def _channels_last(image: Tensor) -> np.ndarray:
 def _open(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: an empty file, not an image")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, on large images and invalid metadata
+    with pillow_quietly:  # it warns of large images and of invalid metadata
         try:
             image = Image.open(BytesIO(data))
         except UnidentifiedImageError:

@@ -1,6 +1,5 @@
 """Images as the bytes that are stored in shards."""
 
-import warnings
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from seedtok.core.images import load_image
+from seedtok.core.notices import pillow_quietly
 
 
 def stored_bytes(path: Path, size: int | None) -> tuple[bytes, str, tuple[int, int]]:
@@ -28,8 +28,7 @@ def stored_bytes(path: Path, size: int | None) -> tuple[bytes, str, tuple[int, i
 
 def _plain_jpeg(data: bytes) -> bool:
     """Whether these are the bytes of an upright grayscale or RGB JPEG."""
-    with warnings.catch_warnings(), suppress(Exception):  # an image whose format is unclear is stored as PNG
-        warnings.simplefilter("ignore")
+    with pillow_quietly, suppress(Exception):  # an image whose format is unclear is stored as PNG
         image = Image.open(BytesIO(data))
         return image.format == "JPEG" and image.mode in ("L", "RGB") and image.getexif().get(0x0112, 1) == 1
     return False
