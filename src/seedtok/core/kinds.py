@@ -11,14 +11,15 @@ from typing import Any
 from seedtok.core.errors import CheckpointError
 
 TOKENIZER, EMBEDDER, LM = "seedtok.tokenizer", "seedtok.embedder", "seedtok.lm"
-BLIP2, JUDGE = "seedtok.blip2", "seedtok.judge"
-OURS = "seedtok"  # the family of these five
+BLIP2, JUDGE, VISION = "seedtok.blip2", "seedtok.judge", "seedtok.vision"
+OURS = "seedtok"  # the family of these six
 NAMES = {
     TOKENIZER: "a SEED tokenizer",
     EMBEDDER: "an embedder of stage I",
     LM: "a SEED language model",
     BLIP2: "a BLIP-2 baseline",
     JUDGE: "a scene judge",
+    VISION: "an image encoder",
     "diffusion": "a diffusion model",
     "run": "the folder of a training run",
     "clip": "a CLIP",
@@ -59,6 +60,7 @@ def kind_of(folder: Path) -> Kind | None:
         LM: f"caption, ask, draw and chat take it as --model {where}",
         BLIP2: "only the evaluation uses it",
         JUDGE: "only the evaluation uses it",
+        VISION: f"train a Q-Former on it: seedtok train mini.bidirectional --out RUN stage.clip={where}",
     }
     if isinstance(own, str) and own in uses:
         return Kind(own, uses[own])

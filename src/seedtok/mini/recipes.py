@@ -14,11 +14,47 @@ from seedtok.mini.stages.contrastive import MiniContrastiveSettings
 from seedtok.mini.stages.diffusion import DiffusionSettings
 from seedtok.mini.stages.judge import JudgeSettings
 from seedtok.mini.stages.language import LanguageSettings
+from seedtok.mini.stages.text import TextSettings
+from seedtok.mini.stages.vision import VisionSettings
 from seedtok.mini.world.source import SceneData
 from seedtok.stages.autoregression import AutoregressionSettings
 from seedtok.stages.blip2 import Blip2Settings
 from seedtok.stages.quantization import QuantizationSettings
 from seedtok.training.config import Optimization, RunConfig
+
+
+def vision() -> RunConfig:
+    """The mini image encoder, in place of EVA-CLIP's: it names drawings by eight hands, also in crowded pictures."""
+    return RunConfig(
+        recipe="mini.vision",
+        stage=VisionSettings(),
+        data=SceneData(world="varied", crowded=0.6, restyled=0.6, phrasing="canonical"),
+        optimization=Optimization(
+            steps=16_000,
+            batch_size=32,
+            lr=1e-3,
+            min_lr=1e-5,
+            warmup_steps=200,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+        ),
+        checkpoint_every=500,
+        validate_every=1000,
+        validate_batches=16,
+    )
+
+
+def text() -> RunConfig:
+    """The mini text encoder, in place of that of CLIP ViT-L/14: what the diffusion model is conditioned on."""
+    return RunConfig(
+        recipe="mini.text",
+        stage=TextSettings(),
+        data=SceneData(world="varied"),
+        optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=500,
+        validate_every=500,
+        validate_batches=16,
+    )
 
 
 def clip() -> RunConfig:
@@ -35,12 +71,12 @@ def clip() -> RunConfig:
 
 
 def autoencoder() -> RunConfig:
-    """The autoencoder of the mini diffusion model: 128 x 128 pixels to 8 x 8 latents of 32 channels."""
+    """The autoencoder of the mini diffusion model: 128 x 128 pixels to 8 x 8 latents of 48 channels."""
     return RunConfig(
         recipe="mini.autoencoder",
         stage=AutoencoderSettings(),
-        data=SceneData(phrasing="canonical"),
-        optimization=Optimization(steps=4000, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.0),
+        data=SceneData(world="varied", phrasing="canonical"),
+        optimization=Optimization(steps=8000, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.0),
         checkpoint_every=250,
         validate_every=250,
         validate_batches=8,

@@ -19,6 +19,7 @@ from transformers import BertTokenizer, CLIPModel
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.core.files import load_strictly
 from seedtok.core.hub import resolve
+from seedtok.core.kinds import OURS, family_of
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.batches import Batch
 from seedtok.data.text import clean_caption
@@ -35,7 +36,7 @@ from seedtok.training.stage import Losses, Stage, freeze, full_precision
 
 
 class ContrastiveSettings(StageSettings):
-    # the CLIP, "mini" or a folder, whose ViT is the frozen image encoder; None: that of `start`
+    # the frozen image encoder: a folder of one, or a CLIP, "mini" or a folder, whose ViT it is; None: that of `start`
     clip: NameOrFolder | None = None
     # the bidirectional Q-Former, "mini" or a folder, to start from, whose sizes it keeps; None: from nothing
     start: NameOrFolder | None = None
@@ -115,6 +116,8 @@ def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEm
 
 def _vision_of(clip: str | Path) -> VisionTransformer:
     folder = resolve(clip, "clip")
+    if family_of(folder)[0] == OURS:
+        return VisionTransformer.from_pretrained(folder)
     try:
         return VisionTransformer.from_clip(CLIPModel.from_pretrained(folder, dtype=torch.float32).vision_model)
     except (OSError, ValueError, SafetensorError) as error:

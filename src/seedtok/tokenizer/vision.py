@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +14,17 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
 from seedtok.core.images import Images, as_pil
-from seedtok.tokenizer.layers import Activation, Block, init_weights
+from seedtok.core.kinds import VISION
+from seedtok.core.records import from_record
+from seedtok.tokenizer.layers import Activation, Block, ConvolutionalStem, init_weights
 
 if TYPE_CHECKING:
     from transformers import Blip2VisionModel, CLIPVisionModel, PretrainedConfig
 
+VERSION = 1
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -29,7 +34,7 @@ class VisionConfig:
     """Sizes of a `VisionTransformer`; the defaults are the paper's.
 
     `pre_norm` adds CLIP's LayerNorm between the embeddings and the first block; `patch_bias` is the bias of the patch
-    embedding.
+    embedding. `stem` has the widths of a `ConvolutionalStem` before it.
     """
 
     image_size: int = 224
@@ -42,8 +47,13 @@ class VisionConfig:
     activation: Activation = "gelu"
     pre_norm: bool = False
     patch_bias: bool = True
+    stem: tuple[int, ...] = ()  # ours
 
     def __post_init__(self):
+        if self.stem and self.patch_size != 1 << len(self.stem):
+            raise ConfigError(f"a stem of {len(self.stem)} layers needs patch_size {1 << len(self.stem)}")
+        if 0 in self.stem:
+            raise ConfigError(f"stem is {self.stem}; expected widths of at least 1")
         if self.image_size % self.patch_size:
             raise ConfigError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
@@ -91,8 +101,10 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.config = config
+        self.stem = ConvolutionalStem(config.stem) if config.stem else None
         # a linear layer on unfolded patches: on a CPU 20 % faster in bfloat16 than the equivalent strided convolution
-        self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.width, bias=config.patch_bias)
+        patch = config.stem[-1] if config.stem else 3 * config.patch_size**2
+        self.patch_embedding = nn.Linear(patch, config.width, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + config.patches, config.width))
         norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
@@ -114,14 +126,30 @@ class VisionTransformer(nn.Module):
         size, patch = self.config.image_size, self.config.patch_size
         if pixels.shape[1:] != (3, size, size):
             raise InputError(f"pixels are {tuple(pixels.shape)}; expected (batch, 3, {size}, {size}): resize first")
-        grid = pixels.to(self.class_token.dtype).unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
-        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, patches, 3 * patch * patch)
+        pixels = pixels.to(self.class_token.dtype)
+        if self.stem is not None:
+            patches = self.stem(pixels)
+        else:
+            grid = pixels.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+            patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, patches, 3 * patch * patch)
         x = self.patch_embedding(patches)
         x = torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1) + self.positions
         x = self.pre_norm(x)
         for block in self.blocks:
             x = block(x)
         return x
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the network alone, as an image encoder for stage I."""
+        with checkpoint_folder(Path(folder)) as new:
+            write_checkpoint(new, VISION, VERSION, asdict(self.config), self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> VisionTransformer:
+        """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
+        config = read_config(Path(folder), VISION, VERSION)
+        weights = Path(folder) / WEIGHTS
+        return load_model(lambda: cls(from_record(VisionConfig, config, "an image encoder")), config, weights)
 
     @classmethod
     def from_clip(cls, clip: CLIPVisionModel) -> VisionTransformer:

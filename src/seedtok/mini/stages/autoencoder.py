@@ -20,7 +20,7 @@ from seedtok.training.stage import Losses, Stage
 class AutoencoderSettings(StageSettings):
     image_size: int = 128
     patch_size: int = 16
-    latent_channels: int = 32
+    latent_channels: int = 48
     width: int = 256
     layers: int = 4
     latent_noise: float = 0.1  # of a latent's unit deviation: what the diffusion model gets wrong should not show

@@ -8,10 +8,10 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from seedtok.core.checkpoint import checkpoint_folder
-from seedtok.core.files import load_strictly
+from seedtok.core.files import load_strictly, read_json
 from seedtok.core.hub import resolve, without_paths
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
@@ -25,7 +25,7 @@ from seedtok.training.stage import Losses, Stage, freeze
 
 
 class DiffusionSettings(StageSettings):
-    clip: NameOrFolder  # a CLIPModel with its tokenizer: "mini" or a folder
+    clip: NameOrFolder  # a CLIPTextModel, or a CLIPModel, with its tokenizer: "mini" or a folder
     autoencoder: NameOrFolder  # a PatchAutoencoder: "mini" or a folder
     start: Path | None = None  # a PositionedUNet to go on from; None: from nothing
     widths: tuple[int, ...] = (256,)
@@ -43,6 +43,12 @@ class DiffusionSettings(StageSettings):
         return DiffusionStage(self)
 
 
+def _text_encoder(folder: Path) -> CLIPTextModel:
+    if read_json(folder / "config.json").get("model_type") == "clip_text_model":
+        return CLIPTextModel.from_pretrained(folder, dtype=torch.float32)
+    return CLIPModel.from_pretrained(folder, dtype=torch.float32).text_model
+
+
 class DiffusionStage(Stage):
     """Velocity prediction on frozen latents, from frozen text features; the caption is dropped now and then."""
 
@@ -51,7 +57,7 @@ class DiffusionStage(Stage):
         self.settings = settings
         clip, autoencoder = resolve(settings.clip, "clip"), resolve(settings.autoencoder, "diffusion/vae")
         self.tokenizer = CLIPTokenizer.from_pretrained(clip)
-        self.text_encoder = freeze(CLIPModel.from_pretrained(clip, dtype=torch.float32).text_model)
+        self.text_encoder = freeze(_text_encoder(clip))
         self.autoencoder = freeze(PatchAutoencoder.from_pretrained(autoencoder))
         config: Any = self.autoencoder.config
         depth = len(settings.widths)

@@ -1,16 +1,16 @@
 """Training of the scene judge on rendered scenes."""
 
 from collections.abc import Iterable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch
-from seedtok.mini.judge import SceneJudge, Verdict, labels
+from seedtok.mini.judge import JudgeConfig, SceneJudge, Verdict, labels
 from seedtok.mini.world.source import scenes_of
 from seedtok.stages.pixels import unit_range
 from seedtok.training.config import StageSettings
@@ -21,6 +21,7 @@ from seedtok.training.stage import Losses, Stage
 class JudgeSettings(StageSettings):
     noise: float = 0.3  # largest deviation of the noise added to pictures in -1..1
     blur: float = 0.3  # share of pictures shown at half resolution
+    stem: tuple[int, ...] = (32, 64, 128, 192)  # of its image encoder; (): patches of 16 pixels
     start: Path | None = None  # a SceneJudge to go on from
 
     def build(self) -> "JudgeStage":
@@ -33,7 +34,12 @@ class JudgeStage(Stage):
     def __init__(self, settings: JudgeSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.judge = SceneJudge() if settings.start is None else SceneJudge.from_pretrained(settings.start)
+        if settings.start is not None:
+            self.judge = SceneJudge.from_pretrained(settings.start)
+        else:
+            plain = JudgeConfig()
+            self.judge = SceneJudge(replace(plain, vision=replace(plain.vision, stem=settings.stem)))
+            nn.init.normal_(self.judge.vision.positions, std=0.3)
 
     def spoil(self, images: Tensor) -> Tensor:
         soft = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")

@@ -76,6 +76,8 @@ def _descriptions(things: tuple[Thing, ...]) -> list[str]:
     if len(things) == 2:
         same = nouns[0] == nouns[1]
         return _two_alike(nouns[0], *places) if same else _two(nouns[0], nouns[1], *places)
+    if len(things) == 4:
+        return _several(nouns, places)
     two_up = places[0] == "top left"
     if len(set(nouns)) == 1:
         return _three_alike(nouns[0], two_up)
@@ -83,7 +85,7 @@ def _descriptions(things: tuple[Thing, ...]) -> list[str]:
         return _two_and_one(nouns[0], nouns[2], two_up)
     if not two_up and nouns[1] == nouns[2]:
         return _two_and_one(nouns[1], nouns[0], two_up)
-    return _three(nouns, places)
+    return _several(nouns, places)
 
 
 def _one(noun: str, place: str) -> list[str]:
@@ -138,12 +140,14 @@ def _two_and_one(pair: str, single: str, two_up: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _three(nouns: list[str], places: list[str]) -> list[str]:
+def _several(nouns: list[str], places: list[str]) -> list[str]:
+    """Of three or four different things."""
     parts = [f"{an(n)} {at(p)}" for n, p in zip(nouns, places, strict=True)]
     within = [f"{an(n)} {_within(p)}" for n, p in zip(nouns, places, strict=True)]
     return [
         *(_listed(way) for way in (parts, parts[::-1], within, within[::-1])),
-        f"{parts[0]} and {parts[1]}, with {parts[2]}", f"{parts[2]}, with {parts[0]} and {parts[1]}",
+        f"{parts[0]} and {parts[1]}, with {' and '.join(parts[2:])}",
+        f"{' and '.join(parts[2:])}, with {parts[0]} and {parts[1]}",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from seedtok.core.errors import DataError
 from seedtok.mini.world.atlas import classic_drawing, drawing, stands_out
 from seedtok.mini.world.concepts import BACKGROUNDS, PLACES
-from seedtok.mini.world.scene import GRID, ICON, Ground, Look, Scene, Thing, ThingLook
+from seedtok.mini.world.scene import GRID, ICON, Ground, Look, Scene, Style, Thing, ThingLook
 
 SIZES = (64, 128)
 
@@ -63,6 +63,22 @@ def _ground(color: tuple[int, ...], ground: Ground, size: int) -> Image.Image:
     return steps.convert("RGB")
 
 
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # luminance and two of colour
+
+
+def _restyled(ink: Image.Image, style: Style) -> Image.Image:
+    """A drawing in other colours; what is transparent stays so. Colours are premultiplied, before and after."""
+    cos, sin = _direction(style.hue)
+    turn = np.array([[1, 0, 0], [0, style.saturation * cos, -style.saturation * sin],
+                     [0, style.saturation * sin, style.saturation * cos]])  # fmt: skip
+    matrix = (style.contrast * np.linalg.inv(_YIQ) @ turn @ _YIQ).astype(np.float32)
+    before = np.asarray(ink, np.float32)
+    cover = before[..., 3:]
+    colors = before[..., :3] @ matrix.T + style.brightness * cover
+    colors = np.clip(cover - colors if style.negative else colors, 0, cover)
+    return Image.fromarray(np.concatenate([colors, cover], 2).astype(np.uint8), "RGBa")
+
+
 _SHARES = np.arange(256)[:, None] / 255
 
 
@@ -83,14 +99,19 @@ def _draw(canvas: Image.Image, thing: Thing, how: ThingLook, outlined: bool) -> 
     cell = canvas.width / GRID
     side = ICON * cell * how.size  # of the drawing with its margins, in pixels of the picture
     ink = drawing(how.hand, thing.concept, math.ceil(side), outlined)
+    if how.style is not None:
+        ink = _restyled(ink, how.style)
     cos, sin = _direction(how.turn)
-    half = math.ceil(side * (abs(cos) + abs(sin)) / 2) + 1
+    half = math.ceil(side * (abs(cos) + abs(sin)) / 2) + (1 if how.style is None else 5)
     row, column = PLACES[thing.place]
     y, x = cell * (2 * row + 2 + how.down), cell * (2 * column + 2 + how.right)  # of the thing's middle
     left, top = math.floor(x) - half, math.floor(y) - half
     scale = ink.width / side
     across = -scale if how.mirrored else scale
     a, b, d, e = across * cos, across * sin, -scale * sin, scale * cos
+    if how.style is not None:
+        wide, s, t = how.style.stretch, how.style.slant, how.style.slope
+        a, b, d, e = a / wide + b * t, a * s + b * wide, d / wide + e * t, d * s + e * wide
     middle = ink.width / 2
     matrix = (a, b, middle - a * (x - left) - b * (y - top), d, e, middle - d * (x - left) - e * (y - top))
     box = (2 * half + 1, 2 * half + 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from seedtok.mini.world.concepts import PLACES
 from seedtok.mini.world.hands import hands_of
-from seedtok.mini.world.scene import GRID, ICON, Ground, Look, Scene, ThingLook
+from seedtok.mini.world.scene import GRID, ICON, Ground, Look, Scene, Style, ThingLook
 
 SIZES = (0.7, 1.3)  # of a thing, 1 being that of classic scenes
 TURN = 15.0  # degrees, either way
@@ -22,9 +22,26 @@ SHADES: dict[str, tuple[float, float]] = {
 STEP = 0.16  # at most, from one end of a gradient to the other
 
 
-def random_look(scene: Scene, hands: tuple[str, ...], rng: np.random.Generator) -> Look:
-    """A look of a scene by these hands, each thing by one of them; things keep to their places and do not overlap."""
-    return Look(random_ground(scene.background, rng), _things(scene, hands, rng))
+def random_look(scene: Scene, hands: tuple[str, ...], rng: np.random.Generator, restyled: float = 0.0) -> Look:
+    """A look of a scene by these hands, each thing by one of them; things keep to their places and do not overlap.
+
+    Of things, a share of `restyled` is in a random style.
+    """
+    ground, things = random_ground(scene.background, rng), _things(scene, hands, rng)
+    if restyled:
+        things = tuple(replace(look, style=random_style(rng)) if rng.random() < restyled else look for look in things)
+    return Look(ground, things)
+
+
+def random_style(rng: np.random.Generator) -> Style:
+    """Half of them in colours all around the circle of hues, the others near the artist's."""
+    u = rng.random(10).tolist()
+    hue = 180 * (2 * u[1] - 1) if u[0] < 0.5 else 25 * (2 * u[1] - 1)
+    numbers = {
+        "hue": hue, "saturation": 1.5 * u[2], "contrast": 0.6 + 0.8 * u[3], "brightness": 0.16 * (2 * u[4] - 1),
+        "stretch": math.exp(0.25 * (2 * u[6] - 1)), "slant": 0.2 * (2 * u[7] - 1), "slope": 0.2 * (2 * u[8] - 1),
+    }  # fmt: skip
+    return Style(negative=u[5] < 0.07, **{name: round(value, 3) for name, value in numbers.items()})
 
 
 def random_ground(background: str, rng: np.random.Generator) -> Ground:
@@ -46,8 +63,11 @@ def random_hand(concept: str, hands: tuple[str, ...], rng: np.random.Generator) 
 
 def _things(scene: Scene, hands: tuple[str, ...], rng: np.random.Generator) -> tuple[ThingLook, ...]:
     drawn_by = [random_hand(thing.concept, hands, rng) for thing in scene.things]
-    flips = [t.concept not in UNMIRRORED and bool(u < 0.5) for t, u in zip(scene.things, rng.random(3), strict=False)]
     places = [thing.place for thing in scene.things]
+    flips = [
+        t.concept not in UNMIRRORED and bool(u < 0.5)
+        for t, u in zip(scene.things, rng.random(max(3, len(places))), strict=False)
+    ]
     while True:  # most sizes fit, so this ends soon
         looks = [
             _placed(place, hand, flip, numbers)

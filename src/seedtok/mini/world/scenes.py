@@ -17,7 +17,7 @@ from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLACES
 from seedtok.mini.world.drawing import SIZES, render
 from seedtok.mini.world.hands import HANDS, HELD_OUT_HANDS, SEEN_HANDS, hands_of
 from seedtok.mini.world.looks import random_look
-from seedtok.mini.world.scene import GRID, ICON, LAYOUTS, PAIRS, TRIPLES, Scene, Thing
+from seedtok.mini.world.scene import CORNERS, GRID, ICON, PAIRS, TRIPLES, WITH_CROWDED, Scene, Thing
 
 __all__ = [
     "CLASSIC", "GRID", "ICON", "PAIRS", "PHRASINGS", "SIZES", "SPLITS", "TRIPLES", "UNSEEN_HANDS", "VARIED", "WORDINGS",
@@ -31,9 +31,15 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class World:
-    """Whose drawings scenes are made of. Without hands, scenes are classic: see `Scene`."""
+    """Whose drawings scenes are made of. Without hands, scenes are classic: see `Scene`.
+
+    To train image encoders on: a share `crowded` of scenes have four things, and of things a share `restyled` is in
+    colours and proportions other than its artist's.
+    """
 
     hands: tuple[str, ...] = ()
+    crowded: float = 0.0
+    restyled: float = 0.0
 
     def __post_init__(self) -> None:
         if unknown := [hand for hand in self.hands if hand not in HANDS]:
@@ -45,7 +51,11 @@ class World:
 
     def drawn(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """A scene with a random look by these hands; as it is in a classic world."""
-        return replace(scene, shift=(0, 0), look=random_look(scene, self.hands, rng)) if self.hands else scene
+        return (
+            replace(scene, shift=(0, 0), look=random_look(scene, self.hands, rng, self.restyled))
+            if self.hands
+            else scene
+        )
 
 
 CLASSIC = World()
@@ -62,6 +72,11 @@ def split_of(scene: Scene) -> Split:
 
 def _pick(rng: np.random.Generator, options: tuple[Any, ...]) -> Any:
     return options[int(rng.integers(len(options)))]
+
+
+def _crowded(rng: np.random.Generator) -> Scene:
+    """Four random things, one in each corner."""
+    return Scene(_pick(rng, tuple(BACKGROUNDS)), tuple(Thing(_pick(rng, CONCEPTS), place) for place in CORNERS))
 
 
 def _draw(rng: np.random.Generator) -> Scene:
@@ -94,7 +109,7 @@ def sample_scene(rng: np.random.Generator, split: Split, world: World = CLASSIC)
 
 def _sample_content(rng: np.random.Generator, split: Split, world: World) -> Scene:
     while True:
-        scene = _draw(rng)
+        scene = _crowded(rng) if world.crowded and rng.random() < world.crowded else _draw(rng)
         if split_of(scene) == split and world.draws(scene):
             return scene
 
@@ -115,7 +130,7 @@ def sibling(scene: Scene, rng: np.random.Generator, split: Split, world: World =
             things[i] = replace(things[i], concept=_pick(rng, CONCEPTS))
         else:
             order = rng.permutation(len(things))
-            places = _pick(rng, LAYOUTS[len(things)])
+            places = _pick(rng, WITH_CROWDED[len(things)])
             things = [Thing(scene.things[j].concept, p) for j, p in zip(order, places, strict=True)]
         shift = (int(rng.integers(2)), int(rng.integers(2)))
         other = Scene(background, tuple(things), shift)

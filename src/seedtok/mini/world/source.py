@@ -74,10 +74,14 @@ class SceneData(Data):
 
     validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
     world: Literal["classic", "varied"] = "classic"  # OpenMoji's drawings on a grid, or many hands in varied looks
+    crowded: float = Field(default=0.0, ge=0, le=1)  # share of varied training scenes with four things
+    restyled: float = Field(default=0.0, ge=0, le=1)  # share of their things in other colours and proportions
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
 
     def check(self) -> None:
+        if self.world == "classic" and (self.crowded or self.restyled):
+            raise ConfigError("data.crowded and data.restyled are of varied scenes: set data.world=varied")
         if self.shards is not None or self.codes is not None:
             super().check()
         elif isinstance(self.validation, float):
@@ -89,7 +93,7 @@ class SceneData(Data):
         batch = super().outline(batch_size, seed)
         if self.shards is not None or self.codes is not None:
             return batch
-        scenes = islice(scene_stream("train", seed, world=self._world()), batch_size)
+        scenes = islice(scene_stream("train", seed, world=self._world("train")), batch_size)
         return SceneBatch(batch.pixels, batch.captions, batch.canonical, [{"scene": s.to_json()} for s in scenes])
 
     def batches(
@@ -106,7 +110,7 @@ class SceneData(Data):
 
     def _rendered(self, split: Split, batch_size: int, seed: int, stride: Stride) -> Iterator[Batch]:
         """Endless batches of scenes, each sample a function of (split, seed, its number in the stream) alone."""
-        stream = scene_stream(split, seed, stride.first, stride.world_size, self.group, self._world())
+        stream = scene_stream(split, seed, stride.first, stride.world_size, self.group, self._world(split))
         index = stride.first
         while True:
             scenes = [next(stream) for _ in range(batch_size)]
@@ -119,5 +123,7 @@ class SceneData(Data):
             index += batch_size * stride.world_size
             yield to_batch(scenes, self.size, phrasings)
 
-    def _world(self) -> World:
-        return CLASSIC if self.world == "classic" else VARIED
+    def _world(self, split: Split) -> World:
+        if self.world == "classic":
+            return CLASSIC
+        return World(VARIED.hands, self.crowded, self.restyled) if split == "train" else VARIED
