@@ -18,14 +18,18 @@ CLIP = (
 )  # fmt: skip
 QFORMER = ("stage.width=32", "stage.layers=2", "stage.heads=2", "stage.projection=16")
 TINY: dict[str, tuple[str, ...]] = {
+    "vision": (
+        "stage.image_size=64", "stage.stem=[8,16,16]", "stage.width=32", "stage.layers=1", "stage.head_width=16",
+    ),
+    "text": ("stage.width=32", "stage.layers=1", "stage.head_width=16"),
     "clip": CLIP,
     "autoencoder": ("stage.image_size=64", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
     "diffusion": (
-        "stage.clip=RUNS/clip/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
+        "stage.clip=RUNS/text/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
         "stage.head_width=16", "stage.sample_steps=2",
     ),
-    "bidirectional": ("stage.clip=RUNS/clip/final", *QFORMER),
-    "stage1": ("stage.clip=RUNS/clip/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
+    "bidirectional": ("stage.clip=RUNS/vision/final", *QFORMER),
+    "stage1": ("stage.clip=RUNS/vision/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
     "stage2": (
         "stage.embedder=RUNS/stage1/final", "stage.image_decoder=RUNS/diffusion/final", "stage.codebook_size=64",
         "stage.codebook_dim=8", "stage.kmeans_per_code=4", "stage.decoder_layers=1", "stage.reverse_layers=1",

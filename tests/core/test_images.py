@@ -342,13 +342,17 @@ def test_threads_that_read_leave_the_warnings_of_others_alone(tmp_path):
         with suppress(ImageError):
             load_image(path)
 
-    for _ in range(5):
-        before = list(warnings.filters)
-        with pytest.warns(SeedTokWarning, match="ours") as said, ThreadPoolExecutor(8) as pool:
+    def warn_while_reading() -> None:
+        with ThreadPoolExecutor(8) as pool:
             done = pool.map(read, paths)
             for _ in range(100):
                 warnings.warn("ours", SeedTokWarning, stacklevel=1)
             list(done)
+
+    for _ in range(5):
+        before = list(warnings.filters)
+        with pytest.warns(SeedTokWarning, match="ours") as said:
+            warn_while_reading()
         assert len(said) == 100
         assert warnings.filters == before
 

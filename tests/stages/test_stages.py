@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import Batch
@@ -26,6 +26,7 @@ from seedtok.stages.quantization import QuantizationStage
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.tokenizer.vision import VisionTransformer
 from seedtok.training.config import RunConfig
 from seedtok.training.loop import train
 from seedtok.training.optimizer import decay_groups
@@ -91,7 +92,7 @@ def test_a_recipe_is_one_configuration_that_json_keeps(name):
     assert recipes()[name].__doc__
 
 
-@pytest.mark.parametrize("name", ["clip", "autoencoder", "judge", "eval_clip"])
+@pytest.mark.parametrize("name", ["vision", "text", "clip", "autoencoder", "judge", "eval_clip"])
 def test_foundations_are_built_at_their_real_size(name):
     stage = recipes()[name]().stage.build()
     assert sum(p.numel() for p in stage.parameters() if p.requires_grad) > 500_000
@@ -159,6 +160,24 @@ def test_text_tokenizers_are_the_same_every_time():
 
 
 # ---------------------------------------------------------------- what they export
+
+
+def test_image_and_text_encoders_load_again(runs):
+    for name, model in (
+        ("vision", VisionTransformer.from_pretrained(runs / "vision" / "final")),
+        ("text", CLIPTextModel.from_pretrained(runs / "text" / "final")),
+    ):
+        checkpoint = load_file(runs / name / "checkpoints" / "00000003" / "stage.safetensors")
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, checkpoint[f"{name}.{key}"]), key
+
+
+@pytest.mark.parametrize("name", ["clip", "bidirectional"])
+def test_a_q_former_stands_on_an_image_encoder_or_on_a_clip(runs, name):
+    config = tiny("bidirectional", runs, f"stage.clip={runs / 'clip' / 'final'}") if name == "clip" else None
+    stage = (config or tiny(name, runs)).stage.build()
+    assert isinstance(stage, ContrastiveStage)
+    assert (stage.embedder.vision.stem is None) == (name == "clip")
 
 
 @pytest.mark.parametrize("name", ["clip", "eval_clip"])
