@@ -17,7 +17,7 @@ from seedtok.lm.prompts import question_prompt
 from seedtok.mini.mimetic import start_by_copying
 from seedtok.mini.text import lm_tokenizer
 from seedtok.mini.world.questions import Question, questions
-from seedtok.mini.world.scenes import PHRASINGS, Scene, caption, sample_scene
+from seedtok.mini.world.scenes import CLASSIC, VARIED, Scene, caption, sample_scene, wordings
 from seedtok.mini.world.source import scenes_of
 from seedtok.stages.packed import PackedStage
 from seedtok.training.config import StageSettings
@@ -49,7 +49,7 @@ def inventory(scene: Scene, rng: np.random.Generator) -> str:
 
 def _tellings(scene: Scene, rng: np.random.Generator, count: int, listed: float) -> list[str]:
     """A scene in `count` wordings, and perhaps as a list."""
-    told = [caption(scene, int(p)) for p in rng.permutation(PHRASINGS)[:count]]
+    told = [caption(scene, int(p)) for p in rng.permutation(wordings(scene))[:count]]
     if rng.random() < listed:
         told.insert(int(rng.integers(len(told) + 1)), inventory(scene, rng))
     return told
@@ -92,7 +92,8 @@ class LanguageStage(PackedStage):
         """
         s = self.settings
         whole = bool(rng.random() < s.whole)
-        scenes = [scene, *(sample_scene(rng, "train") for _ in range(int(rng.integers(s.together))))]
+        world = CLASSIC if scene.look is None else VARIED
+        scenes = [scene, *(sample_scene(rng, "train", world) for _ in range(int(rng.integers(s.together))))]
         tellings = [_tellings(each, rng, int(rng.integers(1, s.worded + 1)), s.listed) for each in scenes]
         parts = [(f" {first}", whole) for first, *_ in tellings]
         again = [telling for _, *more in tellings for telling in more]
