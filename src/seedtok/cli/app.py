@@ -20,6 +20,7 @@ from seedtok.cli import demo as cli_demo
 from seedtok.cli import evaluate as cli_evaluate
 from seedtok.cli import lm as cli_lm
 from seedtok.cli import plan as cli_plan
+from seedtok.cli import reproduce as cli_reproduce
 from seedtok.cli import serve as cli_serve
 from seedtok.cli import tokenizer as cli_tokenizer
 from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
@@ -241,6 +242,7 @@ app.command()(cli_plan.plan)
 app.command()(cli_convert.convert)
 app.command()(cli_demo.demo)
 app.command()(cli_serve.serve)
+app.command()(cli_reproduce.reproduce)
 
 
 def main() -> None:

@@ -1,0 +1,42 @@
+"""`seedtok reproduce`: every part of the mini size trained from nothing, every table measured, one report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedtok.cli.support import check_folder, quiet, say
+from seedtok.core.errors import ConfigError
+
+
+class Where(StrEnum):
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+Size = Annotated[str, typer.Argument(metavar="SIZE", help="mini: the paper's own size takes a cluster.")]
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of runs, tables and report.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Take a few steps of everything: it runs, and shows nothing.")]
+On = Annotated[Where, typer.Option("--on", help="What computes.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Jobs at once; by default one a free core, or one on a GPU.")]
+
+
+def reproduce(
+    size: Size, folder: Folder, smoke: Smoke = False, where: On = Where.cpu, workers: Workers = None
+) -> None:  # fmt: skip
+    """Train every part of the mini size from nothing, measure every table, and write report.html.
+
+    What is finished in DIR stays: the same command resumes where an earlier one was stopped.
+    """
+    if size != "mini":
+        raise ConfigError(f"no size {size!r} to reproduce, only mini; for the paper's size see docs/full_size.md")
+    quiet(loading=True)
+    from seedtok.core.processes import spare_cores
+    from seedtok.mini.reproduction.run import device_of, reproduce
+
+    check_folder(folder, lambda path: (path / "runs").is_dir(), "reproduction")
+    jobs = workers or (spare_cores() if where == Where.cpu else 1)
+    say(f"report: {reproduce(folder, say, smoke, device_of(where), jobs)}")

@@ -1,0 +1,1 @@
+"""Everything of the mini size from nothing: `seedtok reproduce mini`."""

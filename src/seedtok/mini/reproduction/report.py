@@ -1,0 +1,137 @@
+"""The report of a reproduction: one HTML page that holds all its tables, pictures and charts."""
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from seedtok.core.atomic import atomic_file
+from seedtok.core.images import grid
+from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
+from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
+from seedtok.mini.reproduction.tables import table_file
+
+SHOWN = 12  # pictures of each kind
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 0.5rem 0 1.5rem; } td, th { padding: 0.2rem 0.8rem; text-align: right; }
+td:first-child, th:first-child { text-align: left; } thead { border-bottom: 2px solid #888; }
+tr + tr { border-top: 1px solid #ddd; } figure { margin: 1rem 0; } img { max-width: 100%; } figcaption { color: #666; }
+svg { margin: 0.4rem; background: #f7f7f7; } svg polyline { fill: none; stroke: #2255aa; stroke-width: 1.5; }
+svg rect { fill: #2255aa; } svg text { font: 10px system-ui, sans-serif; fill: #555; } svg .title { font-weight: 600; }
+"""
+# what the paper reports, of its own data and sizes: nothing here is comparable but the order of rows
+PAPER = {
+    "retrieval": "R@mean, Flickr30K 1K / COCO 5K: BLIP-2 92.9 / 80.3, embeddings 93.7 / 80.7, codes 91.7 / 77.4.",
+    "generation": "CLIP similarity, COCO / Flickr30K: GILL 67.45 / 65.16, SD 68.43 / 65.40, SEED 68.23 / 65.22.",
+    "captioning": "CIDEr on COCO: BLIP-2 131.0, SEED-OPT 119.0.",
+    "vqa": "VQAv2, zero-shot: BLIP-2 51.9, SEED-OPT 42.8.",
+}
+
+
+def write_report(out: Path) -> Path:
+    """Writes OUT/report.html from the scores, logs and pictures in OUT; returns its path."""
+    parts = [_tables(out), _pictures(out), _codebook(out), _curves(out), _runs(out)]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SEED, mini size, reproduced</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
+        f"<h1>SEED, mini size, reproduced</h1>{''.join(parts)}</body></html>"
+    )
+    path = out / "report.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _scores(out: Path, table: str, name: str) -> dict[str, Any]:
+    return json.loads(table_file(out, table, name).read_text(encoding="utf-8"))
+
+
+def _tables(out: Path) -> str:
+    parts = []
+    for table in TABLES:
+        parts.append(f"<h2>{table.name.capitalize()}</h2>")
+        if paper := PAPER.get(table.name):
+            parts.append(f"<p>The paper: {escape(paper)}</p>")
+        for name in table.sets:
+            found = _scores(out, table.name, name)
+            parts.append(f"<h3>mini:{name}, {found['count']:,} scenes</h3>{_rows(found)}")
+    return "".join(parts)
+
+
+def _rows(found: dict[str, Any]) -> str:
+    """Scores of rows with the same columns share a table; single scores are a line."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    lines = []
+    for row, value in found.items():
+        if row in ("settings", "counts", "clip", "missing"):
+            continue
+        if isinstance(value, dict) and all(isinstance(v, int | float | None) for v in value.values()):
+            groups.setdefault(tuple(value), []).append(row)
+        elif isinstance(value, int | float) and row not in ("count", "seconds"):
+            lines.append(f"<p>{escape(row)}: {_number(value)}</p>")
+    html = []
+    for columns, rows in groups.items():
+        head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
+        body = "".join(
+            f"<tr><td>{escape(row)}</td>{''.join(f'<td>{_number(found[row][c])}</td>' for c in columns)}</tr>"
+            for row in rows
+        )
+        html.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    return "".join([*html, *lines])
+
+
+def _number(value: int | float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _pictures(out: Path) -> str:
+    """What was drawn, as the evaluations left it: from captions, from codes, and by the language model."""
+    figures = ["<h2>Drawings</h2>"]
+    for table, way, words in (
+        ("generation", "seed", "Figure 3: drawn by SEED from the 32 codes of pictures it sees"),
+        ("generation", "caption", "Drawn by the diffusion model from their captions"),
+        ("drawing", "seed_opt", "Figure 6: drawn by SEED-OPT from prompts"),
+    ):
+        for name in SETS:
+            folder = table_file(out, table, name).with_suffix("") / way
+            files = sorted(folder.rglob("*.png"), key=lambda path: (len(path.stem), path.stem))[:SHOWN]
+            if files:
+                sheet = grid([Image.open(path).convert("RGB") for path in files], columns=6)
+                figures.append(picture(sheet, f"{words} (mini:{name})"))
+    return "".join(figures)
+
+
+def _codebook(out: Path) -> str:
+    found = _scores(out, "codebook", "test")
+    counts = sorted((count for count in found.get("histogram", []) if count), reverse=True)
+    return bar_chart("How often each code is used", counts, "codes, the most frequent first")
+
+
+def _log(out: Path, part: str) -> list[dict[str, Any]]:
+    path = out / "runs" / part / "log.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def _curves(out: Path) -> str:
+    charts = []
+    for part in PARTS:
+        points = [(line["step"], line["loss"]) for line in _log(out, part.name) if line.get("kind") == "train"]
+        charts.append(line_chart(part.name, [(float(x), float(y)) for x, y in points]))
+    return f"<h2>Losses while training</h2>{''.join(charts)}"
+
+
+def _runs(out: Path) -> str:
+    rows = []
+    for part in PARTS:
+        path = out / "runs" / part.name / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        last = [line for line in _log(out, part.name) if line.get("kind") == "validation"][-1:]
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in (last[0] if last else {}).items() if k not in ("step", "kind"))
+        optimization = config["optimization"]
+        cells = (part.name, optimization["steps"], optimization["batch_size"], config["seed"], shown)
+        rows.append(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{h}</th>" for h in ("part", "steps", "batch", "seed", "last validation"))
+    return f"<h2>Runs</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

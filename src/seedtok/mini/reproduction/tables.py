@@ -1,0 +1,103 @@
+"""One table of a reproduction: `python -m seedtok.mini.reproduction.tables DIR TABLE SET COUNT DEVICE`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedtok.baselines.blip2 import Blip2LM
+from seedtok.core.atomic import atomic_file
+from seedtok.evaluation.captioning import evaluate_captioning
+from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.codebook import evaluate_codebook
+from seedtok.evaluation.drawing import evaluate_drawing
+from seedtok.evaluation.generation import evaluate_generation
+from seedtok.evaluation.readers import Blip2Reader, SeedReader
+from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieval_model
+from seedtok.evaluation.run import Run
+from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.mini.evaluation import MiniSet, SceneScorer
+from seedtok.mini.judge import SceneJudge
+from seedtok.mini.reproduction.parts import result
+from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.seed import SeedTokenizer
+
+
+def table_file(out: Path, table: str, name: str) -> Path:
+    """Where the scores of a table on a set lie in the folder of a reproduction."""
+    return out / "tables" / f"{table}-{name}.json"
+
+
+class Models:
+    """The results of a reproduction's parts, loaded when asked for."""
+
+    def __init__(self, out: Path, device: torch.device) -> None:
+        self.out, self.device = out, device
+
+    def lm(self, part: str) -> SeedLM:
+        return SeedLM.from_pretrained(result(self.out, part), device=self.device)
+
+    def tokenizer(self) -> SeedTokenizer:
+        return SeedTokenizer.from_pretrained(result(self.out, "stage2"), device=self.device)
+
+    def readers(self) -> dict[str, Any]:
+        """The paper's SEED-OPT, the one that has also seen questions, and the BLIP-2-style baseline."""
+        blip2 = Blip2LM.from_pretrained(result(self.out, "blip2")).to(self.device)
+        seed = {row: SeedReader(self.lm(part)) for row, part in (("seed_opt", "stage3b"), ("instructed", "instructed"))}
+        return {**seed, "blip2": Blip2Reader(blip2)}
+
+    def judges(self, data: MiniSet) -> tuple[ClipImages, SceneScorer]:
+        judge = SceneJudge.from_pretrained(result(self.out, "judge")).to(self.device)
+        return ClipImages.from_pretrained(result(self.out, "eval_clip"), self.device), SceneScorer(data, judge)
+
+
+def retrieval(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
+    bidirectional = ImageTextEmbedder.from_pretrained(result(models.out, "bidirectional")).to(models.device)
+    causal = load_retrieval_model(str(result(models.out, "stage2")), torch.float32, models.device)
+    return evaluate_retrieval({"bidirectional": EmbedderRetrieval(bidirectional), causal.row: causal}, data, run)
+
+
+def codebook(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
+    return evaluate_codebook(models.tokenizer(), data, run)
+
+
+def generation(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
+    return evaluate_generation(models.tokenizer(), data, run, *models.judges(data))
+
+
+def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
+    return evaluate_captioning(models.readers(), data, run, scorer=SceneScorer(data))
+
+
+def vqa(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
+    return evaluate_vqa(models.readers(), data, run)
+
+
+def drawing(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
+    return evaluate_drawing(models.lm("instructed"), data, run, *models.judges(data))
+
+
+TABLES = {
+    "retrieval": retrieval, "codebook": codebook, "generation": generation, "captioning": captioning, "vqa": vqa,
+    "drawing": drawing,
+}  # fmt: skip
+
+
+def main(out: Path, table: str, name: str, count: int, device: str) -> None:
+    """Measures one table on one set, and writes its scores; predictions stay beside them."""
+    began = time.monotonic()
+    data = MiniSet(count, every_wording=table == "captioning", name=name, classic=False)
+    predictions = table_file(out, table, name).with_suffix("")
+    found = TABLES[table](Models(out, torch.device(device)), data, Run(predictions, 16 if table == "drawing" else 32))
+    found |= {"set": name, "count": len(data), "seconds": time.monotonic() - began}
+    with atomic_file(table_file(out, table, name)) as temporary:
+        temporary.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])

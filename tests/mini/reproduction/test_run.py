@@ -1,0 +1,101 @@
+"""A reproduction of parts that are all there: its order, its tables and its report."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from seedtok.mini.reproduction import run
+from seedtok.mini.reproduction.charts import bar_chart, line_chart
+from seedtok.mini.reproduction.jobs import Job
+from seedtok.mini.reproduction.parts import PARTS, TABLES, result
+from seedtok.mini.reproduction.tables import TABLES as MEASURED
+from seedtok.mini.reproduction.tables import table_file
+from seedtok.training.config import with_overrides
+
+
+def test_parts_and_tables_need_what_is_made():
+    names = [part.name for part in PARTS]
+    assert len(set(names)) == len(names)
+    for i, part in enumerate(PARTS):
+        assert set(part.inputs.values()) <= set(names[:i]), part.name
+        assert part.recipe().recipe == f"mini.{part.name}"
+    for table in TABLES:
+        assert set(table.needs) <= set(names)
+    assert {table.name for table in TABLES} == set(MEASURED)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+@pytest.mark.parametrize("smoke", [False, True])
+def test_settings_of_a_part_are_those_of_its_recipe(part, smoke, tmp_path):
+    config = with_overrides(part.recipe(), part.overrides(tmp_path, smoke))
+    for key, needed in part.inputs.items():
+        assert getattr(config.stage, key.removeprefix("stage.")) == result(tmp_path, needed)
+    assert (config.optimization.steps <= 20) == smoke
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch) -> Path:
+    """What the jobs of a reproduction leave, without their work."""
+
+    def leave(jobs: list[Job], workers: int, say: object) -> None:
+        for job in jobs:
+            if job.arguments[0] == "seedtok":
+                name = job.name
+                folder = tmp_path / "out" / "runs" / name
+                (folder / "final").mkdir(parents=True)
+                config = {"recipe": f"mini.{name}", "seed": 7, "optimization": {"steps": 5, "batch_size": 2}}
+                (folder / "config.json").write_text(json.dumps(config | {"stage": {}}))
+                lines = [{"step": step, "kind": "train", "loss": 1 / (step + 1)} for step in range(4)]
+                lines.append({"step": 4, "kind": "validation", "accuracy": 12.5})
+                (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+            else:
+                job.makes.parent.mkdir(parents=True, exist_ok=True)
+                scores = {"count": 3, "seconds": 1.0, "a<b": {"x": 1.25, "y": None}, "used": 77, "settings": {"z": 1}}
+                job.makes.write_text(json.dumps(scores))
+        for way in ("seed", "caption"):
+            folder = table_file(tmp_path / "out", "generation", "test").with_suffix("") / way
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (8, 8), "red").save(folder / f"{i}.png")
+
+    monkeypatch.setattr(run, "run_jobs", leave)
+    return run.reproduce(tmp_path / "out", print)
+
+
+def test_the_report_is_one_page_with_every_table_picture_and_curve(finished):
+    page = finished.read_text()
+    assert finished.name == "report.html"
+    for table in TABLES:
+        assert f"<h2>{table.name.capitalize()}</h2>" in page
+    assert "<td>a&lt;b</td><td>1.2</td><td>-</td>" in page
+    assert "used: 77" in page
+    assert page.count("<figure>") == 2
+    assert page.count("<polyline") == len(PARTS)
+    assert "accuracy 12.5" in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "another file is needed"
+    assert str(finished.parent) not in page
+
+
+def test_charts_hold_every_point_and_refuse_nothing():
+    assert line_chart("t", []) == ""
+    assert line_chart("t", [(0.0, 1.0)]) == ""
+    chart = line_chart("a & b", [(0.0, 1.0), (1.0, float("nan")), (2.0, 0.1)])
+    assert "a &amp; b" in chart
+    (points,) = re.findall(r'points="([^"]*)"', chart)
+    assert len(points.split()) == 2
+    assert line_chart("t", [(0.0, -1.0), (1.0, 1.0)]).count("polyline") == 1
+    assert bar_chart("t", [], "codes") == ""
+    assert bar_chart("t", [3, 2, 1], "codes").count("<rect") == 3
+
+
+def test_only_the_mini_size_is_reproduced_and_only_into_a_folder_of_ones_own(cli, tmp_path):
+    code, _, err = cli("reproduce", "paper", "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "only mini" in err
+    (tmp_path / "mine.txt").write_text("mine")
+    code, _, err = cli("reproduce", "mini", "--out", tmp_path)
+    assert code == 2
+    assert "holds no reproduction" in err
