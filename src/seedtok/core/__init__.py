@@ -1,1 +1,1 @@
-"""Ground floor: errors, images, checkpoint files, the hub, progress, devices."""
+"""The lowest layer: errors, images, checkpoint files, the hub, progress, devices."""

@@ -1,4 +1,4 @@
-"""The field's data sets, from the files that their publishers give."""
+"""Public data sets: readers of the annotation files as published, and the table `SETS` of all sets."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def _checked(entry: Entry) -> Entry:
         texts += [question.text, *question.answers, question.answer_type, question.kind]
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"{str(text)[:40]} where a text belongs")
+            raise TypeError(f"expected a text, got {str(text)[:40]}")
     for number in (entry.id, *(question.id for question in entry.questions)):
         if not isinstance(number, str | int):
-            raise TypeError(f"the id {str(number)[:40]} is no text or integer")
+            raise TypeError(f"expected an id that is a text or an integer, got {str(number)[:40]}")
     return entry
 
 

@@ -1,4 +1,4 @@
-"""WebDataset shards in img2dataset's layout, from people's own pictures, and back.
+"""WebDataset shards in img2dataset's layout: written from image-text pairs, and read back.
 
 A shard `00000.tar` holds, for every sample, KEY.png or KEY.jpg, KEY.txt (the caption) and KEY.json (all that
 is known); `00000_stats.json` beside it holds its counts. img2dataset's own shards are read as well.

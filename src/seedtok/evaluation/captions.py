@@ -1,4 +1,4 @@
-"""Scores of captions by pycocoevalcap, with what cannot run here named and the rest given."""
+"""Caption scores by pycocoevalcap; a score that cannot be computed here is reported with the reason."""
 
 import re
 import shutil

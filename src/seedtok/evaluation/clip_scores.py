@@ -1,4 +1,4 @@
-"""How alike drawings are to the true pictures, by a CLIP (Table 2), beside what no drawing at all would score."""
+"""CLIP similarity of drawings to the true images (Table 2), and of other images in their place, as baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 1024  # of a matrix of cosines that are made at once
 
 
 class ClipImages:
-    """Image features of a CLIP, in float32; it should not be the one inside what is measured."""
+    """Image features of a CLIP model, in float32; use a different CLIP from the one in the model under evaluation."""
 
     def __init__(self, clip: CLIPModel, preprocessing: Preprocessing, identity: dict[str, str] | None = None) -> None:
         self.clip, self.preprocessing, self.identity = clip.eval(), preprocessing, identity or {}

@@ -1,4 +1,4 @@
-"""What an evaluation takes: a set of annotated pictures and, for a world that knows the truth, a scorer."""
+"""The interfaces of an evaluation: a set of annotated images, and a scorer where the ground truth is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""Pictures that SEED-OPT draws of captions, beside those of its diffusion model alone (Figure 5, in numbers)."""
+"""Images that SEED-OPT draws from captions, compared with those of its diffusion model alone (Figure 5)."""
 
 from functools import partial
 from pathlib import Path

@@ -50,7 +50,7 @@ def decoder_settings(tokenizer: SeedTokenizer, dtype: torch.dtype | None) -> dic
 
 
 def save_drawings(pictures: Sequence[Image.Image], entries: Sequence[Entry], way: str, out: Path) -> list[Record]:
-    """Writes drawings as WAY/ID.png; returns what says which is whose."""
+    """Writes drawings as WAY/ID.png; returns a record for each, with its image id and file name."""
     records = []
     (out / way).mkdir(parents=True, exist_ok=True)
     for picture, entry in zip(pictures, entries, strict=True):

@@ -44,7 +44,7 @@ def format_of(name: str | Path) -> str:
 
 
 def loader_for(name: str | Path, loaders: dict[str, Callable[[], T]], task: str) -> Callable[[], T]:
-    """Of the loaders by format, that of the checkpoint `name`; raises CheckpointError where a task takes none such."""
+    """The loader for the format of checkpoint `name`; raises CheckpointError if the task supports no such format."""
     found = format_of(name)
     if found not in loaders:
         taken = ", ".join(NAMES[known] for known in loaders if known in NAMES)

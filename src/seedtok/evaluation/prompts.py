@@ -8,7 +8,7 @@ from seedtok.lm.prompts import CAPTION, QUESTION, question_prompt
 
 @dataclass(frozen=True)
 class Prompts:
-    """What stands after a picture; "{}" is where a question goes, `lower` whether it is in lower case."""
+    """The prompts after an image: "{}" stands for the question, which `lower` puts in lower case."""
 
     caption: str = CAPTION
     question: str = QUESTION

@@ -29,7 +29,7 @@ BLIP2_LM = "seedtok.blip2"
 
 @runtime_checkable
 class Reader(Protocol):
-    """Goes on with texts that stand after pictures; `row` is what a result calls it."""
+    """Continues prompts that follow images; `row` is the name of the model's row in the results."""
 
     row: str
 

@@ -27,9 +27,9 @@ READERS = 4  # threads that read pictures ahead of the model
 
 @dataclass(frozen=True)
 class Run:
-    """How an evaluation runs: where its predictions go (None: nowhere that stays), and `batch_size` pictures at once.
+    """How an evaluation runs: the folder `out` for its predictions (None: temporary), and images at a time in a batch.
 
-    `seed` is of all that is drawn by chance, `made_by` what else predictions depend on, such as which model it is. What
+    `seed` is that of all random numbers; `made_by` names what else predictions depend on, such as the model. What
     is predicted may depend on the batch size, by rounding and by the noise of drawings; it does not depend on how many
     processes there are, or whether a run was stopped.
     """

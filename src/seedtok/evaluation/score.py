@@ -1,4 +1,4 @@
-"""Scores of predictions that are there already: of an evaluation that has run, or made by any other program."""
+"""Scores existing predictions: those of an earlier evaluation, or of any other program."""
 
 import hashlib
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ ANSWER_KEYS = (("question_id", "answer"), ("questionId", "prediction"))  # VQAv2
 
 @dataclass(frozen=True)
 class Judges:
-    """What scores drawings and captions beside counting, and the device that similarities are computed on."""
+    """The models that score drawings and captions, and the device on which similarities are computed."""
 
     clip: ClipImages | None = None
     scorer: Scorer | None = None

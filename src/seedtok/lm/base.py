@@ -1,4 +1,4 @@
-"""The frozen causal LM that SEED-OPT is built on, any of transformers: loading it, its two ends, its fingerprint."""
+"""The base of SEED-OPT, any causal LM of transformers, frozen: loading, embedding and head, and its fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text after prompts of ids (section 3.2): by our beam search where it finds what `generate` would, else by that."""
+"""Text after prompts of ids (section 3.2): by our beam search if it supports model and settings, else `generate`."""
 
 from __future__ import annotations
 

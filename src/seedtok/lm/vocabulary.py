@@ -28,7 +28,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         codes = range(self.first_code, self.first_code + self.codes)
         if self.codes < 1 or self.span < 1 or self.begin == self.end or self.begin in codes or self.end in codes:
-            raise InputError(f"ids of codes, begin and end of an image that exclude each other are needed; got {self}")
+            raise InputError(f"expected at least one code, and different ids for codes, begin and end; got {self}")
 
     @classmethod
     def after_text(cls, text: int, codes: int = 8192, span: int = 32) -> Vocabulary:

@@ -1,1 +1,1 @@
-
+"""The paper's training runs, and what they would take."""

@@ -48,7 +48,7 @@ class AutoregressionSettings(StageSettings):
 
 
 class AutoregressionStage(PackedStage):
-    """Image-to-text, the loss on the caption, and text-to-image, the loss on the codes; rows are packed."""
+    """Next-token prediction on packed rows: captions and answers after images, and codes after captions."""
 
     def __init__(self, settings: AutoregressionSettings, model: SeedLM) -> None:
         super().__init__()

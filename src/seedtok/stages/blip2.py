@@ -1,4 +1,4 @@
-"""BLIP-2's second stage, for the baseline of Table 3: a Q-Former learns to be read by a frozen LM."""
+"""BLIP-2's second stage, for the baseline of Table 3: a Q-Former learns to produce inputs that a frozen LM can use."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,7 +26,7 @@ class Blip2Settings(StageSettings):
 
 
 class Blip2Stage(Stage):
-    """The caption after "A photo of", from continuous embeddings."""
+    """Learns to caption: a frozen LM predicts the caption after "A photo of" from the Q-Former's embeddings."""
 
     def __init__(self, settings: Blip2Settings) -> None:
         super().__init__()

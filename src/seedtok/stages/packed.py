@@ -8,11 +8,11 @@ from seedtok.training.stage import Losses, Stage
 
 
 class PackedStage(Stage):
-    """A stage in two steps: what depends on values, the packing of texts, is apart from what is computed."""
+    """A stage whose forward has two steps: packing the texts of a batch into rows, then the losses of the rows."""
 
     @abstractmethod
     def packed(self, batch: Batch) -> Packed:
-        """The rows that a batch is learned as."""
+        """The batch as packed rows of token ids."""
 
     @abstractmethod
     def losses(self, rows: Packed) -> Losses: ...

@@ -1,4 +1,4 @@
-"""Stage II (section 2.2.2): the codebook, and what turns codes back into causal embeddings and text features."""
+"""Stage II (section 2.2.2): trains the codebook, the two code decoders and the Reverse Q-Former."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice

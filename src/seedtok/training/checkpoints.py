@@ -1,7 +1,7 @@
 """Training checkpoints: folders of safetensors and JSON, written whole or not at all, nothing unpickled.
 
-Of a run whose ranks hold a part each, every rank writes its rows of each tensor, as NAME.RANK-of-RANKS.safetensors; any
-number of ranks reads them.
+In a sharded run every rank writes its rows of each tensor to NAME.RANK-of-RANKS.safetensors; any number of ranks can
+read them.
 """
 
 import json
@@ -51,7 +51,7 @@ class Checkpoint:
     @staticmethod
     def _part(parts: dict[str, T], name: str) -> T:
         if name not in parts:
-            raise CheckpointError(f"the checkpoint has no {name!r}: it is not complete, or of a run without one")
+            raise CheckpointError(f"the checkpoint has no {name!r}: it is incomplete, or its run stores none")
         return parts[name]
 
 

@@ -22,7 +22,7 @@ class StageSettings(Settings, ABC):
     def build(self) -> Stage: ...
 
     def for_counting(self) -> "StageSettings":
-        """These settings without what depends on values or is drawn by chance and costs nothing: to plan a run with."""
+        """The settings for `seedtok plan`, without what needs values or random choices and costs almost nothing."""
         return self
 
 

@@ -1,4 +1,4 @@
-"""What ranks tell one another: features with their gradients, and a model of which each holds a part."""
+"""Communication between ranks: features gathered with their gradients, and sharded models (FSDP2)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Averaged parameters, which some models draw or see better with than with the last ones."""
+"""An exponential moving average (EMA) of the trained parameters, which improves the results of some models."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the module holds the averaged parameters."""
+        """A context in which the module has the averaged parameters."""
         kept = {n: p.detach().clone() for n, p in self.parameters.items()}
         with torch.no_grad():
             for name, parameter in self.parameters.items():

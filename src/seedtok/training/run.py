@@ -57,5 +57,5 @@ class Run:
         )
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Within, the stage holds the moving average of its parameters, where the run keeps one."""
+        """A context in which the stage has the moving average of its parameters, if the run keeps one."""
         return self.ema.applied() if self.ema else nullcontext()

@@ -1,4 +1,4 @@
-"""What a run's folder says of the run, which goes on as it began."""
+"""The configuration of a run on disk: written at the start, read to resume, and which settings may change then."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -57,7 +57,7 @@ def read_config(out: Path, known: Iterable[RunConfig]) -> RunConfig:
 
 
 def changes(before: RunConfig, now: RunConfig) -> list[str]:
-    """What is otherwise now and may be, a line each; raises ConfigError, naming all of it, for what may not."""
+    """The settings that a resumed run changes, one a line; raises ConfigError, naming all, for those it may not."""
     allowed, refused = [], []
     for key, old, new in _differences(before, now):
         (allowed if key in MAY_CHANGE else refused).append(f"{key} was {_shown(old)} and is {_shown(new)} now")

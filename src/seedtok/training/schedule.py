@@ -1,4 +1,4 @@
-"""What of a step depends on its number alone: its learning rate, and the seed of its noise."""
+"""The learning rate of a step, and the seed of its random numbers."""
 
 import math
 

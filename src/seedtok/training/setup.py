@@ -35,7 +35,7 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     accelerator = accelerator_for(config)
     sharded = config.sharded and accelerator.num_processes > 1
     if sharded and config.precision == "fp16":
-        raise ConfigError("sharded=true needs precision=bf16: the scaling of fp16's losses does not know of shards")
+        raise ConfigError("sharded=true needs precision=bf16: fp16's loss scaling does not support sharded parameters")
     stage, held_out = _stage(config, accelerator, out, checkpoint)
     if sharded:
         shard_parameters(stage, accelerator.device, ("validate", "draw"))

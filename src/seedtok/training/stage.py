@@ -26,7 +26,7 @@ def freeze(module: M) -> M:
 
 
 def full_precision(features: Tensor) -> torch.autocast:
-    """Within, products are in the operands' own type: a cosine in bfloat16 is too coarse to rank or sharpen."""
+    """A context without autocast: cosines in bfloat16 are too coarse to rank by, or to divide by a temperature."""
     return torch.autocast(features.device.type, enabled=False)
 
 
@@ -72,7 +72,7 @@ class Stage(nn.Module, ABC):
         return self
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
-        """Has frozen parts in another precision."""
+        """Casts the frozen modules to `dtype`."""
         for module in self.modules():
             if hasattr(module, "seedtok_frozen") and any(p.dtype != dtype for p in module.parameters()):
                 module.to(dtype)

@@ -29,7 +29,7 @@ class TokenMean:
             return 1.0
         mean = mean_over_ranks({"count": count})["count"]
         if mean == 0:
-            raise TrainingError("no tokens to learn from in a batch: rows are cut before them; raise stage.row")
+            raise TrainingError("a batch has no target tokens: its rows are truncated before them; raise stage.row")
         self.first = self.first or mean
         self.total += mean
         self.batches += 1
