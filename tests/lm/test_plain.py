@@ -204,7 +204,7 @@ def test_a_layout_that_cannot_be_is_refused(seed_lm, seed, tmp_path):
     layout = record["seedtok"]["layout"]
     for change, match in (
         ({"layout": layout | {"begin": "2"}}, 'begin is "2"; expected an integer'),
-        ({"layout": layout | {"codes": 0}}, "that exclude each other are needed"),
+        ({"layout": layout | {"codes": 0}}, "different ids for codes"),
         ({"layout": {"codes": 8192}}, "not a configuration of visual ids in .*: first_code is missing"),
         ({"layout": layout | {"end": 10_000}}, r"has \d+ embeddings; its visual ids go up to 10000"),
         ({"codebook": "0"}, "another codebook"),

@@ -35,6 +35,10 @@ Base = Annotated[str | None, typer.Option(help="Folder or hub id of the base, in
 Tokenizer = Annotated[
     str | None, typer.Option(help="Folder or hub id of the image tokenizer, instead of the one that MODEL names.")
 ]
+Chat = Annotated[
+    str | None,
+    typer.Option("--template", help="How MODEL is asked: plain, pretrained, vicuna or llama2; by default as trained."),
+]
 Beams = Annotated[int, typer.Option(min=1, max=100, help="Beams of the beam search; 1 is greedy decoding.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling and of the initial noise.")]
 Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy decoding.")]
@@ -42,14 +46,21 @@ TopP = Annotated[float, typer.Option(help="Nucleus sampling: cumulative probabil
 IMAGE_PREFIX = "@"  # of a path in a line of chat
 
 
-def load_lm(model: str, dtype: str, device: str, base: str | None = None, tokenizer: str | None = None) -> SeedLM:
-    """Loads a SEED language model by name, folder or hub id; `base` and `tokenizer` override those in its config."""
+def load_lm(
+    model: str, dtype: str, device: str, base: str | None = None, tokenizer: str | None = None,
+    template: str | None = None,
+) -> SeedLM:  # fmt: skip
+    """Loads a SEED language model by name, folder or hub id; the others override what its config names."""
     quiet()
     import torch
 
+    from seedtok.lm.native import template_named
     from seedtok.lm.seed_lm import SeedLM
 
-    return SeedLM.from_pretrained(model, base=base, seed=tokenizer, dtype=getattr(torch, dtype), device=device)
+    return SeedLM.from_pretrained(
+        model, base=base, seed=tokenizer, dtype=getattr(torch, dtype), device=device,
+        template=None if template is None else template_named(template),
+    )  # fmt: skip
 
 
 def caption(
@@ -57,6 +68,7 @@ def caption(
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     beams: Beams = 5,
     as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "caption"} as JSON.')] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in each batch.")] = 16,
@@ -66,7 +78,7 @@ def caption(
     """Caption images, one line per image; with --json, one JSON object per line."""
     bad: list[ImageError] = []
     paths = list_image_files(images, bad)
-    lm = load_lm(model, dtype.value, device, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
@@ -82,6 +94,7 @@ def ask(
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     beams: Beams = 5,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
@@ -91,7 +104,7 @@ def ask(
         raise DataError("no question; expected an image and questions: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
-    lm = load_lm(model, dtype.value, device, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
     codes = lm.seed.encode(image).expand(len(questions), -1)
     for text in lm.answer(codes, questions, num_beams=beams):
         say(text)
@@ -103,6 +116,7 @@ def draw(
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     count: Annotated[int, typer.Option(min=1, help="Number of images, written to FILE, FILE-2 and so on.")] = 1,
     seed: Seed = 0,
     temperature: Annotated[
@@ -123,7 +137,7 @@ def draw(
     if temperature is None:
         temperature = 0.0 if count == 1 else 1.0
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value, device, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]
@@ -140,6 +154,7 @@ def chat(
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     seed: Seed = 0,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -152,7 +167,7 @@ def chat(
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value, device, base, tokenizer)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
     from PIL import Image
 
     if sys.stdin.isatty():

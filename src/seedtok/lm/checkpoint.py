@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from seedtok.core.checkpoint import write_checkpoint
+from seedtok.core.checkpoint import read_config, write_checkpoint
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import (
     assign_strictly,
@@ -26,12 +26,14 @@ from seedtok.core.files import (
     read_tensors,
     write_tensors,
 )
-from seedtok.core.hub import recorded, without_paths
+from seedtok.core.hub import locate, named_part, recorded, resolve, without_paths
 from seedtok.core.kinds import LM
 from seedtok.core.records import from_record
 from seedtok.lm.adapter import AdapterConfig, VisualAdapter, merged_copy, renamed
 from seedtok.lm.base import fingerprint, is_base_of, load_base, loading_errors, output_head, word_embedding
 from seedtok.lm.model import JointLM
+from seedtok.lm.native import IMAGE_TOKENIZER, Template, TokenNames, find_layout, template_of
+from seedtok.lm.native import PLAIN as PLAIN_TEMPLATE
 from seedtok.lm.plain import extended_tokenizer, fold
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -65,6 +67,57 @@ class Source:
 
     base: str = ""
     fingerprint: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user names: a SEED language model, and what to take in place of the parts that it names itself."""
+
+    name: str | Path
+    base: str | Path | None = None
+    seed: SeedTokenizer | str | Path | None = None
+    template: Template | None = None
+
+
+def read(
+    given: Given, dtype: torch.dtype, trainable: bool
+) -> tuple[JointLM, SeedTokenizer, Source, Template]:  # fmt: skip
+    """Loads a SEED language model of any of its three forms: an adapter on a base, a plain one, SEED-LLaMA.
+
+    Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
+    """
+    folder = resolve(given.name, "lm")
+    record, template = read_json(folder / "config.json"), given.template or PLAIN_TEMPLATE
+    if isinstance(entry := record.get(PLAIN), dict):
+        seed = _load_seed(entry, folder, given.seed, dtype)
+        if given.template is None and "template" in entry:
+            template = from_record(Template, entry["template"], "a template")
+        joint, source = read_plain(folder, entry, seed, dtype)
+        return joint, seed, source, template
+    if "architectures" in record and "format" not in record:
+        if given.seed is None:
+            raise CheckpointError(
+                f"{given.name} names no image tokenizer: give one; SEED-LLaMA's is {IMAGE_TOKENIZER}, which "
+                "`seedtok convert` turns into a folder"
+            )
+        seed = _load_seed({}, folder, given.seed, dtype)
+        joint, source = read_native(folder, seed, dtype)
+        return joint, seed, source, given.template or template_of(str(given.name), joint.lm.config)
+    config = read_config(folder, LM, VERSION)
+    base = locate(given.base, "opt") if given.base else locate(named_part(config, "base", folder), "opt", folder)
+    seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, dtype)
+    joint, source = read_adapted(folder, config, base, seed, dtype, trainable)
+    return joint, seed, source, template
+
+
+def _load_seed(
+    config: dict[str, Any], folder: Path, given: SeedTokenizer | str | Path | None, dtype: torch.dtype
+) -> SeedTokenizer:
+    """The image tokenizer that is given, or else the one that the configuration of a folder names."""
+    if isinstance(given, SeedTokenizer):
+        return given
+    named = given or locate(named_part(config, "tokenizer", folder), "tokenizer", folder)
+    return SeedTokenizer.from_pretrained(named, dtype=dtype)
 
 
 def write_files(
@@ -188,14 +241,20 @@ def _read_lora(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
 # ------------------------------------------------------------ plain language models
 
 
-def write_plain(model: JointLM, seed: SeedTokenizer, new: Path, folder: Path) -> None:
+def write_plain(
+    model: JointLM, seed: SeedTokenizer, new: Path, folder: Path, template: Template = PLAIN_TEMPLATE
+) -> None:  # fmt: skip
     """Writes the plain language model into the existing folder `new`, which will be moved to `folder`.
 
-    Its config.json says under "seedtok" which ids are visual (`Vocabulary`), and which image tokenizer and codebook
-    they belong to.
+    Its config.json says under "seedtok" which ids are visual (`Vocabulary`), which image tokenizer and codebook they
+    belong to, and how the model is asked.
     """
     lm = fold(model)
     entry: dict[str, Any] = {"layout": asdict(model.vocabulary), "codebook": seed.codebook_id}
+    if model.names is not None:
+        entry["names"] = asdict(model.names)
+    if template != PLAIN_TEMPLATE:
+        entry["template"] = asdict(template)
     if seed.source is not None:
         entry["tokenizer"] = recorded(seed.source, "tokenizer", folder, new)
     setattr(lm.config, PLAIN, entry)
@@ -215,6 +274,27 @@ def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: 
     if seed.codebook_id != entry.get("codebook"):
         raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
     lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    _check_rows(lm, layout, folder)
+    names = from_record(TokenNames, entry["names"], "names of visual ids") if "names" in entry else None
+    return JointLM(lm, text_tokenizer, layout, names=names), Source(str(folder.resolve()))
+
+
+def read_native(folder: Path, seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, Source]:
+    """Loads a published model that has the codes as tokens of its own: SEED-LLaMA, AnyGPT.
+
+    Raises CheckpointError where it has none, or not as many as the image tokenizer.
+    """
+    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    found = find_layout(text_tokenizer, seed.config.embedder.qformer.queries)
+    if found is None:
+        raise CheckpointError(f"{folder} is a language model without codes: train SEED-OPT on it, with stage.base")
+    layout, names = found
+    if layout.codes != len(seed.codebook.weight):
+        raise CheckpointError(f"{folder} has {layout.codes} codes, and the image tokenizer {len(seed.codebook.weight)}")
+    _check_rows(lm, layout, folder)
+    return JointLM(lm, text_tokenizer, layout, names=names), Source(str(folder.resolve()))
+
+
+def _check_rows(lm: PreTrainedModel, layout: Vocabulary, folder: Path) -> None:
     if (rows := word_embedding(lm).num_embeddings) < layout.size:
         raise CheckpointError(f"{folder} has {rows} embeddings; its visual ids go up to {layout.size - 1}")
-    return JointLM(lm, text_tokenizer, layout), Source(str(folder.resolve()))

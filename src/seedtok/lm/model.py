@@ -15,6 +15,7 @@ from seedtok.core.records import encodable
 from seedtok.lm.adapter import VisualAdapter
 from seedtok.lm.base import cache_argument, output_head, pad_id, word_embedding
 from seedtok.lm.logit_map import measure_logit_map
+from seedtok.lm.native import TokenNames
 from seedtok.lm.packing import Packed, block_causal_mask
 from seedtok.lm.vocabulary import Vocabulary
 
@@ -37,12 +38,14 @@ class JointLM(nn.Module):
         text_tokenizer: PreTrainedTokenizerBase,
         vocabulary: Vocabulary,
         adapter: VisualAdapter | None = None,
+        names: TokenNames | None = None,
     ):
         super().__init__()
         self.network = network  # the LM, in peft's wrapper where it has LoRA
         self.text_tokenizer = text_tokenizer
         self.vocabulary = vocabulary
         self.adapter = adapter
+        self.names = names  # of the visual ids in the text tokenizer, where prompts are tokenized with them
         self.logit_map = measure_logit_map(self.lm)
 
     # ------------------------------------------------------------ parts
@@ -111,11 +114,22 @@ class JointLM(nn.Module):
 
         Raises InputError when it is longer than the LM's context.
         """
-        ids = self.start_ids
-        for segment in segments:
-            ids += self.text_ids(segment) if isinstance(segment, str) else self.image_ids(segment)
+        if self.names is not None:
+            ids = self._named(segments, self.names)
+        else:
+            ids = self.start_ids
+            for segment in segments:
+                ids += self.text_ids(segment) if isinstance(segment, str) else self.image_ids(segment)
         self.check_length(len(ids))
         return ids
+
+    def _named(self, segments: Sequence[str | Tensor], names: TokenNames) -> list[int]:
+        """The ids of one text in which images are the names of their codes: how words around them are split counts."""
+        for segment in segments:
+            if not isinstance(segment, str):
+                self.image_ids(segment)  # raises InputError where these are no codes of an image
+        parts = [s if isinstance(s, str) else names.image(s.tolist()) for s in segments]
+        return self.text_ids("".join([cast(str | None, self.text_tokenizer.bos_token) or "", *parts]))
 
     def image_ids(self, codes: Int[Tensor, " n"]) -> list[int]:
         """Codes (32,) -> the ids of an image: begin, codes, end."""

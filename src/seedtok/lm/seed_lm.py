@@ -14,26 +14,22 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
-from seedtok.core.checkpoint import checkpoint_folder, read_config
+from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.device import CompositeModule, device_named
 from seedtok.core.errors import InputError, SeedTokWarning
-from seedtok.core.files import read_json
-from seedtok.core.hub import lm_card, locate, named_part, push, resolve
+from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
 from seedtok.core.images import ImageSource
-from seedtok.core.kinds import LM
 from seedtok.core.notices import quietly
 from seedtok.lm import checkpoint, interleaved, texts
 from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
 from seedtok.lm.base import fingerprint, load_base, word_embedding
 from seedtok.lm.decoding import GREEDY, Sampling, draw_codes
 from seedtok.lm.model import JointLM
+from seedtok.lm.native import PLAIN, Template
 from seedtok.lm.prompts import (
     ANSWERING,
-    CAPTION,
     CAPTIONING,
-    DRAW,
-    QUESTION,
     TextSettings,
     drawing_prompt,
     question_prompt,
@@ -46,12 +42,14 @@ from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 class SeedLM(CompositeModule):
     """Captions, answers, draws and continues texts and images: a `JointLM` and a `SeedTokenizer`.
 
-    Both move and cast together.
+    Both move and cast together. `template` says how the LM was asked while it was trained.
     """
 
-    def __init__(self, joint: JointLM, seed: SeedTokenizer, source: checkpoint.Source | None = None):
+    def __init__(
+        self, joint: JointLM, seed: SeedTokenizer, source: checkpoint.Source | None = None, template: Template = PLAIN
+    ):  # fmt: skip
         super().__init__()
-        self.joint = joint
+        self.joint, self.template = joint, template
         self._seed = [seed]  # in a list, so that it is no part of this module's state
         self.source = source or checkpoint.Source()
 
@@ -79,9 +77,9 @@ class SeedLM(CompositeModule):
 
     def caption(
         self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
-        max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str = CAPTION,
+        max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str | None = None,
     ) -> list[str]:  # fmt: skip
-        """Captions of images: the text after their codes and "A photo of".
+        """Captions of images: the text after their codes and "A photo of", or what else the template asks.
 
         Args:
             images: as `SeedTokenizer.encode` takes them, or codes, an int64 tensor (B, 32).
@@ -90,19 +88,20 @@ class SeedLM(CompositeModule):
             min_new_tokens: 8, or `max_new_tokens` where that is less.
             max_new_tokens: the most tokens of a caption.
             length_penalty: as of transformers' `generate`.
-            prompt: the text between codes and caption.
+            prompt: the text between codes and caption; by default the template's.
         """
         codes = self._codes(images, batch_size)
         least = min(CAPTIONING.min_new_tokens or 0, max_new_tokens) if min_new_tokens is None else min_new_tokens
         settings = TextSettings(num_beams, max_new_tokens, least, length_penalty)
-        prompts = [self.joint.sequence([image, prompt]) for image in codes]
+        prompt = self.template.caption if prompt is None else prompt
+        prompts = [self._sequence([image, prompt]) for image in codes]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
     def answer(
         self, images: Any, questions: str | Sequence[str], num_beams: int = 5, batch_size: int = 32, *,
-        max_new_tokens: int = 10, length_penalty: float | None = 0.0, template: str = QUESTION,
+        max_new_tokens: int = 10, length_penalty: float | None = 0.0, template: str | None = None,
     ) -> list[str]:  # fmt: skip
-        """Short answers to one question an image; `template` asks a question in the place of `{}`.
+        """Short answers to one question an image, which replaces `{}` in `template`, by default the model's own.
 
         The other arguments are as for `caption`. Raises InputError for an empty question, or where there are not as
         many questions as images.
@@ -116,12 +115,14 @@ class SeedLM(CompositeModule):
         warn_of_unknown_words(self.joint.text_tokenizer, questions)
         settings = replace(ANSWERING, num_beams=num_beams, max_new_tokens=max_new_tokens, length_penalty=length_penalty)
         pairs = zip(codes, questions, strict=True)
-        prompts = [self.joint.sequence([image, question_prompt(question, template)]) for image, question in pairs]
+        template = self.template.question if template is None else template
+        prompts = [self._sequence([image, question_prompt(question, template)]) for image, question in pairs]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
     def draw_codes(
-        self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *, instruction: str = DRAW
-    ) -> Int[Tensor, "b n"]:
+        self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
+        instruction: str | None = None,
+    ) -> Int[Tensor, "b n"]:  # fmt: skip
         """Codes (B, 32) of images of prompts, (0, 32) for none: those after "Generate an image" and the prompt.
 
         Raises InputError for an empty prompt, one too long for the LM, or beams together with sampling.
@@ -130,7 +131,8 @@ class SeedLM(CompositeModule):
         if not all(prompt.strip() for prompt in prompts):
             raise InputError("an empty prompt: say what to draw")
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
-        rows = [self.joint.sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
+        instruction = self.template.draw if instruction is None else instruction
+        rows = [self._sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
         return draw_codes(self.joint, rows, sampling, num_beams)
 
     def draw(
@@ -145,7 +147,7 @@ class SeedLM(CompositeModule):
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
-        """Continues texts and images in any order by texts and images.
+        """Continues texts and images in any order by texts and images: a chat of one turn.
 
         Args:
             segments: a str is text; an image is anything that `SeedTokenizer.encode` takes, or its codes, int64 (32,).
@@ -158,15 +160,29 @@ class SeedLM(CompositeModule):
         Raises:
             InputError: an empty prompt, or one too long for the LM.
         """
-        text_segments = [segment for segment in segments if isinstance(segment, str)]
+        return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text)
+
+    def chat(
+        self, turns: Sequence[Sequence[str | ImageSource | Tensor]], generator: torch.Generator | None = None,
+        max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[str | Image.Image]:  # fmt: skip
+        """The answer to a chat: turns of texts and images, the user's and the model's alternately, the user's last.
+
+        The other arguments, and what it raises, are as for `generate`.
+        """
+        text_segments = [segment for turn in turns for segment in turn if isinstance(segment, str)]
         for text in filter(_is_image_file, text_segments):
             message = f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})"
             warnings.warn(message, SeedTokWarning, stacklevel=2)
         prompts = [text for text in text_segments if not _is_image_file(text)]
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
-        given = [self._segment(segment) for segment in segments]
+        given = self.template.wrap([[self._segment(segment) for segment in turn] for turn in turns])
         made = interleaved.generate(self.joint, given, max_new_tokens, max_images, sampling, on_text)
         return [part if isinstance(part, str) else self.seed.decode(part, generator=generator)[0] for part in made]
+
+    def _sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
+        return self.joint.sequence(self.template.wrap([segments]))
 
     def _codes(self, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
         """The codes of images; an int64 tensor (B, 32) is codes already."""
@@ -220,12 +236,12 @@ class SeedLM(CompositeModule):
         CheckpointError for an LM that does not fold.
         """
         with checkpoint_folder(Path(folder)) as new:
-            checkpoint.write_plain(self.joint, self._seed[0], new, Path(folder))
+            checkpoint.write_plain(self.joint, self._seed[0], new, Path(folder), self.template)
 
     def _write(self, folder: Path, parts: checkpoint.Parts) -> None:
         with checkpoint_folder(folder) as new:
             if self.joint.adapter is None:
-                checkpoint.write_plain(self.joint, self._seed[0], new, folder)
+                checkpoint.write_plain(self.joint, self._seed[0], new, folder, self.template)
             else:
                 checkpoint.write_files(self.joint, self._seed[0], self.source, new, folder, parts)
 
@@ -249,9 +265,9 @@ class SeedLM(CompositeModule):
     def from_pretrained(
         cls, name: str | Path = "mini", *, base: str | Path | None = None,
         seed: SeedTokenizer | str | Path | None = None, dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu", trainable: bool = False,
+        device: str | torch.device = "cpu", trainable: bool = False, template: Template | None = None,
     ) -> SeedLM:  # fmt: skip
-        """Loads "mini" (shipped with the package), a folder or a hub id; a plain language model too.
+        """Loads "mini" (shipped with the package), a folder or a hub id; a plain language model or SEED-LLaMA too.
 
         Args:
             name: what to load.
@@ -260,31 +276,14 @@ class SeedLM(CompositeModule):
             dtype: of the LM and of an image tokenizer that is loaded with it.
             device: of both, as `device_named` takes it.
             trainable: whether LoRA and the visual layers can be trained further.
+            template: how the LM is asked; by default as it was trained, which for SEED-LLaMA its name tells.
 
         Raises:
             CheckpointError: a broken folder, an adapter made for another base, or another codebook.
         """
-        device, folder = device_named(device), resolve(name, "lm")
-        entry = read_json(folder / "config.json").get(checkpoint.PLAIN)
-        if isinstance(entry, dict):
-            seed = _load_seed(entry, folder, seed, dtype)
-            joint, source = checkpoint.read_plain(folder, entry, seed, dtype)
-        else:
-            config = read_config(folder, LM, checkpoint.VERSION)
-            named = locate(base, "opt") if base else locate(named_part(config, "base", folder), "opt", folder)
-            seed = _load_seed({"tokenizer": "mini"} | config, folder, seed, dtype)
-            joint, source = checkpoint.read_adapted(folder, config, named, seed, dtype, trainable)
-        return cls(joint, seed, source).eval().to(device)
-
-
-def _load_seed(
-    config: dict[str, Any], folder: Path, given: SeedTokenizer | str | Path | None, dtype: torch.dtype
-) -> SeedTokenizer:
-    """The image tokenizer that is given, or else the one that the configuration of a folder names."""
-    if isinstance(given, SeedTokenizer):
-        return given
-    named = given or locate(named_part(config, "tokenizer", folder), "tokenizer", folder)
-    return SeedTokenizer.from_pretrained(named, dtype=dtype)
+        given = checkpoint.Given(name, base, seed, template)
+        joint, tokenizer, source, template = checkpoint.read(given, dtype, trainable)
+        return cls(joint, tokenizer, source, template).eval().to(device_named(device))
 
 
 def _is_image_file(text: str) -> bool:

@@ -1,0 +1,109 @@
+"""Published language models that have the codes as tokens of their own: SEED-LLaMA and AnyGPT.
+
+They are causal LMs of transformers with a longer vocabulary. Which ids are codes is read from the names in their
+tokenizer's files, and a prompt is the text of the names and words together, tokenized as one, as their authors do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from seedtok.core.errors import CheckpointError, InputError
+from seedtok.lm.prompts import CAPTION, DRAW, QUESTION
+from seedtok.lm.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IMAGE_TOKENIZER = "AILab-CVC/seed-tokenizer-2"  # whose codes both use
+
+
+@dataclass(frozen=True)
+class TokenNames:
+    """How a tokenizer names begin and end of an image, and a code, whose number replaces {} or the like."""
+
+    begin: str
+    end: str
+    code: str
+
+    def image(self, codes: Sequence[int]) -> str:
+        """Codes (32,) -> the names of an image: begin, codes, end."""
+        return "".join([self.begin, *map(self.code.format, codes), self.end])
+
+
+SEED_LLAMA = TokenNames("<img>", "</img>", "<img_{:05d}>")
+ANYGPT = TokenNames("<soim>", "<eoim>", "<👀{}>")
+
+
+def find_layout(tokenizer: PreTrainedTokenizerBase, span: int = 32) -> tuple[Vocabulary, TokenNames] | None:
+    """Which ids of a tokenizer are codes, begin and end of an image, and their names; None where none are.
+
+    Raises CheckpointError where the codes are not consecutive ids.
+    """
+    ids = tokenizer.get_vocab()
+    for names in (SEED_LLAMA, ANYGPT):
+        first = ids.get(names.code.format(0))
+        if first is None or names.begin not in ids or names.end not in ids:
+            continue
+        count = 1
+        while (following := ids.get(names.code.format(count))) is not None:
+            if following != first + count:
+                raise CheckpointError(f"{names.code.format(count)} has the id {following}, not {first + count}")
+            count += 1
+        return Vocabulary(first, ids[names.begin], ids[names.end], count, span), names
+    return None
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a model was asked while it was trained: what stands around the turns of a chat, and its prompts.
+
+    A user's turn stands between `before` and `after`, the model's is followed by `between`. In `question` the question
+    replaces {}; `caption` asks for a caption of the image before it, `draw` for an image of the text after it.
+    """
+
+    before: str = ""
+    after: str = ""
+    between: str = ""
+    caption: str = CAPTION
+    question: str = QUESTION
+    draw: str = DRAW
+
+    def wrap(self, turns: Sequence[Sequence[str | Tensor]]) -> list[str | Tensor]:
+        """Turns of texts and codes, the user's and the model's alternately, the user's first and last -> one prompt.
+
+        Raises InputError for an even number of turns.
+        """
+        if len(turns) % 2 == 0:
+            raise InputError(f"{len(turns)} turns: give an odd number, the user's first and last")
+        segments: list[str | Tensor] = []
+        for number, turn in enumerate(turns):
+            own = [*turn, self.between] if number % 2 else [self.before, *turn, self.after]
+            segments += [part for part in own if not isinstance(part, str) or part]
+        return segments
+
+
+DESCRIBE = "Please provide an accurate and concise description of the given image."
+PLAIN = Template()
+PRETRAINED = Template(question="Question: {}\nAnswer:")
+INSTRUCTED_8B = Template("USER: ", "\nASSISTANT:", "\n", DESCRIBE, "{}")
+INSTRUCTED_14B = Template("[INST] ", " [/INST]\n", "\n", DESCRIBE, "{}")
+TEMPLATES = {"plain": PLAIN, "pretrained": PRETRAINED, "vicuna": INSTRUCTED_8B, "llama2": INSTRUCTED_14B}
+
+
+def template_named(name: str) -> Template:
+    """One of `TEMPLATES`; raises InputError for another name."""
+    if name not in TEMPLATES:
+        raise InputError(f"no template {name!r}: choose {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def template_of(name: str, config: Any) -> Template:
+    """The template of a published model by its name and sizes: only those whose name has "sft" are instructed."""
+    if "sft" not in name.lower():
+        return PRETRAINED
+    return INSTRUCTED_8B if int(config.get_text_config().hidden_size) <= 4096 else INSTRUCTED_14B

@@ -1,0 +1,163 @@
+"""SEED-LLaMA's and AnyGPT's layouts, as tiny random models: ids and greedy outputs are those of stock `generate`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AddedToken, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from seedtok.core.errors import CheckpointError, InputError
+from seedtok.lm.decoding import Sampling
+from seedtok.lm.native import (
+    ANYGPT,
+    INSTRUCTED_8B,
+    INSTRUCTED_14B,
+    PRETRAINED,
+    SEED_LLAMA,
+    TEMPLATES,
+    TokenNames,
+    find_layout,
+    template_named,
+    template_of,
+)
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.tokenizer.seed import SeedTokenizer
+from tiny_lms import WIDE, text_tokenizer
+
+NAMES = {"seed-llama": SEED_LLAMA, "anygpt": ANYGPT}
+
+
+def native(folder: Path, names: TokenNames, codes: int, boundaries_first: bool) -> Path:
+    """A tiny random Llama whose tokenizer names the codes, in the order of the published models."""
+    torch.manual_seed(0)
+    tokenizer = text_tokenizer()
+    boundaries = [names.begin, names.end]
+    tokens = [names.code.format(i) for i in range(codes)]
+    tokens = [*boundaries, "<other>", *tokens] if boundaries_first else [*tokens, *boundaries]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer) + 3}
+    LlamaForCausalLM(LlamaConfig(**WIDE, **ids, initializer_range=0.3)).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, seed: SeedTokenizer) -> dict[str, Path]:
+    codes, root = len(seed.codebook.weight), tmp_path_factory.mktemp("native")
+    return {
+        "seed-llama": native(root / "seed-llama-8b-sft", SEED_LLAMA, codes, False),
+        "anygpt": native(root / "anygpt", ANYGPT, codes, True),
+    }
+
+
+@pytest.fixture(params=NAMES)
+def loaded(request, folders, seed) -> tuple[SeedLM, LlamaForCausalLM, object]:
+    """A model as we load it, and as transformers does, with its tokenizer."""
+    folder = folders[request.param]
+    theirs = LlamaForCausalLM.from_pretrained(folder).eval()
+    return SeedLM.from_pretrained(folder, seed=seed), theirs, AutoTokenizer.from_pretrained(folder)
+
+
+def prompt_of(model: SeedLM, codes: list[int], text: str) -> str:
+    """The published prompt, written out."""
+    names = model.joint.names
+    image = names.begin + "".join(names.code.format(code) for code in codes) + names.end
+    around = model.template
+    return "<s>" + around.before + image + text + around.after
+
+
+def test_the_layout_is_read_from_the_tokenizer(loaded, seed):
+    model, _, tokenizer = loaded
+    names, layout = model.joint.names, model.vocabulary
+    assert names in NAMES.values()
+    assert layout.codes == len(seed.codebook.weight)
+    for code in (0, 1, layout.codes - 1):
+        assert tokenizer.convert_tokens_to_ids(names.code.format(code)) == layout.first_code + code
+    assert tokenizer.convert_tokens_to_ids([names.begin, names.end]) == [layout.begin, layout.end]
+    assert find_layout(text_tokenizer()) is None
+
+
+def test_prompts_and_captions_are_those_of_generate(loaded, seed):
+    model, theirs, tokenizer = loaded
+    codes = torch.randint(len(seed.codebook.weight), (3, 32), generator=torch.Generator().manual_seed(1))
+    expected = []
+    for row in codes:
+        ids = tokenizer(prompt_of(model, row.tolist(), model.template.caption), add_special_tokens=False).input_ids
+        assert model._sequence([row, model.template.caption]) == ids
+        banned = list(range(model.vocabulary.text, theirs.config.vocab_size))
+        out = theirs.generate(
+            torch.tensor([ids]), max_new_tokens=9, do_sample=False, min_new_tokens=9, suppress_tokens=banned
+        )
+        expected.append(tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).strip())
+    found = model.caption(codes, num_beams=1, max_new_tokens=9, min_new_tokens=9)
+    assert [text.strip() for text in found] == expected
+
+
+def test_drawings_are_those_of_generate_within_a_span(loaded):
+    model, theirs, tokenizer = loaded
+    layout = model.vocabulary
+    allowed = list(range(layout.first_code, layout.first_code + layout.codes))
+    text = "<s>" + model.template.before + "Generate an image a fox" + model.template.after + model.joint.names.begin
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    out = theirs.generate(
+        torch.tensor([ids]), max_new_tokens=32, min_new_tokens=32, do_sample=False,
+        prefix_allowed_tokens_fn=lambda batch, sent: allowed,
+    )  # fmt: skip
+    assert (model.draw_codes("a fox") + layout.first_code).tolist() == [out[0, len(ids) :].tolist()]
+
+
+def test_sampled_spans_are_all_valid(loaded, seed):
+    model, _, _ = loaded
+    sampling = Sampling(1.0, generator=torch.Generator().manual_seed(0))
+    codes = model.draw_codes(["a fox", "a photo"] * 50, sampling)
+    assert codes.shape == (100, 32)
+    assert 0 <= int(codes.min()) <= int(codes.max()) < len(seed.codebook.weight)
+
+
+def test_a_chat_of_several_turns_is_one_prompt(loaded, seed):
+    model, _, tokenizer = loaded
+    codes = torch.arange(32)
+    around, turns = model.template, [[codes, " what is it"], ["a fox"], ["and now"]]
+    names = model.joint.names
+    image = names.image(codes.tolist())
+    text = (
+        f"<s>{around.before}{image} what is it{around.after}a fox{around.between}{around.before}and now{around.after}"
+    )
+    assert model.joint.sequence(around.wrap(turns)) == tokenizer(text, add_special_tokens=False).input_ids
+    assert isinstance(model.chat(turns, max_new_tokens=4, max_images=1), list)
+    with pytest.raises(InputError, match="2 turns: give an odd number"):
+        model.chat(turns[:2])
+
+
+def test_it_survives_saving(loaded, seed, tmp_path):
+    model, _, _ = loaded
+    model.save_pretrained(tmp_path / "again")
+    again = SeedLM.from_pretrained(tmp_path / "again", seed=seed)
+    assert again.vocabulary == model.vocabulary
+    assert torch.equal(again.draw_codes("a fox"), model.draw_codes("a fox"))
+
+
+def test_templates_go_by_the_published_names():
+    small, large = (LlamaConfig(hidden_size=size, num_attention_heads=2) for size in (4096, 5120))
+    assert template_of("AILab-CVC/seed-llama-8b-sft", small) is INSTRUCTED_8B
+    assert template_of("AILab-CVC/seed-llama-14b-sft", large) is INSTRUCTED_14B
+    assert template_of("AILab-CVC/seed-llama-8b-pretrain", small) is PRETRAINED
+    assert INSTRUCTED_8B.wrap([["a", "b"]]) == ["USER: ", "a", "b", "\nASSISTANT:"]
+    assert INSTRUCTED_14B.wrap([["a"]]) == ["[INST] ", "a", " [/INST]\n"]
+    assert TEMPLATES["plain"].wrap([["a"]]) == ["a"]
+    with pytest.raises(InputError, match="no template 'x': choose plain"):
+        template_named("x")
+
+
+def test_what_it_lacks_is_said(folders, bases, seed, tmp_path):
+    with pytest.raises(CheckpointError, match="names no image tokenizer: give one"):
+        SeedLM.from_pretrained(folders["seed-llama"])
+    with pytest.raises(CheckpointError, match="a language model without codes: train SEED-OPT on it"):
+        SeedLM.from_pretrained(bases["llama"], seed=seed)
+    fewer = native(tmp_path / "fewer", SEED_LLAMA, 5, False)
+    with pytest.raises(CheckpointError, match=r"has 5 codes, and the image tokenizer \d+"):
+        SeedLM.from_pretrained(fewer, seed=seed)
+    tokenizer = text_tokenizer()
+    tokenizer.add_tokens(["<img_00000>", "<else>", "<img_00001>", "<img>", "</img>"])
+    with pytest.raises(CheckpointError, match="<img_00001> has the id"):
+        find_layout(tokenizer)
