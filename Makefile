@@ -13,10 +13,15 @@ WORKERS ?= logical
 PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 SOURCES := src tests benchmarks tools
 
-.PHONY: demo test test-fast test-latest test-oldest check fix lock bench clean
+.PHONY: demo smoke test test-fast test-latest test-oldest check fix lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtok demo --out demo --overwrite
+
+# every part of the mini size from nothing and every table, with a few steps of each
+smoke: $(VENV)/.installed-test
+	rm -rf smoke
+	$(BIN)/seedtok reproduce mini --out smoke --smoke
 
 test: $(VENV)/.installed-test
 	SEEDTOK_LOCK=$(LOCK) $(BIN)/python $(PYTEST)
@@ -56,7 +61,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/encode.py
 
 clean:
-	rm -rf demo build dist .pytest_cache .ruff_cache .hypothesis .venv-latest .venv-oldest
+	rm -rf demo smoke build dist .pytest_cache .ruff_cache .hypothesis .venv-latest .venv-oldest
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
