@@ -74,7 +74,7 @@ def test_blip2_of_transformers_says_what_its_processor_and_generate_say(blip2, p
 
 def test_blip2_of_transformers_in_a_whole_evaluation(blip2, sets, cli, prepared, tmp_path):
     found = evaluate_vqa({"blip2": load_reader(blip2)}, sets["vqav2"], Run(batch_size=2))
-    assert set(found["blip2"]) == {"vqa_accuracy", "yes/no", "number", "other"}
+    assert set(found["blip2"]) == {"accuracy", "yes/no", "number", "other"}
     assert found["settings"]["models"]["blip2"]["preprocessing"]["size"] == {"height": 28, "width": 28}
     code, out, error = cli(
         "evaluate", "vqa", "--model", blip2, "--data", prepared["vqav2"], "--batch-size", 2, "--json", "--prompt",

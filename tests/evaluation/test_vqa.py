@@ -32,7 +32,7 @@ def say(size: tuple[int, int], prompt: str) -> str:
 def test_vqav2_by_type_of_answer(sets, tmp_path):
     found = evaluate_vqa({"stub": StubReader(say)}, sets["vqav2"], Run(tmp_path / "out", batch_size=2))
     assert found["stub"] == pytest.approx(
-        {"vqa_accuracy": 70, "yes/no": 80, "number": 90, "other": 50}  # of 1, 0.9, 1, 0.6, 0
+        {"accuracy": 70, "yes/no": 80, "number": 90, "other": 50}  # of 1, 0.9, 1, 0.6, 0
     )
     assert found["counts"]["questions"] == 5
     assert found["counts"]["published"] == {"pictures": 40_504, "questions": 214_354}

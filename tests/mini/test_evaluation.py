@@ -1,10 +1,14 @@
 """The mini world as a data set to evaluate on, and what it finds right."""
 
+from collections import Counter
+
 import numpy as np
+import pytest
 from PIL import Image
 
-from seedtok.mini.evaluation import MiniSet, SceneScorer
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
 from seedtok.mini.judge import SceneJudge
+from seedtok.mini.world.blind import wording
 from seedtok.mini.world.grammar import parse_caption
 from seedtok.mini.world.scenes import PHRASINGS, WORDINGS, caption, render, unique_scenes
 from seedtok.mini.world.sets import scene_set
@@ -52,9 +56,24 @@ def test_captions_are_right_in_any_wording():
     data = MiniSet(5, 2)
     scorer = SceneScorer(data)
     said = [caption(scene, number) for number, scene in enumerate(data.scenes)]
-    assert scorer.score_captions(said, range(5)) == {"all_right": (5, 5)}
-    assert scorer.score_captions(said, [1, 2, 3, 4, 0]) == {"all_right": (0, 5)}
+    things = sum(len(scene.things) for scene in data.scenes)
+    right = {"exact": (5, 5), "things": (things, things), "backgrounds": (5, 5), "counts": (5, 5), "places": (5, 5)}
+    assert scorer.score_captions(said, range(5)) == right
+    assert scorer.score_captions(said, [1, 2, 3, 4, 0])["exact"] == (0, 5)
     assert parse_caption(said[0]) is not None
+
+
+@pytest.mark.parametrize("classic", [True, False])
+def test_one_who_sees_nothing_guesses_by_the_wording(classic):
+    """By hand: each question's wording has one guess, that of most training questions of that wording."""
+    data, training = MiniSet(60, 4, classic=classic), MiniSet(500, 4, name="train", classic=classic)
+    answers: dict[str, Counter[str]] = {}
+    for question in training.asked:
+        answers.setdefault(wording(question.text), Counter())[question.answer] += 1
+    guessed = [answers.get(wording(q.text), Counter([""])).most_common(1)[0][0] == q.answer for q in data.asked]
+    found = blind_accuracy(data, 500)
+    assert found["accuracy"] == pytest.approx(100 * sum(guessed) / len(guessed))
+    assert 0 < found["accuracy"] < 60
 
 
 def test_drawings_are_judged_as_the_scenes_of_their_pictures():

@@ -10,6 +10,7 @@ import typer
 
 from seedtok.cli.evaluate_support import (
     Given,
+    blind_guesses,
     drawing_judges,
     evaluation_set,
     identified,
@@ -196,12 +197,12 @@ def vqa(
     found = evaluation_set(data, count or 1000, count, seed)
     readers = _readers(model, base, tokenizer, dtype, place_of(device), data, instructed=True)
     given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
-    report(
-        lambda: evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams)),
-        given,
-        found,
-        as_json,
-    )
+
+    def measured() -> dict[str, Any]:
+        result = evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams))
+        return result | {"blind_prior": blind_guesses(found)} if result and is_scenes(data) else result
+
+    report(measured, given, found, as_json)
 
 
 @app.command()

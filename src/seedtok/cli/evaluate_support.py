@@ -82,6 +82,14 @@ def scene_scorer(data: EvaluationSet, judge: Any = None) -> Scorer:
     return SceneScorer(data, judge)
 
 
+def blind_guesses(data: EvaluationSet) -> dict[str, float]:
+    """How many questions about scenes are guessed right without seeing them, in percent."""
+    from seedtok.mini.evaluation import MiniSet, blind_accuracy
+
+    assert isinstance(data, MiniSet)
+    return blind_accuracy(data)
+
+
 def drawing_judges(
     data: str, found: EvaluationSet, clip: str | None, device: torch.device
 ) -> tuple[ClipImages, Scorer | None]:

@@ -19,6 +19,7 @@ from seedtok.data.entries import Entry
 from seedtok.evaluation.clip_scores import ClipImages, cosine_similarity_x100, floors
 from seedtok.evaluation.dataset import Counts, EvaluationSet, Scorer, added, percent
 from seedtok.evaluation.foreign import identity_of
+from seedtok.evaluation.frechet import frechet_distance
 from seedtok.evaluation.predictions import Record
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -93,7 +94,8 @@ class DrawingScores:
     """Scores by way of drawing: mean CLIP cosine to the true pictures, x100, and what a scorer finds, in percent.
 
     `real` is what the scorer finds in the true pictures; `floors` as of `clip_scores.floors`; `count` how many drawings
-    there are of each way.
+    there are of each way. `frechet` is the distance of CLIP features of the second half of each way's drawings to
+    those of the first half of the true pictures, and as "real" that of the second half of the true pictures.
     """
 
     similarity: dict[str, float]
@@ -101,6 +103,7 @@ class DrawingScores:
     real: dict[str, float]
     floors: dict[str, float]
     count: dict[str, int]
+    frechet: dict[str, float]
 
 
 def score_drawings(
@@ -123,12 +126,19 @@ def score_drawings(
     if not real.features:
         raise DataError(f"none of {len(asked):,} true pictures can be read, to compare drawings with them")
     similarity, right, count = {}, {}, {}
+    features = {"real": real.stacked(list(real.features))}
     for way, drawings in ways.items():
         indices = [index for index in drawings if index in real.features]
         made = _seen(way, indices, lambda index: load_image(drawings[index]), clip, scorer, batch_size)  # noqa: B023
         similarity[way] = cosine_similarity_x100(made.stacked(indices), real.stacked(indices))
         right[way], count[way] = percent(made.counts), len(indices)
-    return DrawingScores(similarity, right, percent(real.counts), floors(real.stacked(list(real.features))), count)
+        if len(indices) == len(real.features):
+            features[way] = made.stacked(indices)
+    middle = len(real.features) // 2
+    frechet = {
+        way: frechet_distance(features["real"][:middle], rows[middle : 2 * middle]) for way, rows in features.items()
+    } if middle > 1 else {}  # fmt: skip
+    return DrawingScores(similarity, right, percent(real.counts), floors(features["real"]), count, frechet)
 
 
 @dataclass(frozen=True)

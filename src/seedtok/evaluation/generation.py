@@ -71,11 +71,14 @@ def score_folder(folder: Path, data: EvaluationSet, clip: ClipImages, scorer: Sc
 def drawing_result(scores: DrawingScores, clip: ClipImages) -> dict[str, Any]:
     """`clip_similarity` and what the scorer finds by way of drawing; `judge_on_real`, the same of the true pictures.
 
-    `floors` is what a random other picture of the set, and the nearest other one, get from the CLIP.
+    `floors` is what a random other picture of the set, and the nearest other one, get from the CLIP; `frechet` as of
+    `DrawingScores`.
     """
     result: dict[str, Any] = {"clip_similarity": scores.similarity}
     for name in scores.real:
         result[f"{name}_right"] = {way: right[name] for way, right in scores.right.items()}
     if scores.real:
         result["judge_on_real"] = scores.real
+    if scores.frechet:
+        result["frechet"] = scores.frechet
     return result | {"floors": scores.floors, "clip": clip.settings}

@@ -50,9 +50,9 @@ def evaluate_vqa(
 def score_answers(predictions: Mapping[str, list[Record]], data: EvaluationSet) -> dict[str, Any]:
     """Each model's scores in percent, of all questions and by type of answer.
 
-    `vqa_accuracy` where questions have several people's answers; `exact_match` where all questions have one right one.
-    By type of answer it is the first of these that there is. Raises DataError for predictions of another data set, or
-    two for a question.
+    `accuracy`, VQAv2's, where questions have several people's answers; `exact_match` where all questions have one
+    right one. By type of answer it is the first of these that there is. Raises DataError for predictions of another
+    data set, or two for a question.
     """
     number, answer = data.info.answer_keys
     result: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def score_answers(predictions: Mapping[str, list[Record]], data: EvaluationSet) 
                 scores.setdefault(kind, []).append(score)
         check_known(said, data, "questions")
         count = max(map(len, scores.values()), default=0)
-        partial = {kind for kind in ("vqa_accuracy", "exact_match") if len(scores.get(kind, ())) < count}
+        partial = {kind for kind in ("accuracy", "exact_match") if len(scores.get(kind, ())) < count}
         result[name] = {
             kind: 100 * sum(values) / len(values) for kind, values in scores.items() if kind not in partial
         }  # fmt: skip
@@ -81,7 +81,7 @@ def _scores(question: Question, said: str) -> dict[str, float]:
     """What one answer scores, 0..1, by what is counted."""
     scores: dict[str, float] = {}
     if len(question.answers) > 1:
-        scores["vqa_accuracy"] = vqa_accuracy(said, question.answers)
+        scores["accuracy"] = vqa_accuracy(said, question.answers)
     if len(truths := set(question.answers)) == 1:
         scores["exact_match"] = exact_match(said, truths.pop())
     if question.answer_type:

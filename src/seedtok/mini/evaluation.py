@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from seedtok.data.entries import Entry, Question, SetInfo
-from seedtok.evaluation.dataset import Counts
+from seedtok.evaluation.dataset import Counts, added
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world import questions
-from seedtok.mini.world.grammar import same_scene
+from seedtok.mini.world.blind import blind_answers, blind_prior
 from seedtok.mini.world.scenes import caption, render, wordings
 from seedtok.mini.world.sets import scene_set
+from seedtok.mini.world.told import told_right
 
 SIZE = 128  # pixels a side
 PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
@@ -63,14 +64,27 @@ class MiniSet:
         return tuple(dict.fromkeys(caption(scene, wording) for wording in range(count)))
 
     @cached_property
-    def _questions(self) -> list[Question]:
-        """One a scene, all kinds of question in turn."""
+    def asked(self) -> list[questions.Question]:
+        """One question a scene, all kinds in turn."""
         rng = np.random.default_rng([self.seed, 3])
-        asked = [questions.questions(scene, rng, 1)[0] for scene in self.scenes]
+        return [questions.questions(scene, rng, 1)[0] for scene in self.scenes]
+
+    @cached_property
+    def _questions(self) -> list[Question]:
         return [
             Question(i, q.text, (q.answer,) * PEOPLE, questions.answer_type(q.answer), q.kind)
-            for i, q in enumerate(asked)
+            for i, q in enumerate(self.asked)
         ]
+
+
+def blind_accuracy(data: MiniSet, told: int = 4000) -> dict[str, float]:
+    """What a set's questions are answered right, in percent, by one who has seen no picture.
+
+    That is the most frequent answer to each wording, counted over the questions of `told` training scenes.
+    """
+    training = MiniSet(told, data.seed, name="train", classic=data.scenes[0].look is None)
+    prior = blind_prior(data.asked, blind_answers(training.asked))
+    return {"accuracy": prior.pop("all"), **prior}
 
 
 class SceneScorer:
@@ -92,5 +106,7 @@ class SceneScorer:
         }
 
     def score_captions(self, captions: Sequence[str], indices: Sequence[int]) -> Counts:
-        right = [same_scene(text, self.data.scenes[i]) for text, i in zip(captions, indices, strict=True)]
-        return {"all_right": (sum(right), len(right))}
+        counts: Counts = {}
+        for text, i in zip(captions, indices, strict=True):
+            counts = added(counts, told_right(text, self.data.scenes[i]))
+        return counts

@@ -21,7 +21,7 @@ from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieva
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.mini.evaluation import MiniSet, SceneScorer
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.reproduction.parts import result
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -75,7 +75,7 @@ def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
 
 
 def vqa(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    return evaluate_vqa(models.readers(), data, run)
+    return evaluate_vqa(models.readers(), data, run) | {"blind_prior": blind_accuracy(data)}
 
 
 def drawing(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
