@@ -13,7 +13,7 @@ WORKERS ?= logical
 PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 SOURCES := src tests benchmarks tools
 
-.PHONY: demo smoke test test-fast test-latest test-oldest check fix lock bench clean
+.PHONY: demo smoke docs test test-fast test-latest test-oldest check fix lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtok demo --out demo --overwrite
@@ -22,6 +22,10 @@ demo: $(VENV)/.installed
 smoke: $(VENV)/.installed-test
 	rm -rf smoke
 	$(BIN)/seedtok reproduce mini --out smoke --smoke
+
+# the documentation as a site, in site/
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(VENV)/.installed-test
 	SEEDTOK_LOCK=$(LOCK) $(BIN)/python $(PYTEST)
@@ -61,7 +65,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/encode.py
 
 clean:
-	rm -rf demo smoke build dist .pytest_cache .ruff_cache .hypothesis .venv-latest .venv-oldest
+	rm -rf demo smoke site build dist .pytest_cache .ruff_cache .hypothesis .venv-latest .venv-oldest
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
