@@ -58,11 +58,11 @@ def test_familiarity_is_measured_and_written(package: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_runs_are_shipped(package: Path, runs: Path):
     shipped = package / "seedtok/pretrained/mini"
-    for run, part in (("clip", "clip"), ("stage2", "tokenizer"), ("stage3a", "lm_captions")):
+    for run, part in (("vision", "vision"), ("stage2", "tokenizer"), ("stage3a", "lm_captions")):
         assert f"mini/{part}: " in run_tool("ship.py", runs / run / "final", part, sources=package)
     tensors = load_file(shipped / "tokenizer/model.safetensors")
     trained = load_file(runs / "stage2/final/model.safetensors")
-    assert not [name for name in tensors if name.startswith("embedder.vision.")]  # which is the CLIP's
+    assert not [name for name in tensors if name.startswith("embedder.vision.")]  # which is the image encoder's
     assert tensors.keys() == {name for name in trained if not name.startswith("embedder.vision.")}
     for name, tensor in tensors.items():
         assert torch.equal(tensor, trained[name].half() if trained[name].dtype == torch.float32 else trained[name])

@@ -2,8 +2,8 @@
 
 python tools/ship.py RUN/final PART
 
-PART: clip, diffusion, bidirectional, tokenizer, judge, eval_clip; opt, lm, lm_captions, blip2. After clip or tokenizer,
-`python tools/familiarity.py --write` measures anew which pictures are far from those of training.
+PART: vision or clip, diffusion, bidirectional, tokenizer, judge, eval_clip; opt, lm, lm_captions, blip2. After vision,
+clip or tokenizer, `python tools/familiarity.py --write` measures anew which pictures are far from those of training.
 """
 
 import json
@@ -37,13 +37,18 @@ def half(path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def share_vision(path: Path, prefix: str) -> None:
-    """Takes out the ViT, which is the shipped CLIP's; raises ValueError where it is not."""
+def share_vision(path: Path, prefix: str) -> str:
+    """Takes out the ViT, which is the shipped image encoder's, or CLIP's, and returns the name of that part.
+
+    Raises ValueError where it is another.
+    """
+    source = "vision" if (PACKAGE / "vision").is_dir() else "clip"
     tensors = load_file(path)
-    for name, tensor in shared_vision(PACKAGE, {"vision_from": "clip"}, prefix).items():
-        if not torch.equal(tensors.pop(name).float(), tensor):
-            raise ValueError(f"{path}: {name} is not the shipped CLIP's: train on that first")
+    for name, tensor in shared_vision(PACKAGE, {"vision_from": source}, prefix).items():
+        if not torch.equal(tensors.pop(name).to(tensor.dtype), tensor):
+            raise ValueError(f"{path}: {name} is not that of the shipped {source}: train on that first")
     save_file(tensors, path, metadata={"format": "pt"})
+    return source
 
 
 def main() -> None:
@@ -67,8 +72,7 @@ def main() -> None:
         if "base" in record:
             record["base"] = "mini"
         if record.get("format") in VISION:
-            share_vision(new / "model.safetensors", VISION[record["format"]])
-            record["vision_from"] = "../clip"
+            record["vision_from"] = f"../{share_vision(new / 'model.safetensors', VISION[record['format']])}"
         if record:
             config.write_text(json.dumps(record, indent=1))
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file()) / 1e6

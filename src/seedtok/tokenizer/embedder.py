@@ -19,7 +19,7 @@ from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_tensors
 from seedtok.core.images import Images
-from seedtok.core.kinds import EMBEDDER
+from seedtok.core.kinds import EMBEDDER, VISION, kind_of
 from seedtok.core.notices import quietly
 from seedtok.core.records import encodable, from_record
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
@@ -177,18 +177,18 @@ def stored_text_tokenizer(folder: Path) -> Path | None:
 
 
 def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str, Tensor]:
-    """The tensors of the ViT of a checkpoint that does not store them, but names a CLIP with the same ViT.
+    """The tensors of the ViT of a checkpoint that does not store them, but names an image encoder or a CLIP with it.
 
     Args:
         folder: that of the checkpoint.
-        record: its configuration, from which "vision_from", the relative path of the CLIP, is removed.
+        record: its configuration, from which "vision_from", the relative path of the other checkpoint, is removed.
         prefix: added to the names of the tensors.
 
     Returns:
         The tensors; empty where there is no "vision_from".
 
     Raises:
-        CheckpointError: the CLIP is missing or broken.
+        CheckpointError: the other checkpoint is missing or broken.
     """
     source = record.pop("vision_from", None)
     if source is None:
@@ -196,6 +196,8 @@ def shared_vision(folder: Path, record: dict[str, Any], prefix: str) -> dict[str
     if not isinstance(source, str) or not (folder / source).is_dir():
         raise CheckpointError(f"{folder} takes its ViT from {source}, which is missing")
     found = read_tensors(folder / source / "model.safetensors")
+    if (kind := kind_of(folder / source)) is not None and kind.format == VISION:
+        return {prefix + name: t.float() if t.is_floating_point() else t for name, t in found.items()}
     try:
         vision = clip_tensors({name: tensor for name, tensor in found.items() if name.startswith("vision_model.")})
     except ValueError as error:
