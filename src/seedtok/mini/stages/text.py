@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,14 @@ class TextStage(Stage):
     def __init__(self, settings: TextSettings) -> None:
         super().__init__()
         self.tokenizer = clip_tokenizer()
-        config = CLIPTextConfig(
-            vocab_size=len(self.tokenizer), hidden_size=settings.width, intermediate_size=4 * settings.width,
-            num_hidden_layers=settings.layers, num_attention_heads=settings.width // settings.head_width,
-            max_position_embeddings=77, hidden_act="gelu", projection_dim=settings.width,
-            bos_token_id=self.tokenizer.bos_token_id, eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )  # fmt: skip
-        self.text = CLIPTextModel(config)
+        sizes: dict[str, Any] = {
+            "vocab_size": len(self.tokenizer), "hidden_size": settings.width, "intermediate_size": 4 * settings.width,
+            "num_hidden_layers": settings.layers, "num_attention_heads": settings.width // settings.head_width,
+            "max_position_embeddings": 77, "hidden_act": "gelu", "projection_dim": settings.width,
+            "bos_token_id": self.tokenizer.bos_token_id, "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+        }  # fmt: skip
+        self.text = CLIPTextModel(CLIPTextConfig(**sizes))
         self.text.set_attn_implementation("eager")  # on short sequences 1.5 times as fast on a CPU as the fused one
         self.naming = Naming(settings.width)
         # at transformers' 0.02 words and positions drown in the first attention's output, and places are never learnt
