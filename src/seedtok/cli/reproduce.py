@@ -37,6 +37,6 @@ def reproduce(
     from seedtok.core.processes import spare_cores
     from seedtok.mini.reproduction.run import device_of, reproduce
 
-    check_folder(folder, lambda path: (path / "runs").is_dir(), "reproduction")
+    check_folder(folder, lambda path: (path / "reproduction.json").is_file(), "reproduction")
     jobs = workers or (spare_cores() if where == Where.cpu else 1)
     say(f"report: {reproduce(folder, say, smoke, device_of(where), jobs)}")

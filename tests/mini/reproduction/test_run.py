@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from seedtok.core.errors import ConfigError
 from seedtok.mini.reproduction import run
 from seedtok.mini.reproduction.charts import bar_chart, line_chart
 from seedtok.mini.reproduction.jobs import Job
@@ -45,7 +46,7 @@ def finished(tmp_path, monkeypatch) -> Path:
             if job.arguments[0] == "seedtok":
                 name = job.name
                 folder = tmp_path / "out" / "runs" / name
-                (folder / "final").mkdir(parents=True)
+                (folder / "final").mkdir(parents=True, exist_ok=True)
                 config = {"recipe": f"mini.{name}", "seed": 7, "optimization": {"steps": 5, "batch_size": 2}}
                 (folder / "config.json").write_text(json.dumps(config | {"stage": {}}))
                 lines = [{"step": step, "kind": "train", "loss": 1 / (step + 1)} for step in range(4)]
@@ -57,7 +58,7 @@ def finished(tmp_path, monkeypatch) -> Path:
                 job.makes.write_text(json.dumps(scores))
         for way in ("seed", "caption"):
             folder = table_file(tmp_path / "out", "generation", "test").with_suffix("") / way
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for i in range(3):
                 Image.new("RGB", (8, 8), "red").save(folder / f"{i}.png")
 
@@ -77,6 +78,12 @@ def test_the_report_is_one_page_with_every_table_picture_and_curve(finished):
     assert "accuracy 12.5" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page), "another file is needed"
     assert str(finished.parent) not in page
+
+
+def test_a_smoke_test_and_a_reproduction_do_not_share_a_folder(finished, tmp_path):
+    with pytest.raises(ConfigError, match="was begun without --smoke"):
+        run.reproduce(tmp_path / "out", print, smoke=True)
+    assert run.reproduce(tmp_path / "out", print) == finished
 
 
 def test_charts_hold_every_point_and_refuse_nothing():

@@ -66,8 +66,9 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
     with job.log.open("ab") as log:
         command = [sys.executable, "-m", *job.arguments]
         return subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-        )
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True,  # so that Ctrl-C reaches it once, by way of us: twice would lose its steps
+        )  # fmt: skip
 
 
 @contextmanager
