@@ -142,4 +142,4 @@ def test_the_evaluation_of_a_model_loads_no_other(cli, lm, monkeypatch, table):
     assert code == 0, err
     records = {"missing", "counts", "settings"}
     rows = {name for name, value in json.loads(out).items() if isinstance(value, dict)} - records
-    assert rows == {"seed_opt"}
+    assert rows == {"seed_opt"} | ({"blind_prior"} if table == "vqa" else set())  # a guess, of no model
