@@ -39,6 +39,12 @@ from tiny_runs import TINY, tiny
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests of the runs of all mini recipes are slow: making them takes half a minute."""
+    if "runs" in getattr(item, "fixturenames", ()):
+        item.add_marker("slow")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: what is left for the end, when some workers have nothing more to do, is quick."""

@@ -7,6 +7,8 @@ from seedtok.baselines.blip2 import Blip2LM
 from seedtok.core.errors import CheckpointError
 from seedtok.lm.prompts import CAPTION, TextSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(bases, seed, tmp_path_factory) -> Blip2LM:

@@ -303,6 +303,7 @@ def test_demo_says_and_draws(cli, tiny_tokenizer: Path, tmp_path: Path):
 # ---------------------------------------------------------------- train
 
 
+@pytest.mark.slow
 def test_train_runs_and_resumes(cli, tmp_path: Path):
     settings = [
         "stage.width=64", "stage.layers=1", "stage.latent_channels=4", "optimization.batch_size=2",
@@ -410,6 +411,7 @@ def test_data_scenes(cli, tmp_path: Path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_data_scenes_of_publishers_are_prepared(cli, tmp_path: Path):
     arguments = ("data", "scenes", "--count", 6, "--size", 64, "--split", "test-unseen-hands", "--format")
     for form, what in (("coco", "30 captions"), ("vqav2", "18 questions")):

@@ -133,6 +133,7 @@ def test_the_demo_captions_answers_and_draws_as_well(lm, tiny_tokenizer, tmp_pat
         assert picture.width > picture.height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["vqa", "captioning"])
 def test_the_evaluation_of_a_model_loads_no_other(cli, lm, monkeypatch, table):
     """Rows of shipped models would say nothing about this one."""

@@ -93,6 +93,7 @@ def test_the_arguments_of_to(args: Any, options: dict[str, Any], expected: tuple
     assert device_and_dtype(args, options) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -224,6 +225,7 @@ def test_the_language_model_on_another_device(mini: SeedLM, images: list[Image.I
         check_alike(here, made_by_the_lm(mini.to(DEVICE), images), tolerance=0.02)
 
 
+@pytest.mark.slow
 def test_evaluations_run_on_another_device(mini: SeedLM):
     seed, data = mini.seed, MiniSet(3, 5)
     seed.config = dataclasses.replace(seed.config, num_inference_steps=2)

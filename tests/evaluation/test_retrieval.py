@@ -143,6 +143,7 @@ def test_without_a_code_decoder_there_is_no_row_of_codes(sets, tiny_tokenizer):
     assert "causal_code" not in found
 
 
+@pytest.mark.slow
 def test_other_checkpoints_are_named(bases, tmp_path, cli):
     code, _, error = cli("evaluate", "retrieval", "--model", bases["opt"])
     assert code == 2

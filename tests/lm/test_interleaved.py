@@ -17,6 +17,7 @@ def prefer_images(model, amount: float) -> None:
     object.__setattr__(model.adapter.config, "head_bias", True)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_images_are_whole(model, temperature):

@@ -24,6 +24,8 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
 from tiny_lms import WIDE, text_tokenizer
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"seed-llama": SEED_LLAMA, "anygpt": ANYGPT}
 
 

@@ -78,6 +78,7 @@ def logits_of(model: JointLM) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, model.logits(model.states(model.embed(ids)))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES | OTHERS)
 def test_its_logits_are_those_of_the_joint_model(family, seed, tmp_path):

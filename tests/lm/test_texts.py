@@ -38,6 +38,7 @@ def test_beams_find_what_generate_finds(model, monkeypatch, length_penalty, min_
     assert complete(model, prompts, settings, batch_size) == expected
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_waiting_prompts_take_the_rows_of_others(model, monkeypatch, batch_size):

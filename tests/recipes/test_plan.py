@@ -28,6 +28,7 @@ def size(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 def test_the_image_decoder_has_the_published_size():
     with torch.device("meta"):
         decoder = image_decoder(clip_tokenizer()).pipeline
@@ -36,6 +37,7 @@ def test_the_image_decoder_has_the_published_size():
     assert size(decoder.text_encoder) == 123_060_480
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_papers_recipes_are_built(name):
     config = RECIPES[name]()
@@ -49,6 +51,7 @@ def test_the_papers_recipes_are_built(name):
     assert frozen > 9e8
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_not_the_papers_has_no_outline():
     with pytest.raises(ValueError, match=r"mini\.judge"):
         outline(mini.judge())
@@ -126,6 +129,7 @@ def test_on_the_command_line(cli):
     assert "5.7 days" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_every_mini_recipe_is_planned_before_any_run_is_made(cli, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -77,6 +77,7 @@ def test_a_collapsing_codebook_is_warned_of_once(runs, tmp_path):
     assert 2 <= warned["step"] < 7  # once enough codes were counted: 20 * 64, of 512 a step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", ["none", "0.0"])
 def test_the_warning_can_be_switched_off(runs, tmp_path, least):
     config = tiny("stage2", runs, *COLLAPSED, f"stage.usage_warning={least}", "optimization.steps=4")

@@ -92,6 +92,7 @@ def test_a_recipe_is_one_configuration_that_json_keeps(name):
     assert recipes()[name].__doc__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vision", "text", "clip", "autoencoder", "judge", "eval_clip"])
 def test_foundations_are_built_at_their_real_size(name):
     stage = recipes()[name]().stage.build()
@@ -152,6 +153,7 @@ def test_every_stage_resumes_exactly(runs, tmp_path, name):
         assert json.loads(b) == pytest.approx(json.loads(a), abs=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_text_tokenizers_are_the_same_every_time():
     """A resumed run, and a stage on another's result, build their own."""
     assert clip_tokenizer().get_vocab() == clip_tokenizer().get_vocab()

@@ -127,6 +127,7 @@ def test_blip2_for_retrieval_embeds_as_it_did(blip2_config, tmp_path):
     torch.testing.assert_close(ours.qformer.encode_text(ids, torch.ones_like(ids)), said, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_blip2_for_a_language_model_keeps_its_way_to_the_language_model(blip2_config, tmp_path, cli):
     blip2_config.qformer_config.use_qformer_text_input = False
@@ -170,6 +171,7 @@ def retrieval(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["tokenizer.json", "vocab.txt", "--text-tokenizer"])
 def test_the_text_tokenizer_is_taken_in_whatever_form_it_is(retrieval, tmp_path, cli, form):
     words, folder, given = bert_tokenizer(), tmp_path / "blip2", []
@@ -199,6 +201,7 @@ def test_a_text_tokenizer_that_is_not_there_is_said(retrieval, tmp_path, cli):
         ContrastiveSettings(start=tmp_path / "ours").build()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nowhere", "empty", "another model's", "too many words"])
 def test_a_text_tokenizer_that_does_not_fit_is_refused_in_a_line(retrieval, tmp_path, cli, kind):
     words = tmp_path / "words"

@@ -44,6 +44,7 @@ def order(folder: Path) -> list[str]:
     return (folder / "order").read_text().split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_job_runs_once_after_those_it_needs(job, tmp_path, workers):
     jobs = [job("last", "left", "right"), job("left", "first"), job("right", "first"), job("first")]

@@ -31,6 +31,7 @@ def kind_of(scene: Scene, miss: Scene) -> str:
     return "thing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [CLASSIC, VARIED, UNSEEN_HANDS])
 def test_one_thing_place_count_or_color_is_changed(world: World):
     scenes = unique_scenes("test", 400, 3, world)
