@@ -23,6 +23,8 @@ from seedtok.mini.evaluation import MiniSet, SceneScorer
 from seedtok.mini.judge import SceneJudge
 from seedtok.tokenizer.seed import SeedTokenizer
 
+pytestmark = pytest.mark.slow
+
 
 def library_features(folder: Path, pictures: list[Image.Image]) -> torch.Tensor:
     model, processor = CLIPModel.from_pretrained(folder).eval(), CLIPImageProcessorPil.from_pretrained(folder)

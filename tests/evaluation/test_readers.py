@@ -19,6 +19,8 @@ from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import ANSWERING, CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = [["Is it sunny?", "What is on the table?"], [], ["How many dogs?"]]
 SHORT, ANSWER = replace(CAPTIONING, num_beams=2), replace(ANSWERING, num_beams=2)
 ASKED = [[PAPER.asked(question) for question in own] for own in QUESTIONS]

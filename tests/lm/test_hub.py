@@ -22,6 +22,8 @@ from seedtok.core.errors import CheckpointError
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
 
+pytestmark = pytest.mark.slow
+
 PUSH = """
 import sys
 from seedtok import SeedLM, SeedTokenizer

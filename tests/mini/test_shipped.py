@@ -22,9 +22,12 @@ from seedtok.mini.world.source import scenes_of, to_batch
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.vision import VisionTransformer
 
-pytestmark = pytest.mark.skipif(
-    not (shipped("tokenizer") / "model.safetensors").exists(), reason="the mini weights are not in this checkout"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (shipped("tokenizer") / "model.safetensors").exists(), reason="the mini weights are not in this checkout"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

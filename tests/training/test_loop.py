@@ -31,6 +31,8 @@ from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.settings import NameOrFolder, Settings
 from seedtok.training.stage import Losses, Stage, freeze
 
+pytestmark = pytest.mark.slow
+
 
 class TinySettings(StageSettings):
     width: int = 8

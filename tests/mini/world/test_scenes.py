@@ -31,6 +31,8 @@ from seedtok.mini.world.scenes import (
     wordings,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def scene(*things: tuple[str, str], background: str = "blue", shift: tuple[int, int] = (0, 0)) -> Scene:
     return Scene(background, tuple(Thing(*thing) for thing in things), shift)
