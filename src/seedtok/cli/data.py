@@ -214,7 +214,7 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
 
 
 def _report(report: ShardReport, out: Path) -> None:
-    """Prints what was written and skipped; exits with 1 if anything was skipped."""
+    """Prints the numbers of written and of skipped samples; exits with 1 if any was skipped."""
     say(f"{report.written} written to {len(report.shards)} shards in {out}; {len(report.skipped)} skipped")
     for name, reason in report.skipped:
         err.print(f"skipped: {name}: {reason}", soft_wrap=True, markup=False)

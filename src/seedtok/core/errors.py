@@ -1,4 +1,4 @@
-"""The errors of this package: each message says what was given, what was expected and what to do."""
+"""The exceptions of this package. Each message states the given value, the expected one, and the remedy."""
 
 
 class SeedTokError(ValueError):

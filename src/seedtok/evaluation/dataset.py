@@ -8,7 +8,7 @@ from PIL import Image
 from seedtok.core.errors import DataError
 from seedtok.data.entries import Entry, SetInfo
 
-Counts = Mapping[str, tuple[int, int]]  # by what was looked for: how many were right, of how many
+Counts = Mapping[str, tuple[int, int]]  # criterion -> (correct, total)
 
 
 @runtime_checkable

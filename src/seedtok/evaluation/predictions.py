@@ -23,7 +23,7 @@ SETTINGS, UNREADABLE, RESULT = "settings.json", "unreadable.json", "result.json"
 
 
 class Predictions:
-    """The predictions in a folder; `prepare` begins a run or goes on with it."""
+    """The predictions in a folder; `prepare` starts a run or resumes it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
