@@ -126,13 +126,11 @@ def report(evaluate: Callable[[], dict[str, Any]], given: Given, data: Evaluatio
 
 def show(result: dict[str, Any]) -> None:
     """The scores in tables, and everything else a line each."""
+    from seedtok.evaluation.run import rows_by_columns
+
     missing = result.pop("missing", {})
     scores = {name: value for name, value in result.items() if name not in RECORDS}
-    groups: dict[tuple[str, ...], list[str]] = {}  # the parts of a result with the same columns share a table
-    for name, value in scores.items():
-        if isinstance(value, dict):
-            groups.setdefault(tuple(value), []).append(name)
-    for columns, names in groups.items():
+    for columns, names in rows_by_columns(scores).items():
         table = Table("", *columns)
         for name in names:
             table.add_row(name, *(_number(result[name][column]) for column in columns))

@@ -102,6 +102,15 @@ def evaluate(task: Task, data: EvaluationSet, run: Run) -> dict[str, Any]:
         return result
 
 
+def rows_by_columns(scores: Mapping[str, Any]) -> dict[tuple[str, ...], list[str]]:
+    """The names of scores that are records, grouped by their fields: each group can share a table."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            groups.setdefault(tuple(value), []).append(name)
+    return groups
+
+
 def scored(
     scores: dict[str, Any], data: EvaluationSet, settings: Mapping[str, Any], unreadable: list[Record]
 ) -> dict[str, Any]:

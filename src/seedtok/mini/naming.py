@@ -21,11 +21,21 @@ class Naming(nn.Module):
         self.things = nn.Linear(width, 1 + len(CONCEPTS))
         self.background = nn.Linear(width, len(BACKGROUNDS))
 
+    def logits(self, places: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """States of the nine places (B, 9, width) and the whole (B, width) -> logits of things and backgrounds."""
+        return self.things(self.norm(places)), self.background(self.norm(whole))
+
     def forward(self, places: Tensor, whole: Tensor, right: tuple[Tensor, Tensor]) -> Tensor:
-        """States of the nine places (B, 9, width) and of the whole (B, width), against `labels`."""
-        things = self.things(self.norm(places)).float().flatten(0, 1)
-        background = F.cross_entropy(self.background(self.norm(whole)).float(), right[1])
-        return len(PLACES) * F.cross_entropy(things, right[0].flatten()) + background
+        """The loss of states, as for `logits`, against `labels`."""
+        things, background = (logits.float() for logits in self.logits(places, whole))
+        loss = F.cross_entropy(background, right[1])
+        return len(PLACES) * F.cross_entropy(things.flatten(0, 1), right[0].flatten()) + loss
+
+
+def batch_labels(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The `labels` of the scenes of a batch, on a device."""
+    things, backgrounds = labels(scenes_of(batch) or [])
+    return things.to(device), backgrounds.to(device)
 
 
 class NamingSettings(AuxiliarySettings):
@@ -60,8 +70,7 @@ class QueryNaming(AuxiliaryLoss):
 
     def forward(self, batch: Batch, embeddings: Tensor) -> Tensor:
         """The loss of embeddings (B, N, width); what is left over of N in ten equal groups, at the end, is free."""
-        things, backgrounds = labels(scenes_of(batch) or [])
-        right = things.to(embeddings.device), backgrounds.to(embeddings.device)
+        right = batch_labels(batch, embeddings.device)
         noisy = embeddings + self.settings.noise * torch.randn_like(embeddings)
         size = embeddings.shape[1] // (len(PLACES) + 1)
         groups = noisy[:, : size * (len(PLACES) + 1)].unflatten(1, (-1, size)).mean(2)

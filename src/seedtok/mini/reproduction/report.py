@@ -9,10 +9,12 @@ from PIL import Image
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.images import grid
+from seedtok.evaluation.run import rows_by_columns
 from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
 from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
 from seedtok.mini.reproduction.tables import table_file
 
+NO_SCORES = ("settings", "counts", "clip", "missing", "count", "seconds")  # parts of a result
 SHOWN = 12  # pictures of each kind
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -63,17 +65,12 @@ def _tables(out: Path) -> str:
 
 def _rows(found: dict[str, Any]) -> str:
     """Scores of rows with the same columns share a table; single scores are a line."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    lines = []
-    for row, value in found.items():
-        if row in ("settings", "counts", "clip", "missing"):
-            continue
-        if isinstance(value, dict) and all(isinstance(v, int | float | None) for v in value.values()):
-            groups.setdefault(tuple(value), []).append(row)
-        elif isinstance(value, int | float) and row not in ("count", "seconds"):
-            lines.append(f"<p>{escape(row)}: {_number(value)}</p>")
+    scores = {row: value for row, value in found.items() if row not in NO_SCORES}
+    lines = [
+        f"<p>{escape(row)}: {_number(value)}</p>" for row, value in scores.items() if isinstance(value, int | float)
+    ]
     html = []
-    for columns, rows in groups.items():
+    for columns, rows in rows_by_columns(scores).items():
         head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
         body = "".join(
             f"<tr><td>{escape(row)}</td>{''.join(f'<td>{_number(found[row][c])}</td>' for c in columns)}</tr>"

@@ -13,16 +13,14 @@ from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.batches import Batch
 from seedtok.mini.judge import labels, places_of
 from seedtok.mini.naming import Naming
+from seedtok.mini.stages.text import SLOT, enlarge_embeddings, naming_tokens, text_sizes
 from seedtok.mini.text import clip_tokenizer
-from seedtok.mini.world.concepts import PLACES
 from seedtok.mini.world.source import scenes_of
 from seedtok.stages.pixels import clip_normalize
 from seedtok.training.config import StageSettings
 from seedtok.training.distributed import first_row, gather_with_gradient
 from seedtok.training.losses import contrastive_loss
 from seedtok.training.stage import Losses, Stage, freeze, full_precision, mean_losses
-
-SLOT = 32  # where the text tower's naming tokens begin: past the longest caption, in its padding
 
 
 class ClipSettings(StageSettings):
@@ -56,14 +54,9 @@ class ClipStage(Stage):
         self.settings = settings
         start = settings.start
         self.tokenizer = clip_tokenizer() if start is None else CLIPTokenizer.from_pretrained(str(start))
-        text = {
-            "vocab_size": len(self.tokenizer), "hidden_size": settings.text_width,
-            "intermediate_size": 4 * settings.text_width, "num_hidden_layers": settings.text_layers,
-            "num_attention_heads": settings.text_width // settings.head_width, "max_position_embeddings": 77,
-            "hidden_act": "gelu", "projection_dim": settings.projection,
-            "bos_token_id": self.tokenizer.bos_token_id, "eos_token_id": self.tokenizer.eos_token_id,
-            "pad_token_id": self.tokenizer.pad_token_id,
-        }  # fmt: skip
+        text = text_sizes(
+            self.tokenizer, settings.text_width, settings.text_layers, settings.head_width, settings.projection
+        )
         vision = {
             "image_size": settings.image_size, "patch_size": settings.patch_size, "hidden_size": settings.vision_width,
             "intermediate_size": 4 * settings.vision_width, "num_hidden_layers": settings.vision_layers,
@@ -72,12 +65,9 @@ class ClipStage(Stage):
         }  # fmt: skip
         self.clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.projection))
         if start is None:
-            # at transformers' 0.02 positions drown in the patches, words and positions in the first attention's
-            # output: then places are never learnt
-            vision_embeddings, text_embeddings = self.clip.vision_model.embeddings, self.clip.text_model.embeddings
-            nn.init.normal_(vision_embeddings.position_embedding.weight, std=0.5)
-            nn.init.normal_(text_embeddings.token_embedding.weight, std=0.5)
-            nn.init.normal_(text_embeddings.position_embedding.weight, std=0.5)
+            # at transformers' 0.02 positions drown in the patches: then places are never learnt
+            nn.init.normal_(self.clip.vision_model.embeddings.position_embedding.weight, std=0.5)
+            enlarge_embeddings(self.clip.text_model)
         else:
             self.clip.load_state_dict(CLIPModel.from_pretrained(start, dtype=torch.float32).state_dict())
         if settings.freeze_vision:
@@ -89,16 +79,10 @@ class ClipStage(Stage):
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor, Losses]:
         """Normalised image and text embeddings, each (B, projection), and the naming losses."""
-        tokens = self.tokenizer(
-            batch.captions,
-            padding="max_length",
-            max_length=SLOT + len(PLACES) + 1,
-            truncation=True,
-            return_tensors="pt",
-        ).to(batch.pixels.device)
+        tokens = naming_tokens(self.tokenizer, batch.captions).to(batch.pixels.device)
         vision = self.clip.vision_model(pixel_values=clip_normalize(batch.pixels))
         # EOS doubles as padding, and attention is causal: no mask is needed
-        text = self.clip.text_model(input_ids=tokens.input_ids)
+        text = self.clip.text_model(input_ids=tokens)
         named: Losses = {}
         scenes = scenes_of(batch) if self.settings.naming_weight else None
         if scenes is not None:

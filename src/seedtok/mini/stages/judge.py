@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch
-from seedtok.mini.judge import JudgeConfig, SceneJudge, Verdict, labels
+from seedtok.mini.judge import JudgeConfig, SceneJudge, Verdict
+from seedtok.mini.naming import batch_labels
 from seedtok.mini.world.source import scenes_of
 from seedtok.stages.pixels import unit_range
 from seedtok.training.config import StageSettings
@@ -55,7 +56,7 @@ class JudgeStage(Stage):
     def forward(self, batch: Batch) -> Losses:
         images = unit_range(batch.pixels)
         things, backgrounds = self.judge(self.spoil(images) if self.training else images)
-        right_things, right_backgrounds = (x.to(images.device) for x in labels(scenes_of(batch) or []))
+        right_things, right_backgrounds = batch_labels(batch, images.device)
         thing = F.cross_entropy(things.float().flatten(0, 1), right_things.flatten())
         background = F.cross_entropy(backgrounds.float(), right_backgrounds)
         return {"loss": 9 * thing + background, "thing": thing, "background": background}

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch
-from seedtok.mini.judge import NOTHING, labels, places_of
-from seedtok.mini.naming import Naming
+from seedtok.mini.judge import NOTHING, places_of
+from seedtok.mini.naming import Naming, batch_labels
 from seedtok.mini.world.source import scenes_of
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
@@ -52,24 +52,19 @@ class VisionStage(Stage):
 
     def forward(self, batch: Batch) -> Losses:
         features = self.vision(clip_normalize(batch.pixels))
-        right = self._labels(batch)
-        loss = self.naming(places_of(features[:, 1:]), features[:, 0], right)
-        return {"loss": loss}
-
-    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        things, backgrounds = labels(scenes_of(batch) or [])
-        return things.to(batch.pixels.device), backgrounds.to(batch.pixels.device)
+        right = batch_labels(batch, batch.pixels.device)
+        return {"loss": self.naming(places_of(features[:, 1:]), features[:, 0], right)}
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """In percent: things and backgrounds named right, and places seen to be empty."""
         counts = torch.zeros(3, 2)
         for batch in batches:
-            things, backgrounds = self._labels(batch)
+            things, backgrounds = batch_labels(batch, batch.pixels.device)
             features = self.vision(clip_normalize(batch.pixels))
-            places, whole = self.naming.norm(places_of(features[:, 1:])), self.naming.norm(features[:, 0])
-            named, there = self.naming.things(places).argmax(-1) == things, things != NOTHING
-            colored = self.naming.background(whole).argmax(-1) == backgrounds
+            seen = self.naming.logits(places_of(features[:, 1:]), features[:, 0])
+            named, colored = seen[0].argmax(-1) == things, seen[1].argmax(-1) == backgrounds
+            there = things != NOTHING
             for row, right in zip(counts, (named[there], named[~there], colored), strict=True):
                 row += torch.tensor([float(right.sum()), float(right.numel())])
         right, all_of_them = sum_over_ranks(counts.flatten()).view(3, 2).T

@@ -5,14 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from seedtok.mini.world.balanced import Question
-from seedtok.mini.world.concepts import CONCEPTS, PLURALS
-
-_NOUNS = {*CONCEPTS, *PLURALS.values()}
+from seedtok.mini.world.concepts import NOUNS
 
 
 def wording(question: str) -> str:
     """A question with # for the things that it names."""
-    return re.sub("[a-z]+", lambda m: "#" if m[0] in _NOUNS else m[0], re.sub(r"\ban\b", "a", question))
+    return re.sub("[a-z]+", lambda m: "#" if m[0] in NOUNS else m[0], re.sub(r"\ban\b", "a", question))
 
 
 def blind_answers(asked: Iterable[Question]) -> dict[str, str]:

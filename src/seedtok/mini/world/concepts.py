@@ -35,6 +35,7 @@ def _parse(lists: str) -> dict[str, tuple[str, str]]:
 _CONCEPTS = _parse(_LISTS)
 CONCEPTS: tuple[str, ...] = tuple(_CONCEPTS)
 PLURALS: dict[str, str] = {noun: plural for noun, (plural, _) in _CONCEPTS.items()}
+NOUNS: dict[str, str] = {n: n for n in CONCEPTS} | {plural: noun for noun, plural in PLURALS.items()}  # to its concept
 EMOJI: dict[str, str] = {noun: symbol for noun, (_, symbol) in _CONCEPTS.items()}
 
 # sRGB, chosen pale enough for the icons' black outlines and apart enough to name

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from seedtok.mini.world.captions import WORDINGS, caption
-from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLURALS
+from seedtok.mini.world.concepts import BACKGROUNDS, NOUNS
 from seedtok.mini.world.scene import LAYOUTS, Scene, Thing
 
-_NOUNS = {noun: noun for noun in CONCEPTS} | {plural: noun for noun, plural in PLURALS.items()}
 _SAMPLES = ("cat", "dog", "pig")  # stand for any three concepts
 
 
@@ -16,7 +15,7 @@ def parse_caption(text: str) -> Scene | None:
     """The scene (its look and shift aside) that a caption in any wording describes; None for anything else."""
     text = " ".join(text.lower().split()).rstrip(".")
     words = re.findall(r"[a-z]+", text)
-    nouns = [_NOUNS[word] for word in words if word in _NOUNS]
+    nouns = [NOUNS[word] for word in words if word in NOUNS]
     colors = [word for word in words if word in BACKGROUNDS]
     known = _patterns().get(_pattern(text))
     if known is None or len(colors) != 1:
@@ -34,7 +33,7 @@ def same_scene(text: str, scene: Scene) -> bool:
 
 def _pattern(text: str) -> str:
     """A caption with # for nouns, % for its colour, and one article."""
-    replaced = re.sub(r"[a-z]+", lambda m: "#" if m[0] in _NOUNS else "%" if m[0] in BACKGROUNDS else m[0], text)
+    replaced = re.sub(r"[a-z]+", lambda m: "#" if m[0] in NOUNS else "%" if m[0] in BACKGROUNDS else m[0], text)
     return re.sub(r"\ban(?= [#%])", "a", replaced)
 
 
@@ -48,7 +47,7 @@ def _patterns() -> dict[str, tuple[int, Layout]]:
     for scene in _outlines():
         for phrasing in range(WORDINGS):
             text = caption(scene, phrasing)
-            nouns = [_NOUNS[word] for word in re.findall(r"[a-z]+", text) if word in _NOUNS]
+            nouns = [NOUNS[word] for word in re.findall(r"[a-z]+", text) if word in NOUNS]
             layout = tuple((nouns.index(thing.concept), thing.place) for thing in scene.things)
             known.setdefault(_pattern(text), (phrasing, layout))
     return known

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLURALS
+from seedtok.mini.world.concepts import BACKGROUNDS, NOUNS, PLURALS
 from seedtok.mini.world.grammar import parse_caption, same_scene
 from seedtok.mini.world.scene import Scene
 
@@ -17,10 +17,10 @@ def told_right(text: str, scene: Scene) -> dict[str, tuple[int, int]]:
     colour, "counts" how many things there are, "places" all places that are taken, whatever stands there. Of a text
     that is no caption of any scene, things and colour count by the words alone, and count and places are wrong.
     """
-    read = parse_caption(text)
-    named = Counter(_concepts(text, scene)) if read is None else Counter(t.concept for t in read.things)
+    read, words = parse_caption(text), re.findall("[a-z]+", text.lower())
     wanted = Counter(thing.concept for thing in scene.things)
-    colors = [word for word in re.findall("[a-z]+", text.lower()) if word in BACKGROUNDS]
+    named = _named(words, wanted) if read is None else Counter(thing.concept for thing in read.things)
+    colors = [word for word in words if word in BACKGROUNDS]
     there = sorted(thing.place for thing in scene.things)
     return {
         "exact": (int(same_scene(text, scene)), 1),
@@ -31,14 +31,11 @@ def told_right(text: str, scene: Scene) -> dict[str, tuple[int, int]]:
     }
 
 
-def _concepts(text: str, scene: Scene) -> list[str]:
-    """The concepts that the words of a text name; a plural names as many as the scene has."""
-    wanted = Counter(thing.concept for thing in scene.things)
-    plurals = {plural: concept for concept, plural in PLURALS.items()}
-    found = []
-    for word in re.findall("[a-z]+", text.lower()):
-        if word in plurals:
-            found += [plurals[word]] * max(2, wanted[plurals[word]])
-        elif word in CONCEPTS:
-            found.append(word)
+def _named(words: list[str], wanted: Counter[str]) -> Counter[str]:
+    """How often words name each concept; a plural names as many as are wanted, and at least two."""
+    found: Counter[str] = Counter()
+    for word in words:
+        if word in NOUNS:
+            concept = NOUNS[word]
+            found[concept] += max(2, wanted[concept]) if word == PLURALS[concept] else 1
     return found
