@@ -56,6 +56,9 @@ def finished(tmp_path, monkeypatch) -> Path:
                 job.makes.parent.mkdir(parents=True, exist_ok=True)
                 scores = {"count": 3, "seconds": 1.0, "a<b": {"x": 1.25, "y": None}, "used": 77, "settings": {"z": 1}}
                 job.makes.write_text(json.dumps(scores))
+        (predictions := table_file(tmp_path / "out", "codebook", "test").with_suffix("")).mkdir(exist_ok=True)
+        codes = [{"image_id": i, "codes": [1, 1, 5]} for i in range(3)]
+        (predictions / "codes.json").write_text(json.dumps(codes))
         for way in ("seed", "caption"):
             folder = table_file(tmp_path / "out", "generation", "test").with_suffix("") / way
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +78,7 @@ def test_the_report_is_one_page_with_every_table_picture_and_curve(finished):
     assert "used: 77" in page
     assert page.count("<figure>") == 2
     assert page.count("<polyline") == len(PARTS)
+    assert page.count("<rect") == 2  # the codes in use
     assert "accuracy 12.5" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page), "another file is needed"
     assert str(finished.parent) not in page

@@ -32,8 +32,8 @@ class Job:
 Report = Callable[[str], None]
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, say: Report, threads: int = 1) -> None:
-    """Runs all jobs that are not done, each after those it needs, up to `workers` at a time.
+def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
+    """Runs all jobs that are not done, each on one thread and after those it needs, up to `workers` at a time.
 
     `say` gets a line whenever a job begins or ends. Raises TrainingError, once the others have stopped, where a job
     fails. When interrupted, the jobs are asked to stop, and save what they have.
@@ -47,7 +47,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, say: Report, threads: int = 1) -
         while waiting or running:
             for job in [job for job in waiting if done.issuperset(job.needs)][: workers - len(running)]:
                 waiting.remove(job)
-                running[job] = _start(job, threads), time.monotonic()
+                running[job] = _start(job), time.monotonic()
                 say(f"begins: {job.name} (log: {job.log})")
             for job, (process, began) in list(running.items()):
                 if process.poll() is None:
@@ -60,9 +60,9 @@ def run_jobs(jobs: Sequence[Job], workers: int, say: Report, threads: int = 1) -
             time.sleep(0.2)
 
 
-def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
+def _start(job: Job) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with job.log.open("ab") as log:
         command = [sys.executable, "-m", *job.arguments]
         return subprocess.Popen(

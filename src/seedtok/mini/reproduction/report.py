@@ -1,6 +1,7 @@
 """The report of a reproduction: one HTML page that holds all its tables, pictures and charts."""
 
 import json
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from PIL import Image
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.images import grid
+from seedtok.evaluation.codebook import NAME as CODES
+from seedtok.evaluation.predictions import Predictions
 from seedtok.evaluation.run import rows_by_columns
 from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
 from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
 from seedtok.mini.reproduction.tables import table_file
 
 NO_SCORES = ("settings", "counts", "clip", "missing", "count", "seconds")  # parts of a result
+BARS = 256  # of a chart, at the most
 SHOWN = 12  # pictures of each kind
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -102,9 +106,12 @@ def _pictures(out: Path) -> str:
 
 
 def _codebook(out: Path) -> str:
-    found = _scores(out, "codebook", "test")
-    counts = sorted((count for count in found.get("histogram", []) if count), reverse=True)
-    return bar_chart("How often each code is used", counts, "codes, the most frequent first")
+    """How often each code was chosen over the test scenes; of many codes, evenly spaced ones."""
+    records = Predictions(table_file(out, "codebook", "test").with_suffix("")).read(CODES)
+    counts = [count for _, count in Counter(code for record in records for code in record["codes"]).most_common()]
+    return bar_chart(
+        "How often each code is used", counts[:: -(-len(counts) // BARS)], "codes, the most frequent first"
+    )
 
 
 def _log(out: Path, part: str) -> list[dict[str, Any]]:
