@@ -47,3 +47,20 @@ def test_codes_count_as_much_as_they_weigh(stage, codes, weight):
         of_words = stage.model.joint.loss(rows, (~visual).float()) * (~visual).sum()
     expected = (of_words + weight * (every - of_words)) / ((~visual).sum() + weight * visual.sum())
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_of_a_text_alone_what_its_parts_say_and_its_end(stage):
+    model = stage.model.joint
+    said = learnt_of(
+        stage.text_sequence([("A fox.", False), (" Question: What is it? Short answer.", False), (" fox", True)])
+    )
+    assert said == [*model.text_ids(" fox"), end_id(model.text_tokenizer)]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_replayed_samples_show_no_picture(stage, runs, share):
+    stage.settings = stage.settings.model_copy(update={"drawing": 0.0, "replay": share})
+    batch = next(tiny("stage3a", runs).data.batches(8, 0))
+    rows = stage.packed(batch)
+    assert stage.model.vocabulary.is_visual(rows.ids).any() == (share == 0)
+    assert rows.predicted.shape[1] > 0

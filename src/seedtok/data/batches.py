@@ -50,6 +50,10 @@ class Batch:
             case other:
                 raise DataError(f"expected question and answer in a sample's questions, not {str(other)[:80]}")
 
+    def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
+        """A text for a language model that is not to forget its texts: parts, and which of them to learn."""
+        return [(self.captions[index], True)]
+
 
 @dataclass(frozen=True)
 class Stride:

@@ -214,7 +214,7 @@ def opt() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.opt",
-        stage=LanguageSettings(whole=0.25),
+        stage=LanguageSettings(),
         data=SceneData(world="varied"),
         optimization=Optimization(steps=4500, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=250,

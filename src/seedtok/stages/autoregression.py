@@ -30,6 +30,7 @@ class AutoregressionSettings(StageSettings):
     start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
     asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
+    replay: float = 0.0  # share of samples that are text alone, so that the LM keeps its language; paper: 0
     code_weight: float = 1.0  # of a code in the loss, a word's being 1: a drawing has three times a caption's tokens
     neighbour_head: bool = False  # while training, also score codes by their codebook vectors; paper: no
     row: int = 256  # tokens of a packed row
@@ -84,23 +85,32 @@ class AutoregressionStage(PackedStage):
         said = [*model.text_ids(" " + answer), end]
         return prompt + said, [False] * len(prompt) + [True] * len(said)
 
+    def text_sequence(self, parts: list[tuple[str, bool]]) -> Sample:
+        """A text without an image, as ids, and which of them are learnt."""
+        model = self.model.joint
+        ids, learnt = list(model.start_ids), [False] * len(model.start_ids)
+        for text, wanted in parts:
+            part = model.text_ids(text)
+            ids, learnt = [*ids, *part], learnt + [wanted] * len(part)
+        return [*ids, end_id(model.text_tokenizer)], [*learnt, True]
+
     @torch.no_grad()
     def codes(self, batch: Batch) -> Tensor:
         """The pictures' codes, as they were stored or else computed."""
         return batch.codes if batch.codes is not None else self.seed.encode_pixels(clip_normalize(batch.pixels))
 
     def packed(self, batch: Batch) -> Packed:
-        """Pictures, by their codes, as what is learnt of each by chance: caption, answer or drawing."""
-        every = self.codes(batch)
+        """Pictures, by their codes, as what is learnt of each by chance: caption, answer, drawing or a text alone."""
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        s, rows = self.settings, []
-        for i, codes in enumerate(every):
-            kind = rng.random()
-            question = None
-            if s.drawing <= kind < s.drawing + s.asking:
-                question = batch.question(i, rng)
-            rows.append(self.sequence(codes, batch.captions[i], question, draws=kind < s.drawing))
-        return self._pack(rows)
+        return self._pack([self._chosen(batch, i, codes, rng) for i, codes in enumerate(self.codes(batch))])
+
+    def _chosen(self, batch: Batch, index: int, codes: Tensor, rng: np.random.Generator) -> Sample:
+        s, kind = self.settings, rng.random()
+        asks = s.drawing <= kind < s.drawing + s.asking
+        if s.drawing + s.asking <= kind < s.drawing + s.asking + s.replay:
+            return self.text_sequence(batch.replayed(index, rng))
+        question = batch.question(index, rng) if asks else None
+        return self.sequence(codes, batch.captions[index], question, draws=kind < s.drawing)
 
     def _pack(self, rows: list[Sample]) -> Packed:
         return pack(rows, self.settings.row, self.model.joint.pad_id)

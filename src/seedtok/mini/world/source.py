@@ -14,6 +14,7 @@ from seedtok.data.batches import ALL_SAMPLES, Batch, Stride
 from seedtok.mini.world.grammar import same_scene
 from seedtok.mini.world.questions import questions
 from seedtok.mini.world.scenes import CLASSIC, VARIED, Scene, Split, World, caption, render, scene_stream, wordings
+from seedtok.mini.world.telling import Telling, telling
 from seedtok.training.source import Data
 
 
@@ -31,6 +32,12 @@ class SceneBatch(Batch):
         assert scene is not None
         asked = questions(scene, rng, 1)[0]
         return asked.text, asked.answer
+
+    def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
+        """A text as the mini OPT was pretrained on, about scenes of which no picture is shown."""
+        scene = scene_of(self.metadata[index]) if self.metadata else None
+        assert scene is not None
+        return telling(scene, rng, Telling())
 
 
 def scene_of(metadata: dict[str, Any]) -> Scene | None:
