@@ -206,6 +206,19 @@ def test_autoencoder_loads_again(runs):
     assert model.decode(latents).sample.shape == (2, 3, 64, 64)
 
 
+def test_latents_are_as_far_apart_as_the_patches_they_stand_for(runs):
+    """Within the span of the encoder's rows; what is decoded does not change."""
+    model = PatchAutoencoder(image_size=32, patch_size=8, latent_channels=6, width=16, layers=1, heads=2)
+    images = torch.rand(2, 3, 32, 32)
+    before = model.decode(model.encode(images).latents).sample
+    model.keep_distances()
+    torch.testing.assert_close(model.decode(model.encode(images).latents).sample, before)
+    rows = model.encoder.weight
+    torch.testing.assert_close(rows @ rows.T, torch.eye(6), atol=1e-5, rtol=0)
+    exported = PatchAutoencoder.from_pretrained(runs / "autoencoder" / "final").encoder.weight
+    torch.testing.assert_close(exported @ exported.T, torch.eye(len(exported)), atol=1e-5, rtol=0)
+
+
 def test_diffusion_loads_again_with_its_average(runs):
     decoder = ImageDecoder.from_pretrained(runs / "diffusion" / "final")
     pictures = decoder.draw(decoder.text_features(["a cat in the middle on a red background"]), 2, 2.0)

@@ -20,7 +20,7 @@ from seedtok.tokenizer.layers import Block
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
-    """Pixels (B, 3, H, W) in -1..1 <-> latents (B, latent_channels, H / patch, W / patch) of about unit variance.
+    """Pixels (B, 3, H, W) in -1..1 <-> latents (B, latent_channels, H / patch, W / patch).
 
     It replaces the `AutoencoderKL` of a `StableDiffusionPipeline`, which derives the ratio of image size to latent size
     from the length of `block_out_channels`.
@@ -69,3 +69,17 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         patches = self.pixels(self.norm(x)).transpose(1, 2)
         sample = F.fold(patches, (z.shape[-2] * size, z.shape[-1] * size), size, stride=size)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
+
+    @torch.no_grad()
+    def keep_distances(self) -> None:
+        """Turns the latents so that their distances are those of the patches that they stand for; decodes the same.
+
+        The encoder's rows become orthonormal, and the embedding undoes it. So the colour of a patch is large in its
+        latent, and its detail small, as in pixels: a diffusion model draws what matters first.
+        """
+        weight = self.encoder.weight.double()
+        values, directions = torch.linalg.eigh(weight @ weight.T)
+        turn, back = (directions * values.pow(power) @ directions.T for power in (-0.5, 0.5))
+        self.encoder.weight.copy_(turn @ weight)
+        self.encoder.bias.copy_(turn @ self.encoder.bias.double())
+        self.embedding.weight.copy_(self.embedding.weight.double() @ back)

@@ -1,6 +1,7 @@
 """The mini latent diffusion model's autoencoder: 128 x 128 pixels <-> 8 x 8 latents."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class AutoencoderSettings(StageSettings):
 class AutoencoderStage(Stage):
     """L1 and L2 reconstruction; the encoder starts as the patches' principal components, whitened.
 
-    Each latent channel is held at mean 0 and deviation 1, and gets a little noise.
+    Each latent channel is held at mean 0 and deviation 1, and gets a little noise. What is exported has the patches'
+    own scale again: see `PatchAutoencoder.keep_distances`.
     """
 
     def __init__(self, settings: AutoencoderSettings) -> None:
@@ -81,8 +83,10 @@ class AutoencoderStage(Stage):
         return side_by_side(to_pil(images), to_pil(decoded))
 
     def export(self, folder: Path) -> None:
+        autoencoder = deepcopy(self.autoencoder)
+        autoencoder.keep_distances()
         with checkpoint_folder(folder) as new:
-            self.autoencoder.save_pretrained(new)
+            autoencoder.save_pretrained(new)
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

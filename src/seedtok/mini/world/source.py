@@ -81,14 +81,15 @@ class SceneData(Data):
 
     validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
     world: Literal["classic", "varied"] = "classic"  # OpenMoji's drawings on a grid, or many hands in varied looks
+    hands: tuple[str, ...] = ()  # that draw varied scenes; none: all but those held out
     crowded: float = Field(default=0.0, ge=0, le=1)  # share of varied training scenes with four things
     restyled: float = Field(default=0.0, ge=0, le=1)  # share of their things in other colours and proportions
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
 
     def check(self) -> None:
-        if self.world == "classic" and (self.crowded or self.restyled):
-            raise ConfigError("data.crowded and data.restyled are of varied scenes: set data.world=varied")
+        if self.world == "classic" and (self.crowded or self.restyled or self.hands):
+            raise ConfigError("data.hands, data.crowded and data.restyled are of varied scenes: set data.world=varied")
         if self.shards is not None or self.codes is not None:
             super().check()
         elif isinstance(self.validation, float):
@@ -133,4 +134,5 @@ class SceneData(Data):
     def _world(self, split: Split) -> World:
         if self.world == "classic":
             return CLASSIC
-        return World(VARIED.hands, self.crowded, self.restyled) if split == "train" else VARIED
+        hands = self.hands or VARIED.hands
+        return World(hands, self.crowded, self.restyled) if split == "train" else World(hands)
