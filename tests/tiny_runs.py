@@ -45,13 +45,26 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
     ),
     "blip2": ("stage.base=RUNS/opt/final", "stage.qformer=RUNS/bidirectional/final"),
+    "reader": ("stage.base=RUNS/opt/final", "stage.tokens=RUNS/stage2/final"),
+    "vqvae": (
+        "stage.image_size=64", "stage.widths=[16,16,16,16]", "stage.groups=4", "stage.codebook_size=64",
+        "stage.codebook_dim=8", "stage.kmeans_per_code=2",
+    ),
+    "beit2": (
+        "stage.teacher=RUNS/vision/final", "stage.width=16", "stage.layers=1", "stage.heads=2", "stage.stem=[8,16,16]",
+        "stage.codebook_size=64", "stage.codebook_dim=8", "stage.kmeans_per_code=2",
+    ),
+    "gill": (
+        "stage.base=RUNS/opt/final", "stage.image_decoder=RUNS/diffusion/final", "stage.width=32", "stage.layers=1",
+        "stage.heads=2", "stage.sample_steps=2",
+    ),
     "eval_clip": CLIP,
 }  # fmt: skip
 
 
 def recipes() -> dict[str, Callable[[], RunConfig]]:
     functions = inspect.getmembers(mini, inspect.isfunction)
-    return {name: f for name, f in functions if f.__module__ == mini.__name__}
+    return {name: f for name, f in functions if f.__module__.startswith(mini.__name__)}
 
 
 def tiny(name: str, runs: Path, *overrides: str) -> RunConfig:

@@ -10,10 +10,10 @@ from PIL import Image
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
 
 import publishers
-from seedtok.baselines.blip2 import Blip2LM
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
 from seedtok.evaluation.prompts import PAPER
-from seedtok.evaluation.readers import Blip2Reader, ForeignBlip2Reader, SeedReader, load_reader
+from seedtok.evaluation.readers import ForeignBlip2Reader, PrefixReader, SeedReader, load_reader
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import ANSWERING, CAPTIONING, TextSettings
@@ -42,8 +42,8 @@ def test_a_seed_lm_of_any_base_says_what_it_says_by_itself(seed_lm: SeedLM, pict
 def test_the_baseline_says_what_it_says_by_itself(bases, seed, tmp_path, pictures):
     seed.embedder.save_pretrained(tmp_path / "qformer")
     torch.manual_seed(2)
-    model = Blip2LM.build(bases["opt"], tmp_path / "qformer")
-    pixels, reader = seed.pixels(pictures), Blip2Reader(model)
+    model = PrefixLM.on_qformer(bases["opt"], tmp_path / "qformer")
+    pixels, reader = seed.pixels(pictures), PrefixReader(model)
     assert reader.write(pictures, [[PAPER.caption]] * 3, SHORT) == model.caption(pixels, num_beams=2)
     flat = [question for own in QUESTIONS for question in own]
     assert reader.write(pictures, ASKED, ANSWER) == model.answer(pixels[[0, 0, 2]], flat, num_beams=2)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from seedtok.baselines.blip2 import Blip2LM
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
 from seedtok.lm.base import fingerprint, load_base
 from seedtok.lm.seed_lm import SeedLM
@@ -174,8 +174,8 @@ def test_absurd_sizes_of_a_tokenizer_are_refused_at_once(tiny_tokenizer, tmp_pat
 def test_absurd_sizes_of_the_other_checkpoints_are_refused_at_once(lm, seed, bases, tiny_tokenizer, tmp_path, size):
     embedder = tmp_path / "embedder"
     SeedTokenizer.from_pretrained(tiny_tokenizer).embedder.save_pretrained(embedder)
-    Blip2LM.build(bases["opt"], embedder).save_pretrained(tmp_path / "blip2")
-    for path, load in ((embedder, ImageTextEmbedder.from_pretrained), (tmp_path / "blip2", Blip2LM.from_pretrained)):
+    PrefixLM.on_qformer(bases["opt"], embedder).save_pretrained(tmp_path / "blip2")
+    for path, load in ((embedder, ImageTextEmbedder.from_pretrained), (tmp_path / "blip2", PrefixLM.from_pretrained)):
         record = json.loads((path / "config.json").read_text())
         record.get("embedder", record)["vision"]["layers"] = size
         (path / "config.json").write_text(json.dumps(record))

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from seedtok import SeedLM, SeedTokenizer
-from seedtok.baselines.blip2 import Blip2LM
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import shipped
 from seedtok.core.recalls import retrieval_recalls
@@ -153,7 +153,7 @@ def test_spans_are_valid_at_any_temperature(lm):
 
 def test_the_baseline_says_something_too():
     batch = to_batch(unique_scenes("test", 8), 128)
-    model = Blip2LM.from_pretrained()
+    model = PrefixLM.from_pretrained()
     assert sum(batch.right_captions(model.caption(clip_normalize(batch.pixels), num_beams=1))) >= 2
 
 

@@ -42,6 +42,10 @@ FROZEN = {
     "stage3b": 1,
     "instructed": 1,
     "blip2": 2,
+    "reader": 2,
+    "vqvae": 1,
+    "beit2": 1,
+    "gill": 2,
 }
 
 
@@ -106,7 +110,7 @@ def test_a_run_leaves_what_it_should(runs, name):
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 3]
     assert (runs / name / "checkpoints" / "00000003" / "stage.safetensors").is_file()
     pictures = sorted(p.name for p in (runs / name).glob("pictures/*.png"))
-    drawn = name in ("autoencoder", "diffusion", "stage2")
+    drawn = name in ("autoencoder", "diffusion", "stage2", "vqvae", "gill")
     assert pictures == (["00000002.png", "00000003.png"] if drawn else [])
 
 

@@ -17,12 +17,12 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from seedtok.baselines.blip2 import PROJECTION_FILE, Blip2LM
+from seedtok.baselines.prefix_lm import PROJECTION_FILE, PrefixLM
 from seedtok.cli.app import app
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.mini.text import bert_tokenizer, lm_tokenizer
-from seedtok.stages.blip2 import Blip2Settings
 from seedtok.stages.contrastive import ContrastiveSettings
+from seedtok.stages.reading import ReadingSettings
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import MIRRORS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -153,11 +153,11 @@ def test_blip2_for_a_language_model_keeps_its_way_to_the_language_model(blip2_co
         sizes = {"hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": 16, "vocab_size": 2000, **SIZES}
         OPTForCausalLM(OPTConfig(**sizes)).save_pretrained(tmp_path / name)
         lm_tokenizer(64).save_pretrained(str(tmp_path / name))
-    baseline = Blip2LM.build(tmp_path / "lm", tmp_path / "ours")
+    baseline = PrefixLM.on_qformer(tmp_path / "lm", tmp_path / "ours")
     torch.testing.assert_close(baseline.prefix(pixels), theirs.language_projection(queries))
     with pytest.raises(CheckpointError, match=r"language model .*other.*\(24, 24\)"):
-        Blip2LM.build(tmp_path / "other", tmp_path / "ours")
-    model = Blip2Settings(base=tmp_path / "lm", qformer=tmp_path / "ours").build().model
+        PrefixLM.on_qformer(tmp_path / "other", tmp_path / "ours")
+    model = ReadingSettings(base=tmp_path / "lm", qformer=tmp_path / "ours").build().model
     assert model.language_projection.weight.requires_grad
 
 

@@ -276,8 +276,8 @@ def _readers(
     """
     import torch
 
-    from seedtok.baselines.blip2 import Blip2LM
-    from seedtok.evaluation.readers import Blip2Reader, SeedReader, load_reader
+    from seedtok.baselines.prefix_lm import PrefixLM
+    from seedtok.evaluation.readers import PrefixReader, SeedReader, load_reader
     from seedtok.lm.seed_lm import SeedLM
 
     kind = getattr(torch, dtype.value)
@@ -288,4 +288,4 @@ def _readers(
     if instructed:
         others = SeedLM.from_pretrained(shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device)
         readers = {"zero_shot": SeedReader(others), "instructed": reader}
-    return readers | {"blip2": Blip2Reader(Blip2LM.from_pretrained().to(device, kind))}
+    return readers | {"blip2": PrefixReader(PrefixLM.from_pretrained().to(device, kind))}

@@ -204,7 +204,7 @@ def recipes() -> dict[str, Callable[[], RunConfig]]:
         f"{size}.{name}": value
         for size, module in (("mini", mini), ("paper", paper))
         for name, value in vars(module).items()
-        if isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+        if isfunction(value) and value.__module__.startswith(module.__name__) and not name.startswith("_")
     }
 
 

@@ -11,15 +11,20 @@ from typing import Any
 from seedtok.core.errors import CheckpointError
 
 TOKENIZER, EMBEDDER, LM = "seedtok.tokenizer", "seedtok.embedder", "seedtok.lm"
-BLIP2, JUDGE, VISION = "seedtok.blip2", "seedtok.judge", "seedtok.vision"
-OURS = "seedtok"  # the family of these six
+PREFIX_LM = "seedtok.blip2"  # by its first use
+JUDGE, VISION, VQKD, GILL = "seedtok.judge", "seedtok.vision", "seedtok.vqkd", "seedtok.gill"
+OURS = "seedtok"  # the family of all these
+VQVAE = "vq-vae"  # of diffusers
 NAMES = {
     TOKENIZER: "a SEED tokenizer",
     EMBEDDER: "an embedder of stage I",
     LM: "a SEED language model",
-    BLIP2: "a BLIP-2 baseline",
+    PREFIX_LM: "a BLIP-2 baseline",
     JUDGE: "a scene judge",
     VISION: "an image encoder",
+    VQKD: "a BEiT v2 tokenizer",
+    GILL: "a GILL baseline",
+    VQVAE: "a VQ-VAE of diffusers",
     "diffusion": "a diffusion model",
     "run": "the folder of a training run",
     "clip": "a CLIP",
@@ -58,14 +63,19 @@ def kind_of(folder: Path) -> Kind | None:
     uses = {
         TOKENIZER: f"encode, decode, reconstruct and tokenize take it as --model {where}",
         LM: f"caption, ask, draw and chat take it as --model {where}",
-        BLIP2: "only the evaluation uses it",
+        PREFIX_LM: "only the evaluation uses it",
         JUDGE: "only the evaluation uses it",
         VISION: f"train a Q-Former on it: seedtok train mini.bidirectional --out RUN stage.clip={where}",
+        VQKD: f"train a language model to read its codes: seedtok train mini.reader --out RUN stage.tokens={where}",
+        GILL: f"compare its drawings with SEED's: seedtok evaluate generation --gill {where}",
     }
     if isinstance(own, str) and own in uses:
         return Kind(own, uses[own])
     if record.get("_class_name") == "PatchAutoencoder":
         return Kind("autoencoder", f"train a diffusion model on it: stage.autoencoder={where}")
+    if record.get("_class_name") == "VQModel":
+        use = f"train a language model to read its codes: seedtok train mini.reader --out RUN stage.tokens={where}"
+        return Kind(VQVAE, use)
     published = {
         "clip": f"train a Q-Former on its ViT: seedtok train mini.bidirectional --out RUN stage.clip={where}",
         "blip-2": f"convert it: seedtok convert {where} --out FOLDER",

@@ -1,4 +1,4 @@
-"""Models that say what is in pictures, behind one interface: SEED-OPT, the BLIP-2-style baseline, BLIP-2 itself."""
+"""Models that say what is in pictures, behind one interface: SEED-OPT, the baselines of ours, BLIP-2 itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedtok.baselines.blip2 import Blip2LM
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import MINI
-from seedtok.core.kinds import LM
+from seedtok.core.kinds import LM, PREFIX_LM
 from seedtok.core.records import encodable
 from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_words, loader_for
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
@@ -24,7 +24,6 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
 
 AT_ONCE = 32  # prompts that a model goes on with together
-BLIP2_LM = "seedtok.blip2"
 
 
 @runtime_checkable
@@ -67,22 +66,20 @@ class SeedReader:
         return complete(model.joint, rows, decoding, AT_ONCE)
 
 
-class Blip2Reader:
-    """The baseline, which reads the embeddings of a bidirectional Q-Former."""
+class PrefixReader:
+    """A baseline of ours, which reads the embeddings of a Q-Former or the codes of an image tokenizer."""
 
-    row = "blip2"
-
-    def __init__(self, model: Blip2LM) -> None:
-        self.model = model
+    def __init__(self, model: PrefixLM) -> None:
+        self.model, self.row = model, model.images.row
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"preprocessing": stretched(self.model.embedder.config.vision.image_size)}
+        return {"preprocessing": stretched(self.model.images.image_size)}
 
     def write(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
-        every, texts = _repeated(self.model.embedder.pixels(list(pictures)), prompts)
+        every, texts = _repeated(self.model.pixels(list(pictures)), prompts)
         said: list[str] = []
         for pixels, some in zip(every.split(AT_ONCE), _split(texts), strict=True):
             said += self.model.complete(pixels, some, decoding)
@@ -138,7 +135,7 @@ def load_reader(
         return SeedReader(SeedLM.from_pretrained(name, base=base, seed=tokenizer, dtype=dtype, device=device))
 
     def baseline() -> Reader:
-        return Blip2Reader(Blip2LM.from_pretrained(name).to(device, dtype))
+        return PrefixReader(PrefixLM.from_pretrained(name).to(device, dtype))
 
     def blip2() -> Reader:
         from transformers import Blip2ForConditionalGeneration
@@ -147,7 +144,7 @@ def load_reader(
         preprocessing = load_preprocessing(name, model.config.vision_config.image_size)
         return ForeignBlip2Reader(model, load_words(name), preprocessing)
 
-    loaders = {MINI: seed_lm, LM: seed_lm, BLIP2_LM: baseline, "blip-2": blip2}
+    loaders = {MINI: seed_lm, LM: seed_lm, PREFIX_LM: baseline, "blip-2": blip2}
     return loader_for(name, loaders, "captioning and vqa")()
 
 

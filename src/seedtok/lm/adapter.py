@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -170,14 +170,31 @@ def add_lora(lm: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     return cast("PeftModel", get_peft_model(lm, settings))
 
 
+def has_lora(network: PreTrainedModel | PeftModel) -> bool:
+    """Whether an LM is in peft's wrapper."""
+    from peft import PeftModel
+
+    return isinstance(network, PeftModel)
+
+
+def lm_of(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """An LM without peft's wrapper; LoRA, where there is any, is in its layers."""
+    inner: Any = network
+    return cast("PreTrainedModel", inner.get_base_model() if has_lora(network) else network)
+
+
+def train_lora(network: nn.Module) -> None:
+    """Training mode for LoRA alone, where there is any: the frozen LM stays in eval mode."""
+    for name, module in network.named_modules():
+        module.training = "lora_" in name
+
+
 def merged_copy(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """A copy of an LM with LoRA added to its weights and peft's layers gone; it takes the memory of a second LM."""
     import copy
 
-    from peft import PeftModel
-
-    copied = copy.deepcopy(network)
-    if not isinstance(copied, PeftModel):
+    copied: Any = copy.deepcopy(network)
+    if not has_lora(copied):
         return copied
     with quietly():  # peft warns where LoRA is added already
         return cast("PreTrainedModel", copied.merge_and_unload())

@@ -135,7 +135,7 @@ def write_files(
     else:
         base = recorded(parts.base or source.base, "opt", folder, new, parts.standalone)
     if lora is not None:
-        _write_lora(lora, new / "adapter")
+        write_lora(lora, new / "adapter")
     config = {
         "base": base, "base_fingerprint": source.fingerprint or fingerprint(model.lm), "adapter": lora is not None,
         "tokenizer": _write_image_tokenizer(seed, new, folder, parts), "vocabulary": asdict(model.adapter.config),
@@ -168,7 +168,7 @@ def read_adapted(
     adapter = _read_adapter(folder, config, lm, seed)
     network: PreTrainedModel | PeftModel = lm
     if config.get("adapter", config["base"] != "base"):
-        network = _read_lora(lm, folder / "adapter", trainable)
+        network = read_lora(lm, folder / "adapter", trainable)
         if not trainable:
             network.merge_adapter()  # twice as fast; peft holds on to LoRA's own weights, so that they can be saved
     adapter.to(dtype).requires_grad_(trainable)
@@ -211,7 +211,7 @@ def _is_same_codebook(one: Tensor, other: Tensor) -> bool:
 # ------------------------------------------------------------ LoRA
 
 
-def _write_lora(network: PeftModel, folder: Path) -> None:
+def write_lora(network: PeftModel, folder: Path) -> None:
     """Writes LoRA's weights and configuration, without the place of its base, which config.json names."""
     from peft import get_peft_model_state_dict
 
@@ -222,7 +222,7 @@ def _write_lora(network: PeftModel, folder: Path) -> None:
     write_tensors(folder / ADAPTER, get_peft_model_state_dict(network, save_embedding_layers=False))
 
 
-def _read_lora(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
+def read_lora(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
     """A base with the LoRA of a folder; raises CheckpointError for one that is missing, broken or of another LM."""
     from peft import PeftModel, get_peft_model_state_dict
 

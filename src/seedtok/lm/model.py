@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from seedtok.core.errors import InputError
 from seedtok.core.records import encodable
-from seedtok.lm.adapter import VisualAdapter
+from seedtok.lm.adapter import VisualAdapter, lm_of, train_lora
 from seedtok.lm.base import cache_argument, output_head, pad_id, word_embedding
 from seedtok.lm.logit_map import measure_logit_map
 from seedtok.lm.native import TokenNames
@@ -53,10 +53,7 @@ class JointLM(nn.Module):
     @property
     def lm(self) -> PreTrainedModel:
         """The LM without peft's wrapper; LoRA, where there is any, is in its layers."""
-        from peft import PeftModel
-
-        network: Any = self.network
-        return cast("PreTrainedModel", network.get_base_model() if isinstance(network, PeftModel) else network)
+        return lm_of(self.network)
 
     @property
     def device(self) -> torch.device:
@@ -71,8 +68,7 @@ class JointLM(nn.Module):
         """Training mode is for LoRA's dropout and the adapter; the frozen LM stays in eval mode."""
         super().train(mode)
         if mode:
-            for name, module in self.network.named_modules():
-                module.training = "lora_" in name
+            train_lora(self.network)
         return self
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:

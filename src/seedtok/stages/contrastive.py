@@ -81,7 +81,7 @@ def text_tokenizer(folder: Path) -> BertTokenizer:
 def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
     if settings.clip is None:
         raise ConfigError("a Q-Former from nothing needs an image encoder: set stage.clip, or stage.start")
-    vision = _vision_of(settings.clip)
+    vision = image_encoder(settings.clip)
     words = settings.words()
     qformer = QFormerConfig(
         queries=settings.queries, width=settings.width, layers=settings.layers, heads=settings.heads,
@@ -110,11 +110,12 @@ def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEm
         state.setdefault("patch_positions", embedder.patch_positions.detach())
     load_strictly(embedder, state, str(start))
     if settings.clip is not None:
-        embedder.vision = _vision_of(settings.clip)
+        embedder.vision = image_encoder(settings.clip)
     return embedder
 
 
-def _vision_of(clip: str | Path) -> VisionTransformer:
+def image_encoder(clip: str | Path) -> VisionTransformer:
+    """The image encoder of a folder, of its own or a CLIP's, or of "mini"; raises CheckpointError for anything else."""
     folder = resolve(clip, "clip")
     if family_of(folder)[0] == OURS:
         return VisionTransformer.from_pretrained(folder)

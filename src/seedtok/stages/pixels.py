@@ -16,3 +16,9 @@ def clip_normalize(pixels: Tensor) -> Tensor:
 def unit_range(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 -> float32 in -1..1, as diffusion autoencoders take them."""
     return pixels.float() / 127.5 - 1
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in -1..1: (B, 3, H, W) twice -> (B,)."""
+    mse = (a.clamp(-1, 1) - b).square().flatten(1).mean(1)
+    return 10 * torch.log10(4 / mse.clamp_min(1e-10))

@@ -15,6 +15,7 @@ from seedtok.core.images import side_by_side, to_pil
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.batches import Batch
 from seedtok.stages.pixels import clip_normalize, unit_range
+from seedtok.stages.text_features import mean_text_feature
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig, Quantized, codebook_usage
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -118,8 +119,7 @@ class QuantizationStage(Stage):
         stream = iter(batches)
         first = list(islice(stream, MEAN_BATCHES)) if s.mean_feature_bias or s.scale_decode_head else []
         if s.mean_feature_bias:
-            means = [self.decoder.text_features(batch.canonical).float().mean((0, 1)) for batch in first]
-            self.seed.reverse_qformer.output.bias.copy_(torch.stack(means).mean(0))
+            self.seed.reverse_qformer.output.bias.copy_(mean_text_feature(self.decoder, first))
         if s.kmeans_per_code:
             self._start_codebook(first, stream)
         if s.scale_decode_head:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertTokenizer
 
-from seedtok.baselines.blip2 import PROJECTION_FILE
+from seedtok.baselines.prefix_lm import PROJECTION_FILE
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import assign_strictly, read_json

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from seedtok.baselines.blip2 import Blip2LM
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.atomic import atomic_file
 from seedtok.evaluation.captioning import evaluate_captioning
 from seedtok.evaluation.clip_scores import ClipImages
 from seedtok.evaluation.codebook import evaluate_codebook
 from seedtok.evaluation.drawing import evaluate_drawing
 from seedtok.evaluation.generation import evaluate_generation
-from seedtok.evaluation.readers import Blip2Reader, SeedReader
+from seedtok.evaluation.readers import PrefixReader, SeedReader
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieval_model
 from seedtok.evaluation.run import Run
@@ -47,9 +47,9 @@ class Models:
 
     def readers(self) -> dict[str, Any]:
         """The paper's SEED-OPT, the one that has also seen questions, and the BLIP-2-style baseline."""
-        blip2 = Blip2LM.from_pretrained(result(self.out, "blip2")).to(self.device)
+        blip2 = PrefixLM.from_pretrained(result(self.out, "blip2")).to(self.device)
         seed = {row: SeedReader(self.lm(part)) for row, part in (("seed_opt", "stage3b"), ("instructed", "instructed"))}
-        return {**seed, "blip2": Blip2Reader(blip2)}
+        return {**seed, "blip2": PrefixReader(blip2)}
 
     def judges(self, data: MiniSet) -> tuple[ClipImages, SceneScorer]:
         judge = SceneJudge.from_pretrained(result(self.out, "judge")).to(self.device)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
-from seedtok.stages.pixels import unit_range
+from seedtok.stages.pixels import psnr, unit_range
 from seedtok.training.config import StageSettings
 from seedtok.training.stage import Losses, Stage
 
@@ -87,9 +86,3 @@ class AutoencoderStage(Stage):
         autoencoder.keep_distances()
         with checkpoint_folder(folder) as new:
             autoencoder.save_pretrained(new)
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in -1..1: (B, 3, H, W) twice -> (B,)."""
-    mse = (a.clamp(-1, 1) - b).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / mse.clamp_min(1e-10))

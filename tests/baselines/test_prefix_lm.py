@@ -1,9 +1,9 @@
-"""The BLIP-2-style baseline: its loss, its texts, its files."""
+"""A language model that reads images as vectors: its loss, its texts, its files."""
 
 import pytest
 import torch
 
-from seedtok.baselines.blip2 import Blip2LM
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
 from seedtok.lm.prompts import CAPTION, TextSettings
 
@@ -11,11 +11,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def model(bases, seed, tmp_path_factory) -> Blip2LM:
+def model(bases, seed, tmp_path_factory) -> PrefixLM:
     folder = tmp_path_factory.mktemp("qformer") / "qformer"
     seed.embedder.save_pretrained(folder)
     torch.manual_seed(2)
-    return Blip2LM.build(bases["opt"], folder)
+    return PrefixLM.on_qformer(bases["opt"], folder)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def test_a_batch_gives_the_texts_of_each_image_alone(model, pixels):
 
 def test_saved_and_loaded_it_is_the_same(model, pixels, tmp_path):
     model.save_pretrained(tmp_path / "blip2")
-    again = Blip2LM.from_pretrained(tmp_path / "blip2")
+    again = PrefixLM.from_pretrained(tmp_path / "blip2")
     with torch.no_grad():
         assert torch.equal(again.prefix(pixels), model.prefix(pixels))
     (tmp_path / "blip2" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a BLIP-2 baseline"):
-        Blip2LM.from_pretrained(tmp_path / "blip2")
+        PrefixLM.from_pretrained(tmp_path / "blip2")

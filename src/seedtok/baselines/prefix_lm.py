@@ -1,11 +1,15 @@
-"""The BLIP-2-style baseline of Table 3: a Q-Former's continuous embeddings, through one FC layer, into a frozen LM."""
+"""A language model that reads an image as a prefix of vectors, through one FC layer: the baselines of Table 3.
+
+With the embeddings of a bidirectional Q-Former it is the BLIP-2-style baseline; with the codes of an image tokenizer
+that of the pilot (section 2.1).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,40 +17,73 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from seedtok.baselines.image_vectors import ImageVectors, QFormerVectors, load_codes
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, read_config, write_checkpoint
 from seedtok.core.files import assign_strictly, built_for, load_strictly, read_tensors
 from seedtok.core.hub import locate, named_part, recorded, shipped
-from seedtok.core.kinds import BLIP2
+from seedtok.core.images import Images
+from seedtok.core.kinds import PREFIX_LM
 from seedtok.core.notices import quietly
+from seedtok.lm.adapter import LoraSettings, add_lora, has_lora, lm_of, train_lora
 from seedtok.lm.base import end_id, load_base, output_head, pad_id, word_embedding
+from seedtok.lm.checkpoint import read_lora, write_lora
 from seedtok.lm.logit_map import measure_logit_map
 from seedtok.lm.packing import left_pad
 from seedtok.lm.prompts import ANSWERING, CAPTION, CAPTIONING, TextSettings, question_prompt
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder, shared_vision
+from seedtok.tokenizer.vision import normalized_pixels
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 VERSION = 1
+ADAPTER = "adapter"  # the folder of LoRA in that of a checkpoint
 PROJECTION_FILE = "language_projection.safetensors"  # of a converted BLIP-2: the FC layer to its language model
 
 
-class Blip2LM(nn.Module):
-    """BLIP-2's second stage (Li et al. 2023): Q-Former and FC layer are trained, the ViT and the LM are frozen."""
+class PrefixLM(nn.Module):
+    """A frozen LM, with or without LoRA, after the vectors of an image and one FC layer.
+
+    BLIP-2's second stage (Li et al. 2023) has no LoRA, and trains the Q-Former with the FC layer.
+    """
 
     def __init__(
-        self, embedder: ImageTextEmbedder, lm: PreTrainedModel, text_tokenizer: PreTrainedTokenizerBase, base: str = ""
-    ):
+        self, images: ImageVectors, network: PreTrainedModel | PeftModel, text_tokenizer: PreTrainedTokenizerBase,
+        base: str = "",
+    ):  # fmt: skip
         super().__init__()
-        self.embedder, self.lm, self.text_tokenizer, self.base = embedder, lm, text_tokenizer, base
-        self.language_projection = nn.Linear(embedder.config.qformer.width, word_embedding(lm).embedding_dim)
-        self.logit_map = measure_logit_map(lm)
+        self.images, self.text_tokenizer, self.base = images, text_tokenizer, base
+        self.network = network  # the LM, in peft's wrapper where it has LoRA
+        self.language_projection = nn.Linear(images.width, word_embedding(self.lm).embedding_dim)
+        self.logit_map = measure_logit_map(self.lm)
+
+    @property
+    def lm(self) -> PreTrainedModel:
+        """The LM without peft's wrapper; LoRA, where there is any, is in its layers."""
+        return lm_of(self.network)
+
+    def train(self, mode: bool = True) -> PrefixLM:
+        """Training mode is for LoRA's dropout and the Q-Former; the frozen LM stays in eval mode."""
+        super().train(mode)
+        if mode:
+            train_lora(self.network)
+        return self
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that train, with their names."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
+        """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
+        weight = self.language_projection.weight
+        return normalized_pixels(images, self.images.image_size, weight.dtype, weight.device)
 
     # ------------------------------------------------------------ tensors
 
     def prefix(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n width"]:
-        """Normalised pixels -> the 32 input embeddings of the LM that stand for an image."""
-        return self.language_projection(self.embedder.qformer(self.embedder.patch_features(pixels)))
+        """Normalised pixels -> the input embeddings of the LM that stand for an image."""
+        return self.language_projection(self.images(pixels))
 
     def loss(
         self, pixels: Float[Tensor, "b 3 h w"], ids: Int[Tensor, "b t"], targets: Bool[Tensor, "b t"]
@@ -99,52 +136,75 @@ class Blip2LM(nn.Module):
 
     @classmethod
     @quietly("transformers")
-    def build(cls, base: str | Path, qformer: str | Path) -> Blip2LM:
-        """A new one over a base LM and a folder of a bidirectional `ImageTextEmbedder`.
+    def build(cls, base: str | Path, images: ImageVectors, lora: LoraSettings | None = None) -> PrefixLM:
+        """A new one over a base LM, with LoRA in it where `lora` is given.
+
+        The FC layer is random, and its outputs are as large as the LM's word embeddings, whatever vectors it is given.
+        """
+        source = locate(base, "opt")
+        lm, text_tokenizer = load_base(source, torch.float32)
+        model = cls(images, lm if lora is None else add_lora(lm, lora), text_tokenizer, source)
+        scale = float(word_embedding(lm).weight.square().mean().sqrt())
+        nn.init.normal_(model.language_projection.weight, std=scale / images.norm())
+        nn.init.zeros_(model.language_projection.bias)
+        return model.eval()
+
+    @classmethod
+    def on_qformer(cls, base: str | Path, qformer: str | Path, lora: LoraSettings | None = None) -> PrefixLM:
+        """As `build`, on the embeddings of an `ImageTextEmbedder` in a folder.
 
         Where `seedtok convert` has put a published FC layer into that folder, it starts from that. Raises
         CheckpointError where that is for another LM.
         """
-        embedder = ImageTextEmbedder.from_pretrained(qformer)
-        source = locate(base, "opt")
-        lm, text_tokenizer = load_base(source, torch.float32)
-        model = cls(embedder, lm, text_tokenizer, source)
-        scale = float(word_embedding(lm).weight.square().mean().sqrt())
-        nn.init.normal_(model.language_projection.weight, std=scale * embedder.config.qformer.width**-0.5)
-        nn.init.zeros_(model.language_projection.bias)
+        model = cls.build(base, QFormerVectors(ImageTextEmbedder.from_pretrained(qformer)), lora)
         published = Path(qformer) / PROJECTION_FILE
         if published.is_file():
             where = f"{published}, for the language model {base},"
             load_strictly(model.language_projection, read_tensors(published), where)
-        return model.eval()
+        return model
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes ViT, Q-Former and FC layer; a base in a folder stays there, and is named relative to `folder`."""
+        """Writes FC layer, LoRA and Q-Former; base and image tokenizer stay where they are, named relative to it."""
         with checkpoint_folder(Path(folder)) as new:
             base = recorded(self.base, "opt", Path(folder), new)
-            config = {"base": base, "embedder": asdict(self.embedder.config)}
-            tensors = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("lm.")}
-            write_checkpoint(new, BLIP2, VERSION, config, tensors)
+            config = {"base": base, **self.images.record(Path(folder), new)}
+            projection = {f"language_projection.{n}": t for n, t in self.language_projection.state_dict().items()}
+            if has_lora(self.network):
+                write_lora(self.network, new / ADAPTER)
+            write_checkpoint(new, PREFIX_LM, VERSION, config, self.images.stored() | projection)
 
     @classmethod
     @quietly("transformers")
-    def from_pretrained(cls, folder: str | Path | None = None) -> Blip2LM:
-        """Reads what `save_pretrained` wrote, the shipped one by default; raises CheckpointError for anything else."""
+    def from_pretrained(cls, folder: str | Path | None = None) -> PrefixLM:
+        """Reads what `save_pretrained` wrote, the shipped BLIP-2-style one by default.
+
+        Raises CheckpointError for anything else.
+        """
         folder = shipped("blip2") if folder is None else Path(folder)
-        config = read_config(folder, BLIP2, VERSION)
+        config = read_config(folder, PREFIX_LM, VERSION)
         source = locate(named_part(config, "base", folder), "opt", folder)
         lm, text_tokenizer = load_base(source, torch.float32)
-        vision = shared_vision(folder, config, "embedder.vision.")
-        with built_for(config.get("embedder"), folder / WEIGHTS):
-            embedder = ImageTextEmbedder(EmbedderConfig.from_dict(config.get("embedder")))
-        model = cls(embedder, lm, text_tokenizer, source)
-        base = {f"lm.{name}": tensor for name, tensor in lm.state_dict().items()}
+        network: Any = lm
+        if (folder / ADAPTER).is_dir():
+            network = read_lora(lm, folder / ADAPTER, trainable=False)
+            network.merge_adapter()
+        stored, others = nn.ModuleDict(), {}
+        images: ImageVectors
+        if "tokenizer" in config:
+            images = load_codes(named_part(config, "tokenizer", folder), folder)
+        else:
+            others = shared_vision(folder, config, "embedder.vision.")
+            with built_for(config.get("embedder"), folder / WEIGHTS):
+                stored["embedder"] = embedder = ImageTextEmbedder(EmbedderConfig.from_dict(config.get("embedder")))
+            images = QFormerVectors(embedder)
+        model = cls(images, network, text_tokenizer, source)
+        stored["language_projection"] = model.language_projection
         tensors = {_renamed(name): tensor for name, tensor in read_tensors(folder / WEIGHTS).items()}
-        assign_strictly(model, tensors | vision | base, str(folder), {"": torch.float32})
+        assign_strictly(stored, tensors | others, str(folder), {"": torch.float32})
         return model.eval()
 
 
 def _renamed(name: str) -> str:
-    """The name of a stored tensor in `Blip2LM`: the FC layer was once called "read"."""
+    """The name of a stored tensor in `PrefixLM`: the FC layer was once called "read"."""
     layer, dot, rest = name.partition(".")
     return f"language_projection{dot}{rest}" if layer == "read" else name

@@ -1,0 +1,141 @@
+"""Recipes of what the paper takes off the shelf, in mini size, and of what its evaluation needs."""
+
+from seedtok.mini.stages.autoencoder import AutoencoderSettings
+from seedtok.mini.stages.clip import ClipSettings
+from seedtok.mini.stages.diffusion import DiffusionSettings
+from seedtok.mini.stages.judge import JudgeSettings
+from seedtok.mini.stages.language import LanguageSettings
+from seedtok.mini.stages.text import TextSettings
+from seedtok.mini.stages.vision import VisionSettings
+from seedtok.mini.world.source import SceneData
+from seedtok.training.config import Optimization, RunConfig
+
+
+def vision() -> RunConfig:
+    """The mini image encoder, in place of EVA-CLIP's: it names drawings by eight hands, also in crowded pictures."""
+    return RunConfig(
+        recipe="mini.vision",
+        stage=VisionSettings(),
+        data=SceneData(world="varied", crowded=0.6, restyled=0.6, phrasing="canonical"),
+        optimization=Optimization(
+            steps=16_000,
+            batch_size=32,
+            lr=1e-3,
+            min_lr=1e-5,
+            warmup_steps=200,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+        ),
+        checkpoint_every=500,
+        validate_every=1000,
+        validate_batches=16,
+    )
+
+
+def text() -> RunConfig:
+    """The mini text encoder, in place of that of CLIP ViT-L/14: what the diffusion model is conditioned on."""
+    return RunConfig(
+        recipe="mini.text",
+        stage=TextSettings(),
+        data=SceneData(world="varied"),
+        optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=500,
+        validate_every=500,
+        validate_batches=16,
+    )
+
+
+def clip() -> RunConfig:
+    """The mini CLIP: its ViT feeds the tokenizer, its text tower the diffusion model."""
+    return RunConfig(
+        recipe="mini.clip",
+        stage=ClipSettings(),
+        data=SceneData(world="varied", group=2),
+        optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
+        checkpoint_every=200,
+        validate_every=200,
+        validate_batches=16,
+    )
+
+
+def autoencoder() -> RunConfig:
+    """The autoencoder of the mini diffusion model: 128 x 128 pixels to 8 x 8 latents of 48 channels."""
+    return RunConfig(
+        recipe="mini.autoencoder",
+        stage=AutoencoderSettings(),
+        data=SceneData(world="varied", phrasing="canonical"),
+        optimization=Optimization(steps=8000, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.0),
+        checkpoint_every=250,
+        validate_every=250,
+        validate_batches=8,
+    )
+
+
+def diffusion() -> RunConfig:
+    """The mini latent diffusion model, on a text encoder and an autoencoder; 25 to 30 samples a second on one core.
+
+    It draws in one artist's style, as any frozen diffusion model draws in its own; the images that a tokenizer sees are
+    of all.
+    """
+    return RunConfig(
+        recipe="mini.diffusion",
+        stage=DiffusionSettings(clip="mini", autoencoder="mini"),
+        data=SceneData(world="varied", hands=("fluent-flat",)),
+        optimization=Optimization(
+            steps=30_000,
+            batch_size=8,
+            lr=5e-4,
+            min_lr=2e-5,
+            warmup_steps=200,
+            weight_decay=0.01,
+            ema_decay=0.999,
+        ),
+        log_every=50,
+        checkpoint_every=500,
+        validate_every=1000,
+        validate_batches=8,
+    )
+
+
+def opt() -> RunConfig:
+    """The mini OPT, pretrained on captions, lists, questions and answers as text alone.
+
+    40 minutes, the first 1,250 steps on one core, the others on two, 27 and 40 texts a second. Asked what is where in a
+    caption before, it answers 97 % right; of lists read, its second telling names the right thing always.
+    """
+    return RunConfig(
+        recipe="mini.opt",
+        stage=LanguageSettings(),
+        data=SceneData(world="varied"),
+        optimization=Optimization(steps=4500, batch_size=16, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=250,
+        validate_every=500,
+        validate_batches=8,
+    )
+
+
+def judge() -> RunConfig:
+    """The scene judge of the evaluation."""
+    return RunConfig(
+        recipe="mini.judge",
+        stage=JudgeSettings(),
+        data=SceneData(world="varied", crowded=0.3, restyled=0.3, phrasing="canonical"),
+        optimization=Optimization(steps=8000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
+        checkpoint_every=250,
+        validate_every=250,
+        validate_batches=8,
+    )
+
+
+def eval_clip() -> RunConfig:
+    """The evaluation's CLIP: smaller than, and trained apart from, the one inside the tokenizer."""
+    return RunConfig(
+        recipe="mini.eval_clip",
+        stage=ClipSettings(vision_width=128, vision_layers=3, text_width=128, text_layers=2, projection=128),
+        data=SceneData(world="varied", group=2),
+        optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
+        seed=1000,
+        checkpoint_every=200,
+        validate_every=200,
+        validate_batches=16,
+    )

@@ -1,0 +1,34 @@
+"""Shared by the stages of image tokenizers that are compared with SEED's: samples for k-means, and use of the codes."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from seedtok.data.batches import Batch
+from seedtok.tokenizer.codebook import codebook_usage
+from seedtok.training.distributed import sum_over_ranks
+from seedtok.training.stage import Losses, mean_losses
+
+
+def encoder_samples(batches: Iterable[Batch], encode: Callable[[Batch], Tensor], count: float) -> Tensor:
+    """What `encode` makes of batches, (B, N, dim) each, until there are `count` vectors -> (count or more, dim)."""
+    samples: list[Tensor] = []
+    for batch in batches:
+        samples.append(encode(batch).float().flatten(0, 1))
+        if sum(map(len, samples)) >= count:
+            break
+    return torch.cat(samples)
+
+
+def validate_codes(
+    batches: Iterable[Batch], losses_of: Callable[[Batch], tuple[Losses, Tensor]], size: int
+) -> dict[str, float]:
+    """Mean losses of held-out batches and how many of `size` codes are in use; `losses_of` gives losses and codes."""
+    counts, every = torch.zeros(size), []
+    for batch in batches:
+        losses, codes = losses_of(batch)
+        every.append(losses)
+        counts += torch.bincount(codes.flatten().cpu(), minlength=size)
+    usage = codebook_usage(sum_over_ranks(counts))
+    return mean_losses(every) | {"codes_used": usage.used, "perplexity": usage.perplexity}
