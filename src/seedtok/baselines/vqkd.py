@@ -23,16 +23,18 @@ from seedtok.tokenizer.vision import VisionConfig, VisionTransformer
 VERSION = 1
 
 
+def paper_codebook() -> CodebookConfig:
+    """BEiT v2's: 8192 x 32, L2-normalised, moving averages with decay 0.99, beta 1."""
+    return CodebookConfig(beta=1.0, legacy=False, normalize=True, ema_decay=0.99)
+
+
 @dataclass(frozen=True)
 class VqkdConfig:
-    """Sizes of a `VqkdTokenizer`; `teacher_width` is that of the features it reconstructs.
-
-    The codebook is the paper's: 8192 x 32, L2-normalised, moving averages with decay 0.99, beta 1.
-    """
+    """Sizes of a `VqkdTokenizer`; `teacher_width` is that of the features it reconstructs."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     teacher_width: int = 768
-    codebook: CodebookConfig = CodebookConfig(beta=1.0, legacy=False, normalize=True, ema_decay=0.99)
+    codebook: CodebookConfig = field(default_factory=paper_codebook)
     decoder: CodeDecoderConfig = field(default_factory=CodeDecoderConfig)
 
 

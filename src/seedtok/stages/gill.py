@@ -1,4 +1,4 @@
-"""GILL's image tokens and mapper (Koh et al. 2023), for Table 2: captions in, the diffusion model's text features out."""
+"""GILL's image tokens and mapper (Koh et al. 2023), for Table 2: from captions to the features of a text encoder."""
 
 from collections.abc import Iterable
 from itertools import islice
