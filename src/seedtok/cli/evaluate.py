@@ -13,6 +13,7 @@ from seedtok.cli.evaluate_support import (
     blind_guesses,
     drawing_judges,
     evaluation_set,
+    gill_features,
     identified,
     is_scenes,
     place_of,
@@ -56,6 +57,7 @@ Clip = Annotated[
     str | None,
     typer.Option(help="The CLIP that compares pictures: CLIP ViT-L/14, or for scenes the shipped one."),
 ]
+Gill = Annotated[Path | None, typer.Option(metavar="DIR", help="A GILL baseline, which draws from captions too.")]
 Prompt = Annotated[str, typer.Option(help="paper, lavis, or a text, with {} where a question goes.")]
 
 
@@ -96,6 +98,7 @@ def generation(
     model: TokenizerModel = MINI,
     data: Data = MINI,
     out: Out = None,
+    gill: Gill = None,
     clip: Clip = None,
     count: Count = None,
     seed: Seed = 0,
@@ -113,8 +116,9 @@ def generation(
     from seedtok.evaluation.generation import evaluate_generation
 
     judges, drawn_in = drawing_judges(data, found, clip, where), drawing_dtype(drawing, where)
-    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
-    report(lambda: evaluate_generation(tokenizer, found, given.run, *judges, drawn_in), given, found, as_json)
+    others, made_by = gill_features(gill, where)
+    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value, **made_by})
+    report(lambda: evaluate_generation(tokenizer, found, given.run, *judges, drawn_in, others), given, found, as_json)
 
 
 @app.command()

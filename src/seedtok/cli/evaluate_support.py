@@ -104,6 +104,15 @@ def drawing_judges(
     return ClipImages.from_pretrained(clip or shipped("eval_clip"), device), scene_scorer(found, judge)
 
 
+def gill_features(folder: Path | None, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How a GILL baseline comes from captions to text features, and what is noted of it; nothing for None."""
+    if folder is None:
+        return {}, {}
+    from seedtok.baselines.gill import Gill
+
+    return {"gill": Gill.from_pretrained(folder).to(device).text_features}, {"gill": identified(str(folder))}
+
+
 def identified(name: str, part: str = "tokenizer") -> dict[str, str]:
     """What tells a model from others, for the record."""
     from seedtok.evaluation.foreign import identity_of

@@ -1,5 +1,6 @@
 """Table 2: pictures drawn from captions by the diffusion model, and by SEED from the codes of the picture itself."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,24 @@ from seedtok.evaluation.preprocessing import stretched
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.tokenizer.seed import SeedTokenizer
 
+TextFeatures = Callable[[list[str]], torch.Tensor]  # captions -> what the diffusion model draws from, (B, 77, width)
+
 
 def evaluate_generation(
     tokenizer: SeedTokenizer, data: EvaluationSet, run: Run, clip: ClipImages, scorer: Scorer | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | None = None, others: Mapping[str, TextFeatures] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """CLIP similarity (x100) to the true picture, and in percent what the scorer finds right, as of `drawing_result`.
 
     "caption" is the diffusion model drawing from a picture's first caption, "seed" the tokenizer's reconstruction; both
-    draw from the same noise. The predictions are pictures, caption/ID.png and seed/ID.png. `dtype` as for
-    `ImageDecoder.draw`. Raises DataError for a set without captions, and as `evaluate` does.
+    draw from the same noise. `others` are further ways to come from a caption to what the diffusion model draws from,
+    such as GILL's. The predictions are pictures, caption/ID.png and seed/ID.png. `dtype` as for `ImageDecoder.draw`.
+    Raises DataError for a set without captions, and as `evaluate` does.
     """
     check_has(data, "captions", "generation")
 
-    def from_captions(batch: Batch, out: Path) -> list[Record]:
-        features = tokenizer.image_decoder.text_features([entry.captions[0] for entry in batch.entries])
-        return draw("caption", features, batch, out)
+    def from_captions(way: str, features: TextFeatures, batch: Batch, out: Path) -> list[Record]:
+        return draw(way, features([entry.captions[0] for entry in batch.entries]), batch, out)
 
     def from_codes(batch: Batch, out: Path) -> list[Record]:
         codes = tokenizer.encode_pixels(tokenizer.pixels(batch.pictures))
@@ -48,9 +51,12 @@ def evaluate_generation(
         return save_drawings(pictures, batch.entries, way, out)
 
     seen = {"preprocessing": stretched(tokenizer.config.embedder.vision.image_size), "codebook": tokenizer.codebook_id}
-    settings = {"models": {"caption": {}, "seed": seen}, "decoding": decoder_settings(tokenizer, dtype)}
+    texts = {"caption": tokenizer.image_decoder.text_features, **(others or {})}
+    ways = {way: partial(from_captions, way, features) for way, features in texts.items()} | {"seed": from_codes}
+    models = {way: seen if way == "seed" else {} for way in ways}
+    settings = {"models": models, "decoding": decoder_settings(tokenizer, dtype)}
     score = partial(score_generation, data=data, clip=clip, scorer=scorer)
-    return evaluate(Task("generation", settings, {"caption": from_captions, "seed": from_codes}, score), data, run)
+    return evaluate(Task("generation", settings, ways, score), data, run)
 
 
 def score_generation(

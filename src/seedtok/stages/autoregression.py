@@ -1,10 +1,12 @@
 """Stages IIIa and IIIb (section 3.1): a frozen LM with LoRA learns to read and write codes by next-token prediction."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from seedtok.core.errors import DataError
@@ -33,6 +35,7 @@ class AutoregressionSettings(StageSettings):
     replay: float = 0.0  # share of samples that are text alone, so that the LM keeps its language; paper: 0
     code_weight: float = 1.0  # of a code in the loss, a word's being 1: a drawing has three times a caption's tokens
     neighbour_head: bool = False  # while training, also score codes by their codebook vectors; paper: no
+    shuffle_codes: int | None = Field(default=None, ge=0)  # seed of a fixed order of the codes; paper: causal
     row: int = 256  # tokens of a packed row
     rank: int = 16  # LoRA; the successor's, as the next two
     alpha: int = 32
@@ -40,12 +43,25 @@ class AutoregressionSettings(StageSettings):
 
     def build(self) -> "AutoregressionStage":
         seed = SeedTokenizer.from_pretrained(self.tokenizer)
+        if self.shuffle_codes is not None:
+            shuffle_codes(seed, self.shuffle_codes)
         if self.start is None:
             lora = LoraSettings(self.rank, self.alpha, self.dropout)
             model = SeedLM.build(self.base, seed, lora)
         else:
             model = SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True)
         return AutoregressionStage(self, model)
+
+
+def shuffle_codes(tokenizer: SeedTokenizer, seed: int) -> None:
+    """Has a tokenizer give out its codes in one fixed order, drawn by `seed`; it is then saved with its language model.
+
+    In a comparison this shows what causal order is worth: the codes, and what they hold, stay the same.
+    """
+    queries = tokenizer.config.embedder.qformer.queries
+    order = torch.randperm(queries, generator=torch.Generator().manual_seed(seed))
+    tokenizer.config = replace(tokenizer.config, code_order=tuple(order.tolist()))
+    tokenizer.source = None  # it is no longer the one of that name
 
 
 class AutoregressionStage(PackedStage):

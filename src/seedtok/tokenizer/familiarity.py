@@ -96,7 +96,7 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
     Without a `Familiarity`, no image is far.
     """
     features = tokenizer.embedder.patch_features(pixels)
-    codes = tokenizer.codebook.encode(tokenizer.encode_head(tokenizer.embedder.qformer(features)))
+    codes = tokenizer.codes_of(tokenizer.embedder.qformer(features))
     if tokenizer.familiarity is None:
         return codes, torch.zeros(len(pixels), dtype=torch.bool)
     return codes, (tokenizer.familiarity(features) > 1).cpu()

@@ -121,9 +121,10 @@ class SeedTokenizer(CompositeModule):
 
     @property
     def codebook_id(self) -> str:
-        """A hash of the code vectors, which identifies the codebook."""
+        """A hash of the code vectors, and of the codes' order where that is not the causal one: stored codes have it."""
         vectors = self.codebook.weight.detach().float().cpu().contiguous().numpy()
-        return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]
+        order = "" if self.config.code_order is None else str(self.config.code_order)
+        return hashlib.sha256(vectors.tobytes() + order.encode()).hexdigest()[:16]
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
@@ -149,7 +150,12 @@ class SeedTokenizer(CompositeModule):
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Normalised pixels -> codes (B, 32) int64, without the warning of `encode`."""
-        return self.codebook.encode(self.encode_head(self.causal_embeddings(pixels)))
+        return self.codes_of(self.causal_embeddings(pixels))
+
+    def codes_of(self, embeddings: Float[Tensor, "b n d"]) -> Int[Tensor, "b n"]:
+        """Causal embeddings -> codes (B, 32) int64, in the configuration's order."""
+        codes, order = self.codebook.encode(self.encode_head(embeddings)), self.config.code_order
+        return codes if order is None else codes[:, list(order)]
 
     @torch.no_grad()
     def decode(
@@ -177,7 +183,7 @@ class SeedTokenizer(CompositeModule):
         )
 
     def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
-        """Codes (B, 32) or (32,) -> code vectors (B, 32, C); raises InputError as `decode` does."""
+        """Codes (B, 32) or (32,) -> code vectors (B, 32, C), in causal order; raises InputError as `decode` does."""
         try:
             given = torch.as_tensor(codes)
         except (TypeError, ValueError, RuntimeError):
@@ -188,6 +194,8 @@ class SeedTokenizer(CompositeModule):
         count = self.config.embedder.qformer.queries
         if given.ndim != 2 or given.shape[1] != count:
             raise InputError(f"codes of shape {tuple(given.shape)}; expected {count} codes for each image")
+        if (order := self.config.code_order) is not None:
+            given = given[:, torch.tensor(order).argsort()]
         return self.codebook.lookup(given.to(self.device)).to(self.dtype)
 
     # ------------------------------------------------------------ retrieval

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from seedtok.core.errors import ConfigError
 from seedtok.core.records import from_record
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig
@@ -25,6 +26,8 @@ class SeedConfig:
         image_decoder: "mini", a hub id, or a folder relative to the checkpoint.
         num_inference_steps: denoising steps of the image decoder.
         guidance_scale: weight of classifier-free guidance in the image decoder.
+        code_order: which causal code comes first, second, ... in the codes that are given out; None leaves them as they
+            are, as the paper does. Ours, to measure what their order is worth to a language model.
     """
 
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
@@ -36,6 +39,12 @@ class SeedConfig:
     image_decoder: str = "CompVis/stable-diffusion-v1-4"
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
+    code_order: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        queries = self.embedder.qformer.queries
+        if self.code_order is not None and sorted(self.code_order) != list(range(queries)):
+            raise ConfigError(f"code_order is {self.code_order}; expected each of 0..{queries - 1} once, or none")
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> SeedConfig:
