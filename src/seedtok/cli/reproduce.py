@@ -22,12 +22,21 @@ Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder o
 Smoke = Annotated[bool, typer.Option("--smoke", help="Take a few steps of everything: it runs, and shows nothing.")]
 On = Annotated[Where, typer.Option("--on", help="What computes.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Jobs at once; by default one a free core, or one on a GPU.")]
+Compare = Annotated[
+    str | None,
+    typer.Option(metavar="QUESTION", help="One of table1, table2, table3, pilot, order, codebook, or all of them."),
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Of --compare: runs of each row, with seeds from 0 on.")]
+Scale = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the steps of each run are multiplied by.")]
 
 
 def reproduce(
-    size: Size, folder: Folder, smoke: Smoke = False, where: On = Where.cpu, workers: Workers = None
+    size: Size, folder: Folder, smoke: Smoke = False, where: On = Where.cpu, workers: Workers = None,
+    compare: Compare = None, seeds: Seeds = 3, steps_scale: Scale = 1.0,
 ) -> None:  # fmt: skip
     """Train every part of the mini size from nothing, measure every table, and write report.html.
+
+    With --compare: train and measure the rows of a question of the paper instead, on equal terms, once a seed.
 
     What is finished in DIR stays: the same command resumes where an earlier one was stopped.
     """
@@ -35,8 +44,17 @@ def reproduce(
         raise ConfigError(f"no size {size!r} to reproduce, only mini; for the paper's size see docs/full_size.md")
     quiet(loading=True)
     from seedtok.core.processes import spare_cores
-    from seedtok.mini.reproduction.run import device_of, reproduce
+    from seedtok.mini.reproduction.run import Place, device_of, reproduce
 
     check_folder(folder, lambda path: (path / "reproduction.json").is_file(), "reproduction")
     jobs = workers or (spare_cores() if where == Where.cpu else 1)
-    say(f"report: {reproduce(folder, say, smoke, device_of(where), jobs)}")
+    if compare is None:
+        say(f"report: {reproduce(folder, say, smoke, device_of(where), jobs)}")
+        return
+    from seedtok.mini.comparison.questions import QUESTIONS
+    from seedtok.mini.comparison.run import compare as compared
+
+    names = list(QUESTIONS) if compare == "all" else [compare]
+    place = Place(folder.absolute(), smoke, device_of(where), jobs)
+    for table in compared(names, place, say, seeds, steps_scale):
+        say(f"table: {table}")

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from seedtok.core.errors import ConfigError
+from seedtok.mini.parts import result
 from seedtok.mini.reproduction import run
 from seedtok.mini.reproduction.charts import bar_chart, line_chart
 from seedtok.mini.reproduction.jobs import Job
-from seedtok.mini.reproduction.parts import PARTS, TABLES, result
+from seedtok.mini.reproduction.parts import PARTS, TABLES
 from seedtok.mini.reproduction.tables import TABLES as MEASURED
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.config import with_overrides
@@ -85,7 +86,7 @@ def test_the_report_is_one_page_with_every_table_picture_and_curve(finished):
 
 
 def test_a_smoke_test_and_a_reproduction_do_not_share_a_folder(finished, tmp_path):
-    with pytest.raises(ConfigError, match="was begun without --smoke"):
+    with pytest.raises(ConfigError, match="was begun with smoke false"):
         run.reproduce(tmp_path / "out", print, smoke=True)
     assert run.reproduce(tmp_path / "out", print) == finished
 

@@ -1,28 +1,11 @@
 """What there is to train and to measure, in which order, and how long or, for a smoke test, how briefly."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from seedtok.mini import recipes
-from seedtok.training.config import RunConfig
+from seedtok.mini.parts import Part
 
 SETS = ("test", "test-unseen-hands")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A training run: a recipe, and which of its settings are the results of other parts."""
-
-    name: str
-    recipe: Callable[[], RunConfig]
-    inputs: dict[str, str] = field(default_factory=dict)  # a setting -> the part whose result it is
-    smoke: tuple[str, ...] = ()  # settings of the smoke test, beside those of `SMOKE`
-
-    def overrides(self, out: Path, smoke: bool) -> list[str]:
-        """The settings of this run in a reproduction's folder."""
-        inputs = [f"{key}={result(out, part)}" for key, part in self.inputs.items()]
-        return [*inputs, *(SMOKE + self.smoke if smoke else ())]
 
 
 @dataclass(frozen=True)
@@ -36,15 +19,6 @@ class Table:
     sets: tuple[str, ...] = SETS
 
 
-def result(out: Path, part: str) -> Path:
-    """Where the result of a part lies in the folder of a reproduction."""
-    return out / "runs" / part / "final"
-
-
-SMOKE = (
-    "optimization.steps=12", "optimization.warmup_steps=4", "optimization.batch_size=8", "log_every=4",
-    "validate_every=12", "validate_batches=1", "checkpoint_every=1000",
-)  # fmt: skip
 LM = {"stage.base": "opt", "stage.tokenizer": "stage2"}
 
 PARTS = (

@@ -13,6 +13,8 @@ from seedtok.core.images import grid
 from seedtok.evaluation.codebook import NAME as CODES
 from seedtok.evaluation.predictions import Predictions
 from seedtok.evaluation.run import rows_by_columns
+from seedtok.mini.comparison.questions import QUESTIONS
+from seedtok.mini.comparison.results import columns_of, result_file, shown
 from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
 from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
 from seedtok.mini.reproduction.tables import table_file
@@ -39,7 +41,7 @@ PAPER = {
 
 def write_report(out: Path) -> Path:
     """Writes OUT/report.html from the scores, logs and pictures in OUT; returns its path."""
-    parts = [_tables(out), _pictures(out), _codebook(out), _curves(out), _runs(out)]
+    parts = [_tables(out), _comparisons(out), _pictures(out), _codebook(out), _curves(out), _runs(out)]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SEED, mini size, reproduced</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
@@ -82,6 +84,30 @@ def _rows(found: dict[str, Any]) -> str:
         )
         html.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
     return "".join([*html, *lines])
+
+
+def _comparisons(out: Path) -> str:
+    """The questions that were compared in this folder: each score's mean and range over seeds."""
+    parts = []
+    for name in QUESTIONS:
+        if not result_file(out, name).is_file():
+            continue
+        found = json.loads(result_file(out, name).read_text(encoding="utf-8"))
+        parts.append(f"<h2>{escape(found['question'])}</h2><p>{escape(found['terms'])}</p>")
+        for set_name, rows in found["sets"].items():
+            head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns_of(rows)))
+            body = "".join(
+                f"<tr><td>{escape(row)}</td>{''.join(f'<td>{shown(s.get(c))}</td>' for c in columns_of(rows))}</tr>"
+                for row, s in rows.items()
+            )
+            table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            parts.append(f"<h3>mini:{set_name}, {len(found['seeds'])} seeds</h3>{table}")
+    return "".join(parts)
+
+
+def can_report(out: Path) -> bool:
+    """Whether everything is there that a report needs."""
+    return all(table_file(out, table.name, name).is_file() for table in TABLES for name in table.sets)
 
 
 def _number(value: int | float | None) -> str:

@@ -1,19 +1,31 @@
 """A whole reproduction: every part trained, every table measured, one report."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import ConfigError
-from seedtok.core.files import read_json
 from seedtok.core.locks import locked
+from seedtok.mini.parts import Part, check_same, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
-from seedtok.mini.reproduction.parts import PARTS, TABLES, Part, Table, result
+from seedtok.mini.reproduction.parts import PARTS, TABLES, Table
 from seedtok.mini.reproduction.report import write_report
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.checkpoints import holds_run
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reproduction lies, an absolute path, and how its jobs run: `workers` at once, on a device."""
+
+    out: Path
+    smoke: bool = False
+    device: str = "cpu"
+    workers: int = 2
+
+    def check(self) -> None:
+        """Raises ConfigError where `out` is of a smoke test and this is none, or the other way round."""
+        check_same(self.out / "reproduction.json", {"smoke": self.smoke})
 
 
 def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", workers: int = 2) -> Path:
@@ -23,36 +35,27 @@ def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", 
     at once. Raises TrainingError where a part fails, BusyError where another process works in `out`, and ConfigError
     where `out` is of a smoke test and this is none, or the other way round.
     """
-    out = out.absolute()
-    with locked(out):
-        _check_same(out, smoke)
-        jobs = [_training(part, out, smoke, device) for part in PARTS]
-        jobs += [_measuring(table, name, out, smoke, device) for table in TABLES for name in table.sets]
+    place = Place(out.absolute(), smoke, device, workers)
+    with locked(place.out):
+        place.check()
+        jobs = [training_job(part, place) for part in PARTS]
+        jobs += [_measuring(table, name, place) for table in TABLES for name in table.sets]
         run_jobs(jobs, workers, say)
-        return write_report(out)
+        return write_report(place.out)
 
 
-def _check_same(out: Path, smoke: bool) -> None:
-    path = out / "reproduction.json"
-    if path.is_file() and (was := read_json(path).get("smoke")) is not smoke:
-        raise ConfigError(
-            f"{out} was begun {'with' if was else 'without'} --smoke: go on like that, or choose another folder"
-        )
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"smoke": smoke}))
-
-
-def _training(part: Part, out: Path, smoke: bool, device: str) -> Job:
-    folder = out / "runs" / part.name
-    arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", device]
-    arguments += ["--resume"] if holds_run(folder) else part.overrides(out, smoke)
+def training_job(part: Part, place: Place) -> Job:
+    """The job that trains a part, or goes on with it."""
+    out, folder = place.out, place.out / "runs" / part.name
+    arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", place.device]
+    arguments += ["--resume"] if holds_run(folder) else part.overrides(out, place.smoke)
     log = out / "logs" / f"{part.name}.txt"
     return Job(part.name, tuple(arguments), tuple(part.inputs.values()), result(out, part.name), log)
 
 
-def _measuring(table: Table, name: str, out: Path, smoke: bool, device: str) -> Job:
-    count = table.smoke_count if smoke else table.count
-    arguments = ("seedtok.mini.reproduction.tables", str(out), table.name, name, str(count), device)
+def _measuring(table: Table, name: str, place: Place) -> Job:
+    out, count = place.out, table.smoke_count if place.smoke else table.count
+    arguments = ("seedtok.mini.reproduction.tables", str(out), table.name, name, str(count), place.device)
     log = out / "logs" / f"{table.name}-{name}.txt"
     return Job(f"{table.name} ({name})", arguments, table.needs, table_file(out, table.name, name), log)
 

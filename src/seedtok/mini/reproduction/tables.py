@@ -23,7 +23,7 @@ from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
 from seedtok.mini.judge import SceneJudge
-from seedtok.mini.reproduction.parts import result
+from seedtok.mini.parts import result
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 

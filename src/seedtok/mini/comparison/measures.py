@@ -1,0 +1,157 @@
+"""Measures the runs of one row: `python -m seedtok.mini.comparison.measures DIR MEASUREMENT SEED SET COUNT DEVICE`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedtok.baselines.gill import Gill
+from seedtok.core.atomic import atomic_file
+from seedtok.evaluation.captioning import evaluate_captioning
+from seedtok.evaluation.codebook import evaluate_codebook
+from seedtok.evaluation.drawing import evaluate_drawing
+from seedtok.evaluation.generation import evaluate_generation
+from seedtok.evaluation.readers import load_reader
+from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.retrieval_models import load_retrieval_model
+from seedtok.evaluation.run import Run
+from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.mini.comparison.questions import QUESTIONS, Row
+from seedtok.mini.comparison.runs import seeded
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
+from seedtok.mini.parts import result
+from seedtok.mini.reproduction.tables import Models
+from seedtok.mini.world.told import FIELDS
+from seedtok.tokenizer.seed import SeedTokenizer
+
+Scores = dict[str, dict[str, float]]  # of each row that a measurement is of, by its key
+RECALLS = ("i2t_r1", "t2i_r1", "r_mean")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured: the folders of runs, `count` scenes of a set, and where predictions go."""
+
+    out: Path
+    runs: tuple[str, ...]  # with their seed
+    seed: int
+    set_name: str
+    count: int
+    device: torch.device
+
+    def folder(self, number: int = 0) -> Path:
+        return result(self.out, self.runs[number])
+
+    def data(self, every_wording: bool = False) -> MiniSet:
+        return MiniSet(self.count, every_wording=every_wording, name=self.set_name, classic=False)
+
+    def run(self, predictions: Path, batch_size: int = 32) -> Run:
+        return Run(predictions, batch_size, self.seed)
+
+
+def embeddings(what: Measured, out: Path) -> Scores:
+    """Recalls of a Q-Former, in percent."""
+    model = load_retrieval_model(what.folder(), torch.float32, what.device)
+    found = evaluate_retrieval({"model": model}, what.data(), what.run(out))
+    return {"": _chosen(found["model"], RECALLS)}
+
+
+def codes(what: Measured, out: Path) -> Scores:
+    """Recalls of a tokenizer's codes, in percent, and what share of its embeddings' they are."""
+    model = load_retrieval_model(what.folder(), torch.float32, what.device)
+    found = evaluate_retrieval({"model": model}, what.data(), what.run(out))
+    code, embedding = found["causal_code"], found["causal_embedding"]
+    kept = 100 * code["r_mean"] / embedding["r_mean"] if embedding["r_mean"] else 0.0
+    return {"": _chosen(code, RECALLS) | {"of_embeddings": kept}}
+
+
+def codebook(what: Measured, out: Path) -> Scores:
+    """Codes in use, in percent of the codebook, and their perplexity; beside them the recalls of codes."""
+    tokenizer = SeedTokenizer.from_pretrained(what.folder(), device=what.device)
+    found = evaluate_codebook(tokenizer, what.data(), what.run(out / "codebook"))
+    used = {"used": 100 * found["used"] / found["size"], "perplexity": float(found["perplexity"])}
+    return {"": used | codes(what, out / "retrieval")[""]}
+
+
+def reader(what: Measured, out: Path) -> Scores:
+    """Captions by field, CIDEr, and answers to questions, in percent."""
+    model, captions = load_reader(what.folder(), device=what.device), what.data(every_wording=True)
+    scorer = SceneScorer(captions)
+    said = evaluate_captioning({"model": model}, captions, what.run(out / "captions"), scorer=scorer)
+    answered = evaluate_vqa({"model": model}, what.data(), what.run(out / "answers"))
+    vqa = {"vqa": answered["model"]["accuracy"]}
+    return {"": _chosen(said["model"], FIELDS) | vqa | _chosen(said["model"], ("cider",))}
+
+
+def blind(what: Measured, out: Path) -> Scores:
+    """Answers without a picture, in percent."""
+    return {"": {"vqa": blind_accuracy(what.data())["accuracy"]}}
+
+
+def generation(what: Measured, out: Path) -> Scores:
+    """Drawings of a tokenizer, of the diffusion model and of GILL: CLIP similarity, things right, Fréchet distance."""
+    data, models = what.data(), Models(what.out, what.device)
+    tokenizer = SeedTokenizer.from_pretrained(what.folder(0), device=what.device)
+    gill = Gill.from_pretrained(what.folder(1)).to(what.device)
+    others = {"gill": gill.text_features}
+    found = evaluate_generation(tokenizer, data, what.run(out, 16), *models.judges(data), others=others)
+    columns = ("clip_similarity", "things_right", "background_right", "frechet")
+    return {
+        way: {column: found[column][way] for column in columns if way in found.get(column, {})}
+        for way in ("caption", "gill", "seed")
+    }
+
+
+def drawing(what: Measured, out: Path) -> Scores:
+    """Drawings of SEED-OPT, and the loss of the next code on validation scenes."""
+    data, models = what.data(), Models(what.out, what.device)
+    lm = SeedLM.from_pretrained(what.folder(), device=what.device)
+    found = evaluate_drawing(lm, data, what.run(out, 16), *models.judges(data))
+    drawn = _chosen(found, ("things_right", "background_right", "clip_similarity"))
+    return {"": {"next_code_loss": _last_validation(what.folder().parent)["drawing"]} | drawn}
+
+
+MEASURES = {
+    "embeddings": embeddings, "codes": codes, "codebook": codebook, "reader": reader, "blind": blind,
+    "generation": generation, "drawing": drawing,
+}  # fmt: skip
+
+
+def _chosen(scores: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(scores[name]) for name in names if scores.get(name) is not None}
+
+
+def _last_validation(run: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["kind"] == "validation"][-1]
+
+
+def scores_file(out: Path, measurement: str, set_name: str, seed: int) -> Path:
+    """Where the scores of a measurement lie; its predictions are in the folder of the same name."""
+    return out / "comparisons" / "measured" / measurement / f"{set_name}-seed{seed}.json"
+
+
+def row_of(measurement: str) -> Row:
+    """A row that has a measurement."""
+    rows = (row for question in QUESTIONS.values() for row in question.rows)
+    return next(row for row in rows if row.measurement == measurement)
+
+
+def main(out: Path, measurement: str, seed: int, set_name: str, count: int, device: str) -> None:
+    """Measures, and writes the scores; predictions stay beside them."""
+    row, path = row_of(measurement), scores_file(out, measurement, set_name, seed)
+    runs = tuple(seeded(run, seed) for run in row.runs)
+    what = Measured(out, runs, seed, set_name, count, torch.device(device))
+    scores = MEASURES[row.measure](what, path.with_suffix(""))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({"count": count, "scores": scores}, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), sys.argv[6])

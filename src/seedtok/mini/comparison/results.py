@@ -1,0 +1,78 @@
+"""What a comparison has found: each score's mean and range over the seeds, as JSON and as a table in Markdown."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from seedtok.core.atomic import atomic_file
+from seedtok.mini.comparison.measures import scores_file
+from seedtok.mini.comparison.questions import QUESTIONS, Row
+
+Statistic = dict[str, Any]  # "mean", "range" (lowest, highest) and "seeds" of one score
+
+
+def result_file(out: Path, question: str) -> Path:
+    """Where the result of a question lies; the same table in Markdown is beside it."""
+    return out / "comparisons" / f"{question}.json"
+
+
+def write_result(out: Path, question: str, seeds: Iterable[int], steps_scale: float) -> dict[str, Any]:
+    """Writes what the measurements of a question say, over these seeds."""
+    asked, seeds = QUESTIONS[question], list(seeds)
+    found = {
+        "question": asked.title,
+        "terms": asked.terms,
+        "seeds": seeds,
+        "steps_scale": steps_scale,
+        "differs": {row.name: row.differs for row in asked.rows},
+        "sets": {name: {row.name: _over_seeds(out, row, name, seeds) for row in asked.rows} for name in asked.sets},
+    }
+    for path, text in (
+        (result_file(out, question), json.dumps(found, indent=1)),
+        (result_file(out, question).with_suffix(".md"), markdown(found)),
+    ):
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return found
+
+
+def _over_seeds(out: Path, row: Row, set_name: str, seeds: list[int]) -> dict[str, Statistic]:
+    records = [json.loads(scores_file(out, row.measurement, set_name, seed).read_text("utf-8")) for seed in seeds]
+    every = [record["scores"][row.key] for record in records]
+    return {name: statistic([scores[name] for scores in every]) for name in every[0]}
+
+
+def statistic(values: list[float]) -> Statistic:
+    """The mean of one score over seeds, its lowest and highest value, and how many there are."""
+    return {"mean": sum(values) / len(values), "range": [min(values), max(values)], "seeds": len(values)}
+
+
+def shown(found: Statistic | None) -> str:
+    """A statistic in a table: the mean, and the range where it is one."""
+    if found is None:
+        return "-"
+    low, high = found["range"]
+    digits = 3 if max(abs(low), abs(high)) < 10 else 1
+    mean = f"{found['mean']:,.{digits}f}"
+    return mean if low == high else f"{mean} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+
+def columns_of(rows: Mapping[str, Mapping[str, Statistic]]) -> list[str]:
+    """The names of all scores of some rows, in the order in which they first come."""
+    return list(dict.fromkeys(name for scores in rows.values() for name in scores))
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The result of a question as a section in Markdown: its terms, and a table for each set."""
+    seeds = f"{len(found['seeds'])} seeds, mean and range" if len(found["seeds"]) > 1 else "one seed"
+    scale = "" if found["steps_scale"] == 1 else f"; steps times {found['steps_scale']:g}"
+    lines = [f"## {found['question']}", "", f"{found['terms']} ({seeds}{scale}.)", ""]
+    for set_name, rows in found["sets"].items():
+        columns = columns_of(rows)
+        lines += [f"`mini:{set_name}`", "", f"| Row | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+        for row, scores in rows.items():
+            lines.append(f"| {row} | {' | '.join(shown(scores.get(column)) for column in columns)} |")
+        lines.append("")
+    lines += [f"- {row}: {differs}" for row, differs in found["differs"].items() if differs != row]
+    return "\n".join(lines) + "\n"
