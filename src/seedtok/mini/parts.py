@@ -19,13 +19,13 @@ SMOKE = (
 
 @dataclass(frozen=True)
 class Part:
-    """A training run: a recipe, which of its settings are the results of other parts, and which are not the recipe's."""
+    """A training run: a recipe, which of its settings are the results of other parts, and which differ from it."""
 
     name: str
     recipe: Callable[[], RunConfig]
     inputs: dict[str, str] = field(default_factory=dict)  # a setting -> the part whose result it is
     smoke: tuple[str, ...] = ()  # settings of the smoke test, beside those of `SMOKE`
-    settings: tuple[str, ...] = ()  # in place of the recipe's, but for its steps
+    settings: tuple[str, ...] = ()  # in place of the recipe's
 
     def overrides(self, out: Path, smoke: bool) -> list[str]:
         """The settings of this run in that folder."""

@@ -121,7 +121,7 @@ class SeedTokenizer(CompositeModule):
 
     @property
     def codebook_id(self) -> str:
-        """A hash of the code vectors, and of the codes' order where it is not the causal one; it identifies stored codes."""
+        """A hash of the code vectors, and of the codes' order where it is not the causal one: it identifies codes."""
         vectors = self.codebook.weight.detach().float().cpu().contiguous().numpy()
         order = "" if self.config.code_order is None else str(self.config.code_order)
         return hashlib.sha256(vectors.tobytes() + order.encode()).hexdigest()[:16]

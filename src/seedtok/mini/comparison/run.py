@@ -20,9 +20,9 @@ JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip"
 def compare(names: Sequence[str], place: Place, say: Report, seeds: int = 3, steps_scale: float = 1.0) -> list[Path]:
     """Answers questions, by their names in `QUESTIONS`, in the folder of a reproduction; returns their Markdown tables.
 
-    What they stand on is trained first where it is not there yet. `steps_scale` is of the steps of every run that is
-    compared. What an earlier call finished stays; a report that can be written is written again. Raises ConfigError for a question that there is not, or where the
-    folder's comparisons have other steps; and as `reproduce` does.
+    What they stand on is trained first where it is not there yet, and what an earlier call finished stays. `steps_scale`
+    is of the steps of every run that is compared. A report that can be written is written again. Raises ConfigError for
+    a question that there is not, or where the folder's comparisons have other steps; and as `reproduce` does.
     """
     if unknown := [name for name in names if name not in QUESTIONS]:
         raise ConfigError(f"no question {unknown[0]!r}: expected all, {', '.join(QUESTIONS)}")
@@ -65,17 +65,11 @@ def _closure(names: Iterable[str], parts: dict[str, Part]) -> set[str]:
 
 
 def _measurements(question: Question, set_name: str, seed: int, place: Place) -> Iterable[Job]:
-    count = question.smoke_count if place.smoke else question.count
+    out, count = place.out, question.smoke_count if place.smoke else question.count
     for row in question.rows:
         needs = (*(seeded(run, seed) for run in row.runs), *JUDGES.get(row.measure, ()))
-        arguments = (
-            "seedtok.mini.comparison.measures",
-            str(place.out),
-            row.measurement,
-            str(seed),
-            set_name,
-            str(count),
-        )
-        made = scores_file(place.out, row.measurement, set_name, seed)
-        log = place.out / "logs" / "comparisons" / f"{row.measurement}-{set_name}-seed{seed}.txt"
-        yield Job(f"{row.measurement} ({set_name}, seed {seed})", (*arguments, place.device), needs, made, log)
+        arguments = (str(out), row.measurement, str(seed), set_name, str(count), place.device)
+        made = scores_file(out, row.measurement, set_name, seed)
+        log = out / "logs" / "comparisons" / f"{row.measurement}-{set_name}-seed{seed}.txt"
+        name = f"{row.measurement} ({set_name}, seed {seed})"
+        yield Job(name, ("seedtok.mini.comparison.measures", *arguments), needs, made, log)

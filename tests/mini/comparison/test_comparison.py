@@ -1,0 +1,207 @@
+"""Comparisons: rows on equal terms, every measurement of tiny runs, and a question from start to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedtok.core.errors import ConfigError
+from seedtok.mini.comparison import run as comparison
+from seedtok.mini.comparison.measures import MEASURES, Measured, row_of
+from seedtok.mini.comparison.measures import main as measure
+from seedtok.mini.comparison.questions import QUESTIONS
+from seedtok.mini.comparison.results import markdown, shown, statistic
+from seedtok.mini.comparison.run import compare, jobs_of
+from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, part_of, seeded
+from seedtok.mini.reproduction.jobs import Job
+from seedtok.mini.reproduction.run import Place
+from seedtok.training.config import RunConfig, with_overrides
+from seedtok.training.loop import train
+from tiny_runs import RUN, TINY, recipes
+
+ROWS = [row for question in QUESTIONS.values() for row in question.rows]
+
+
+def config_of(run: str, seed: int = 0, scale: float = 1.0) -> RunConfig:
+    part = part_of(RUNS[run], seed, scale, smoke=False)
+    return with_overrides(part.recipe(), part.overrides(Path("/out"), False))
+
+
+# ---------------------------------------------------------------- what is declared
+
+
+def test_rows_are_of_runs_and_measurements_that_there_are():
+    for row in ROWS:
+        assert set(row.runs) <= set(RUNS)
+        assert row.measure in MEASURES
+        assert row_of(row.measurement).runs == row.runs
+    for question in QUESTIONS.values():
+        names = [row.name for row in question.rows]
+        assert len(set(names)) == len(names)
+    used = {run for row in ROWS for run in row.runs}
+    assert all(run in used or f"{run}".removesuffix("-a") in used for run in RUNS)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_stands_on_what_is_trained_before_it_and_has_its_seed(run):
+    foundations, before = {part.name for part in FOUNDATIONS}, list(RUNS)[: list(RUNS).index(run)]
+    assert set(RUNS[run].part.inputs.values()) <= foundations | set(before)
+    config = config_of(run, seed=2)
+    assert config.seed == 2
+    for key, name in RUNS[run].part.inputs.items():
+        expected = Path("/out/runs") / (seeded(name, 2) if name in RUNS else name) / "final"
+        assert getattr(config.stage, key.removeprefix("stage.")) == expected
+    small = part_of(RUNS[run], 2, 1.0, smoke=True)
+    assert with_overrides(small.recipe(), small.overrides(Path("/out"), True)).optimization.steps <= 20
+
+
+@pytest.mark.parametrize("question", ["table1", "table2", "pilot", "order", "codebook"])
+def test_rows_of_one_recipe_have_equal_terms(question):
+    """Data, batch, rate and steps are the same; of the stage only what the question is about may differ."""
+    free = {
+        "table1": {"causal", "auxiliary", "embedder", "ema_decay", "kmeans_per_code", "restart_after"},
+        "table2": set(),
+        "pilot": {"tokens", "rank", "alpha", "dropout"},
+        "order": {"tokenizer", "start", "shuffle_codes"},
+        "codebook": {"ema_decay", "kmeans_per_code", "restart_after", "normalize"},
+    }[question]
+    by_recipe: dict[str, list[RunConfig]] = {}
+    for run in {run for row in QUESTIONS[question].rows for run in row.runs}:
+        by_recipe.setdefault(RUNS[run].part.recipe().recipe, []).append(config_of(run))
+    for first, *others in by_recipe.values():
+        for other in others:
+            assert (other.data, other.optimization, other.seed) == (first.data, first.optimization, first.seed)
+            fields = type(first.stage).model_fields
+            differing = {name for name in fields if getattr(other.stage, name) != getattr(first.stage, name)}
+            assert differing <= free
+
+
+def test_table_3_has_equal_steps_data_and_lora():
+    readers = [config_of(run) for run in RUNS if run.startswith("read-")]
+    first, second = config_of("seed-opt-a"), config_of("seed-opt")
+    for reader in readers:
+        assert reader.optimization == readers[0].optimization
+        assert reader.optimization.steps == first.optimization.steps + second.optimization.steps
+        assert reader.optimization.batch_size == first.optimization.batch_size
+        assert reader.data == first.data
+        lora = tuple(getattr(reader.stage, name) for name in ("rank", "alpha", "dropout"))
+        own = tuple(getattr(second.stage, name) for name in ("rank", "alpha", "dropout"))
+        assert lora in ((None, 32, 0.05), own)
+
+
+def test_tokenizers_of_the_pilot_have_the_steps_and_the_codebook_of_seeds():
+    seed, others = recipes()["stage2"](), [recipes()[name]() for name in ("vqvae", "beit2")]
+    for config in others:
+        assert (config.data, config.optimization) == (seed.data, seed.optimization)
+        for name in ("codebook_size", "codebook_dim", "ema_decay", "restart_after", "kmeans_per_code"):
+            assert getattr(config.stage, name) == getattr(seed.stage, name), name
+
+
+def test_steps_scale_with_their_warm_up():
+    whole, half = config_of("codebook-ema").optimization, config_of("codebook-ema", scale=0.5).optimization
+    assert (half.steps, half.warmup_steps) == (whole.steps // 2, whole.warmup_steps // 2)
+
+
+def test_only_what_a_question_needs_is_trained():
+    names = [job.name for job in jobs_of(["pilot"], Place(Path("/out")), [0], 1.0)]
+    assert {"vqvae", "beit2", "stage2", "pilot-seed-lora/seed0"} <= set(names)
+    assert not {"judge", "blip2", "instructed", "gill/seed0"} & set(names)
+    every = jobs_of(list(QUESTIONS), Place(Path("/out")), range(3), 1.0)
+    assert len({job.name for job in every}) == len({job.makes for job in every}) == len(every)
+    known = {job.name for job in every}
+    assert all(set(job.needs) <= known for job in every)
+
+
+def test_a_question_that_there_is_not_is_refused(cli, tmp_path):
+    code, _, err = cli("reproduce", "mini", "--out", tmp_path / "out", "--compare", "table9")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "table9" in err
+    assert "table1" in err
+
+
+# ---------------------------------------------------------------- what is found
+
+
+def test_mean_and_range():
+    assert statistic([1.0, 4.0, 1.0]) == {"mean": 2.0, "range": [1.0, 4.0], "seeds": 3}
+    assert shown(statistic([1.0, 4.0, 1.0])) == "2.000 (1.000 to 4.000)"
+    assert shown(statistic([90.0])) == "90.0"
+    assert shown(None) == "-"
+
+
+def test_a_table_has_every_row_and_score():
+    rows = {"a": {"x": statistic([1.5, 2.5])}, "b": {"x": statistic([3.0, 3.0]), "y": statistic([70.0, 80.0])}}
+    found = {
+        "question": "Why?", "terms": "Equal.", "seeds": [0, 1], "steps_scale": 0.5, "differs": {"a": "more", "b": "b"},
+        "sets": {"test": rows},
+    }  # fmt: skip
+    text = markdown(found)
+    assert "## Why?" in text
+    assert "2 seeds, mean and range; steps times 0.5" in text
+    assert "| Row | x | y |" in text
+    assert "| a | 2.000 (1.500 to 2.500) | - |" in text
+    assert "| b | 3.000 | 75.0 (70.0 to 80.0) |" in text
+    assert text.endswith("- a: more\n")
+
+
+# ---------------------------------------------------------------- tiny runs
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "scores"),
+    [
+        ("embeddings", "bidirectional", {"i2t_r1", "t2i_r1", "r_mean"}),
+        ("codes", "stage2", {"r_mean", "of_embeddings"}),
+        ("codebook", "stage2", {"used", "perplexity", "r_mean"}),
+        ("reader", "stage3b", {"exact", "things", "vqa"}),
+        ("reader", "reader", {"exact", "things", "vqa"}),
+        ("drawing", "stage3b", {"next_code_loss", "things_right", "clip_similarity"}),
+    ],
+)
+def test_every_measurement(runs, tmp_path, name, run, scores):
+    (tmp_path / "runs").symlink_to(runs)
+    what = Measured(tmp_path, (run,), 0, "test-unseen-hands", 4, torch.device("cpu"))
+    (found,) = MEASURES[name](what, tmp_path / "predictions").values()
+    assert scores <= set(found)
+    assert all(isinstance(score, float) for score in found.values())
+
+
+@pytest.fixture
+def in_process(monkeypatch, runs):
+    """Jobs in this process, of a tiny size; what they stand on is there."""
+
+    def run_jobs(jobs: list[Job], workers: int, say: object) -> None:
+        for job in jobs:
+            if job.is_done:
+                continue
+            if job.arguments[0] == "seedtok":
+                _, _, recipe, _, folder, _, _, *settings = job.arguments
+                name = recipe.removeprefix("mini.")
+                sizes = [item for item in TINY[name] if "RUNS" not in item]
+                train(with_overrides(recipes()[name](), [*settings, *sizes, *RUN]), Path(folder))
+            else:
+                _, out, measurement, seed, set_name, count, device = job.arguments
+                measure(Path(out), measurement, int(seed), set_name, int(count), device)
+
+    monkeypatch.setattr(comparison, "run_jobs", run_jobs)
+
+
+def test_a_question_from_start_to_end(runs, in_process, tmp_path):
+    place = Place(tmp_path / "out", smoke=True)
+    (place.out / "runs").mkdir(parents=True)
+    for name in TINY:
+        (place.out / "runs" / name).symlink_to(runs / name)
+    (table,) = compare(["table2"], place, print, seeds=2)
+    text = table.read_text()
+    assert all(f"| {row.name} |" in text for row in QUESTIONS["table2"].rows)
+    found = json.loads(table.with_suffix(".json").read_text())
+    similarity = found["sets"]["test"]["GILL"]["clip_similarity"]
+    assert similarity["seeds"] == 2
+    assert similarity["range"][0] <= similarity["mean"] <= similarity["range"][1]
+    written = table.stat().st_mtime_ns
+    compare(["table2"], place, print, seeds=1)  # nothing is trained again
+    assert json.loads(table.with_suffix(".json").read_text())["seeds"] == [0]
+    assert table.stat().st_mtime_ns > written
+    with pytest.raises(ConfigError, match="steps_scale"):
+        compare(["table2"], place, print, seeds=1, steps_scale=0.5)
