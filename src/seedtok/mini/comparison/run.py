@@ -20,8 +20,8 @@ JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip"
 def compare(names: Sequence[str], place: Place, say: Report, seeds: int = 3, steps_scale: float = 1.0) -> list[Path]:
     """Answers questions, by their names in `QUESTIONS`, in the folder of a reproduction; returns their Markdown tables.
 
-    What they stand on is trained first where it is not there yet, and what an earlier call finished stays. `steps_scale`
-    is of the steps of every run that is compared. A report that can be written is written again. Raises ConfigError for
+    What they stand on is trained first where it is not there yet; what an earlier call finished stays. `steps_scale` is
+    of the steps of every run that is compared. A report that can be written is written again. Raises ConfigError for
     a question that there is not, or where the folder's comparisons have other steps; and as `reproduce` does.
     """
     if unknown := [name for name in names if name not in QUESTIONS]:

@@ -1,0 +1,142 @@
+"""What a language model reads of an image: codes against brute force, one interface, files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import VQModel
+
+from seedtok.baselines.image_vectors import CodeVectors, load_codes, save_vqvae
+from seedtok.baselines.prefix_lm import PrefixLM
+from seedtok.baselines.vqkd import VqkdConfig, VqkdTokenizer
+from seedtok.core.errors import CheckpointError
+from seedtok.lm.adapter import LoraSettings
+from seedtok.lm.prompts import CAPTION
+from seedtok.stages.reading import ReadingSettings
+from seedtok.tokenizer.code_decoder import CodeDecoderConfig
+from seedtok.tokenizer.codebook import CodebookConfig
+from seedtok.tokenizer.vision import CLIP_MEAN, CLIP_STD, VisionConfig
+from tiny_lms import with_random_lora
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
+    """An image tokenizer of each kind, of 32 x 32 pixels."""
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("codes")
+    vqvae = VQModel(
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=4,
+        block_out_channels=(8, 8, 8), latent_channels=6, vq_embed_dim=6, num_vq_embeddings=40, sample_size=32,
+    )  # fmt: skip
+    torch.nn.init.normal_(vqvae.quantize.embedding.weight)
+    save_vqvae(vqvae, out / "vqvae")
+    vision = VisionConfig(image_size=32, patch_size=8, width=16, layers=1, heads=2, mlp_width=32)
+    codebook = CodebookConfig(40, 6, beta=1.0, legacy=False, normalize=True, ema_decay=0.99)
+    sizes = VqkdConfig(vision, 12, codebook, CodeDecoderConfig(vision.patches, 16, 1, 2))
+    VqkdTokenizer(sizes).save_pretrained(out / "beit2")
+    return {"vqvae": out / "vqvae", "beit2": out / "beit2", "seed_codes": tiny_tokenizer}
+
+
+@pytest.fixture(scope="module", params=["vqvae", "beit2", "seed_codes"])
+def images(request, folders) -> CodeVectors:
+    return load_codes(folders[request.param])
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32)
+
+
+def test_a_folder_says_what_reads_it(folders, tmp_path):
+    for name, folder in folders.items():
+        assert load_codes(folder).row == name
+    with pytest.raises(CheckpointError, match="no checkpoint that is known; expected a SEED tokenizer"):
+        load_codes(tmp_path)
+
+
+def test_vectors_are_those_of_the_codes(images, pixels):
+    codes, vectors = images.codes(pixels), images(pixels)
+    assert codes.shape == (3, images.count)
+    assert 0 <= int(codes.min()) <= int(codes.max()) < images.size
+    assert vectors.shape == (3, images.count, images.width)
+    assert torch.equal(vectors, images.lookup(codes))
+    torch.testing.assert_close(images(pixels[:1]), vectors[:1])
+    lengths = images.lookup(torch.arange(images.size)[None]).detach().norm(dim=-1)
+    assert images.norm() == pytest.approx(float(lengths.square().mean().sqrt()))
+
+
+def test_codes_of_a_vqvae_are_the_nearest_to_what_its_encoder_makes_of_the_picture(folders):
+    images = load_codes(folders["vqvae"])
+    true = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
+    model = VQModel.from_pretrained(folders["vqvae"]).eval()
+    with torch.no_grad():
+        latents = model.encode(2 * true - 1).latents
+    distances = (latents.flatten(2).transpose(1, 2)[:, :, None] - model.quantize.embedding.weight).square().sum(-1)
+    assert torch.equal(images.codes((true - mean) / std), distances.argmin(-1))
+
+
+def test_codes_of_beit2_are_those_of_the_greatest_cosine(folders, pixels):
+    tokenizer = VqkdTokenizer.from_pretrained(folders["beit2"])
+    with torch.no_grad():
+        outputs = tokenizer.encode_head(tokenizer.encoder(pixels)[:, 1:])
+        cosines = torch.cosine_similarity(outputs[:, :, None], tokenizer.codebook.weight, dim=-1)
+        assert torch.equal(tokenizer.encode_pixels(pixels), cosines.argmax(-1))
+        quantized, features = tokenizer(pixels)
+    assert quantized.codes.shape == (3, 16)
+    assert features.shape == (3, 16, 12)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(4, 8, 0.0)])
+def test_a_reader_of_codes_is_the_same_after_saving(bases, folders, pixels, tmp_path, lora):
+    torch.manual_seed(1)
+    model = PrefixLM.build(bases["opt"], load_codes(folders["beit2"]), lora)
+    with_random_lora(model)
+    model.save_pretrained(tmp_path / "reader")
+    assert not any(path.stat().st_size > 100_000 for path in tmp_path.rglob("model.safetensors")), "codes are stored"
+    again = PrefixLM.from_pretrained(tmp_path / "reader")
+    assert again.images.row == "beit2"
+    ids, targets = model.rows([CAPTION] * 3, ["a fox", "a cat", "a fox on a red background"])
+    with torch.no_grad():
+        torch.testing.assert_close(again.loss(pixels, ids, targets), model.loss(pixels, ids, targets))
+
+
+def test_the_fc_layers_outputs_are_as_large_as_word_embeddings(bases, images, pixels):
+    torch.manual_seed(1)
+    model = PrefixLM.build(bases["opt"], images)
+    words = model.lm.get_input_embeddings().weight.square().mean().sqrt()
+    made = model.prefix(pixels).detach().square().mean().sqrt()
+    assert 0.3 < float(made / words) < 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        ({}, {"language_projection"}),
+        ({"rank": 4}, {"language_projection", "network"}),
+    ],
+)
+def test_what_trains_of_a_reader_of_codes(bases, folders, settings, trained):
+    stage = ReadingSettings(base=bases["opt"], tokens=folders["vqvae"], **settings).build()
+    names = [name.removeprefix("model.") for name, p in stage.named_parameters() if p.requires_grad]
+    assert {name.split(".")[0] for name in names} == trained
+    assert all("lora_" in name for name in names if name.startswith("network"))
+    kept = stage.own_state()
+    assert {f"model.{name}" for name in names} == set(kept)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_trains_of_a_reader_of_embeddings(bases, seed, tmp_path, trains):
+    seed.embedder.save_pretrained(tmp_path / "qformer")
+    settings = ReadingSettings(base=bases["opt"], qformer=tmp_path / "qformer", train_qformer=trains, rank=4)
+    stage = settings.build().train()
+    names = [name for name, p in stage.named_parameters() if p.requires_grad]
+    assert any(".qformer." in name for name in names) == trains
+    assert any("lora_" in name for name in names)
+    assert not stage.model.lm.get_input_embeddings().training
+
+
+def test_either_embeddings_or_codes_are_read():
+    for given in ({}, {"qformer": "mini", "tokens": "mini"}):
+        with pytest.raises(ValueError, match=r"either stage\.qformer or stage\.tokens"):
+            ReadingSettings(base="mini", **given)
