@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from seedtok.baselines.vqkd import VqkdTokenizer
@@ -88,23 +88,13 @@ class CodeVectors(ImageVectors):
     """The code vectors of a frozen image tokenizer, which a checkpoint names and does not store."""
 
     source: str  # of the tokenizer, as `hub.locate` returns it
-    size: int  # of the codebook
 
     @abstractmethod
-    def codes(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
-        """The codes of images, as many for each."""
-
-    @abstractmethod
-    def lookup(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        """Codes -> their vectors."""
-
-    @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
-        return self.lookup(self.codes(pixels))
+    def table(self) -> Float[Tensor, "size d"]:
+        """The vectors of all codes."""
 
     def norm(self) -> float:
-        every = self.lookup(torch.arange(self.size)[None])
-        return float(every.detach().square().sum(-1).mean().sqrt().clamp(min=1e-6))
+        return float(self.table().detach().square().sum(-1).mean().sqrt().clamp(min=1e-6))
 
     def record(self, folder: Path, new: Path) -> dict[str, Any]:
         return {"tokenizer": recorded(self.source, "tokenizer", folder, new)}
@@ -123,14 +113,16 @@ class SeedCodes(CodeVectors):
         self.tokenizer, self.source = tokenizer, source
         config = tokenizer.config
         self.image_size = config.embedder.vision.image_size
-        self.count = config.embedder.qformer.queries
-        self.size, self.width = config.codebook.size, config.codebook.dim
+        self.count, self.width = config.embedder.qformer.queries, config.codebook.dim
 
-    def codes(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
-        return self.tokenizer.encode_pixels(pixels)
+    @torch.no_grad()
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+        tokenizer = self.tokenizer
+        return tokenizer.quantize(tokenizer.causal_embeddings(pixels)).vectors
 
-    def lookup(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        return self.tokenizer.codebook.lookup(codes).to(self.tokenizer.dtype)
+    def table(self) -> Float[Tensor, "size d"]:
+        codebook = self.tokenizer.codebook
+        return codebook.lookup(torch.arange(codebook.config.size, device=codebook.weight.device))
 
 
 class VqkdCodes(CodeVectors):
@@ -141,15 +133,16 @@ class VqkdCodes(CodeVectors):
     def __init__(self, tokenizer: VqkdTokenizer, source: str) -> None:
         super().__init__()
         self.tokenizer, self.source = tokenizer, source
-        vision, codebook = tokenizer.config.vision, tokenizer.config.codebook
-        self.image_size, self.count = vision.image_size, vision.patches
-        self.size, self.width = codebook.size, codebook.dim
+        vision = tokenizer.config.vision
+        self.image_size, self.count, self.width = vision.image_size, vision.patches, tokenizer.config.codebook.dim
 
-    def codes(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
-        return self.tokenizer.encode_pixels(pixels)
+    @torch.no_grad()
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+        return self.tokenizer.codebook(self.tokenizer.encoder_outputs(pixels)).vectors
 
-    def lookup(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        return self.tokenizer.codebook.lookup(codes)
+    def table(self) -> Float[Tensor, "size d"]:
+        codebook = self.tokenizer.codebook
+        return codebook.lookup(torch.arange(codebook.config.size, device=codebook.weight.device))
 
 
 class VqvaeCodes(CodeVectors):
@@ -161,18 +154,17 @@ class VqvaeCodes(CodeVectors):
         super().__init__()
         self.model, self.source = model, source
         config: Any = model.config
-        self.image_size = config.sample_size
-        self.size, self.width = config.num_vq_embeddings, config.vq_embed_dim
+        self.image_size, self.width = config.sample_size, config.vq_embed_dim
         self.count = (self.image_size >> (len(config.block_out_channels) - 1)) ** 2
 
-    def codes(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
+    @torch.no_grad()
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         mean, std = (pixels.new_tensor(x).view(1, 3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
-        latents = self.model.encode(2 * (pixels * std + mean) - 1).latents
-        _, _, (_, _, indices) = self.model.quantize(latents)
-        return indices.view(len(pixels), -1)
+        latents = self.model.encode(2 * (pixels * std + mean) - 1).latents  # type: ignore[union-attr]
+        return self.model.quantize(latents)[0].flatten(2).transpose(1, 2)
 
-    def lookup(self, codes: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
-        return self.model.quantize.embedding(codes)
+    def table(self) -> Float[Tensor, "size d"]:
+        return self.model.quantize.embedding.weight
 
 
 def load_codes(name: str | Path, beside: Path | None = None) -> CodeVectors:
