@@ -11,15 +11,17 @@ import torch
 
 from seedtok.baselines.gill import Gill
 from seedtok.core.atomic import atomic_file
-from seedtok.evaluation.captioning import evaluate_captioning
 from seedtok.evaluation.codebook import evaluate_codebook
+from seedtok.evaluation.dataset import percent
 from seedtok.evaluation.drawing import evaluate_drawing
 from seedtok.evaluation.generation import evaluate_generation
-from seedtok.evaluation.readers import load_reader
+from seedtok.evaluation.predictions import Predictions, Record
+from seedtok.evaluation.readers import Reader, load_reader
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.retrieval_models import load_retrieval_model
-from seedtok.evaluation.run import Run
+from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.prompts import CAPTION, CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import seeded
@@ -47,8 +49,8 @@ class Measured:
     def folder(self, number: int = 0) -> Path:
         return result(self.out, self.runs[number])
 
-    def data(self, every_wording: bool = False) -> MiniSet:
-        return MiniSet(self.count, every_wording=every_wording, name=self.set_name, classic=False)
+    def data(self) -> MiniSet:
+        return MiniSet(self.count, name=self.set_name, classic=False)
 
     def run(self, predictions: Path, batch_size: int = 32) -> Run:
         return Run(predictions, batch_size, self.seed)
@@ -79,13 +81,26 @@ def codebook(what: Measured, out: Path) -> Scores:
 
 
 def reader(what: Measured, out: Path) -> Scores:
-    """Captions by field, CIDEr, and answers to questions, in percent."""
-    model, captions = load_reader(what.folder(), device=what.device), what.data(every_wording=True)
-    scorer = SceneScorer(captions)
-    said = evaluate_captioning({"model": model}, captions, what.run(out / "captions"), scorer=scorer)
-    answered = evaluate_vqa({"model": model}, what.data(), what.run(out / "answers"))
-    vqa = {"vqa": answered["model"]["accuracy"]}
-    return {"": _chosen(said["model"], FIELDS) | vqa | _chosen(said["model"], ("cider",))}
+    """Captions right by field, and answers to questions, in percent; CIDEr of templates measures the template."""
+    model, data = load_reader(what.folder(), device=what.device), what.data()
+    answered = evaluate_vqa({"model": model}, data, what.run(out / "answers"))
+    return {"": _told(model, data, what.run(out / "captions")) | {"vqa": float(answered["model"]["accuracy"])}}
+
+
+def _told(model: Reader, data: MiniSet, run: Run) -> dict[str, float]:
+    """What a model's captions of scenes tell right, in percent of each field."""
+
+    def make(batch: Batch, _: Path) -> list[Record]:
+        said = model.write(batch.pictures, [[CAPTION]] * len(batch.pictures), CAPTIONING)
+        return [{"image_id": index, "caption": text} for index, text in zip(batch.indices, said, strict=True)]
+
+    def score(predictions: Predictions) -> dict[str, Any]:
+        records = predictions.read("model")
+        said, indices = ([record[key] for record in records] for key in ("caption", "image_id"))
+        return percent(SceneScorer(data).score_captions(said, indices))
+
+    settings = {"models": {"model": model.settings}, "prompt": CAPTION, "decoding": CAPTIONING.arguments()}
+    return _chosen(evaluate(Task("captions", settings, {"model": make}, score), data, run), FIELDS)
 
 
 def blind(what: Measured, out: Path) -> Scores:
