@@ -12,17 +12,12 @@ RUN = (
     "optimization.steps=3", "optimization.batch_size=4", "optimization.warmup_steps=1", "log_every=1",
     "validate_every=2", "validate_batches=1", "checkpoint_every=2", "data.size=64",
 )  # fmt: skip
-CLIP = (
-    "stage.image_size=64", "stage.patch_size=8", "stage.vision_width=32", "stage.vision_layers=1",
-    "stage.text_width=32", "stage.text_layers=1", "stage.head_width=16", "stage.projection=16",
-)  # fmt: skip
 QFORMER = ("stage.width=32", "stage.layers=2", "stage.heads=2", "stage.projection=16")
 TINY: dict[str, tuple[str, ...]] = {
     "vision": (
         "stage.image_size=64", "stage.stem=[8,16,16]", "stage.width=32", "stage.layers=1", "stage.head_width=16",
     ),
     "text": ("stage.width=32", "stage.layers=1", "stage.head_width=16"),
-    "clip": CLIP,
     "autoencoder": ("stage.image_size=64", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
     "diffusion": (
         "stage.clip=RUNS/text/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
@@ -58,7 +53,10 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.base=RUNS/opt/final", "stage.image_decoder=RUNS/diffusion/final", "stage.width=32", "stage.layers=1",
         "stage.heads=2", "stage.sample_steps=2",
     ),
-    "eval_clip": CLIP,
+    "eval_clip": (
+        "stage.image_size=64", "stage.stem=[]", "stage.vision_width=32", "stage.vision_layers=1",
+        "stage.text_width=32", "stage.text_layers=1", "stage.head_width=16", "stage.projection=16",
+    ),
 }  # fmt: skip
 
 

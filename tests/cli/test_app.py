@@ -317,7 +317,7 @@ def test_train_runs_and_resumes(cli, tmp_path: Path):
     check_refused(cli(*run, *settings), "--resume")
     assert cli(*run, "--resume", "optimization.steps=2", *settings)[0] == 0
     kept = (tmp_path / "run" / "config.json").read_text()
-    check_refused(cli("train", "mini.clip", "--out", tmp_path / "run", "--resume"), "is a run of mini.autoencoder")
+    check_refused(cli("train", "mini.text", "--out", tmp_path / "run", "--resume"), "is a run of mini.autoencoder")
     check_refused(
         cli("train", "--out", tmp_path / "run", "--resume", "optimization.lr=0.5", "data.size=64", "seed=5"),
         "data.size was 128 and is 64 now; seed was 0 and is 5 now",
@@ -335,7 +335,7 @@ def test_train_lists_recipes(cli):
     code, out, _ = cli("train", "--list")
     assert code == 0
     listed = [line.split()[0] for line in out.splitlines()]
-    assert {"mini.clip", "mini.stage1", "mini.stage2"} <= set(listed)
+    assert {"mini.text", "mini.stage1", "mini.stage2"} <= set(listed)
     assert "mini.shipped" not in listed
 
 
@@ -344,7 +344,7 @@ def test_train_lists_recipes(cli):
     [
         ([], ["--list"]),
         (["mini.stage3"], ["unknown recipe 'mini.stage3'", "mini.stage"]),
-        (["nonsense"], ["unknown recipe", "mini.clip"]),
+        (["nonsense"], ["unknown recipe", "mini.text"]),
         (["mini.autoencoder", "optimization.stepz=3"], ["optimization.stepz", "steps"]),
         (["mini.autoencoder", "stage.width"], ["key=value"]),
         (["mini.autoencoder", "optimization.steps=0"], ["optimization.steps"]),

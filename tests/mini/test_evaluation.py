@@ -4,14 +4,22 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
+import publishers
+from seedtok.core.errors import CheckpointError
+from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.mini.evaluation import MiniSet, SceneFeatures, SceneScorer, blind_accuracy, load_features
 from seedtok.mini.judge import SceneJudge
+from seedtok.mini.scene_clip import SceneClip, SceneClipConfig
 from seedtok.mini.world.blind import wording
 from seedtok.mini.world.grammar import parse_caption
 from seedtok.mini.world.scenes import PHRASINGS, WORDINGS, caption, render, unique_scenes
 from seedtok.mini.world.sets import scene_set
+from seedtok.mini.world.source import to_batch
+from seedtok.stages.pixels import clip_normalize
+from seedtok.tokenizer.vision import VisionConfig
 
 
 def test_a_set_is_scenes_with_captions_and_a_question():
@@ -82,3 +90,45 @@ def test_drawings_are_judged_as_the_scenes_of_their_pictures():
     found = scorer.score_drawings(pictures, [0, 2, 3])
     assert found["background"][1] == 3
     assert found["things"][1] == sum(len(data.scenes[i].things) for i in (0, 2, 3))
+
+
+SMALL_CLIP = SceneClipConfig(
+    VisionConfig(image_size=64, patch_size=8, width=16, layers=1, heads=2, mlp_width=32, stem=(4, 8, 8)),
+    text_width=16, text_layers=1, projection=12,
+)  # fmt: skip
+
+
+def test_drawings_of_scenes_are_compared_by_a_clip_of_scenes_or_of_transformers(tmp_path):
+    torch.manual_seed(0)
+    clip = SceneClip(SMALL_CLIP).eval()
+    clip.save_pretrained(tmp_path / "scenes")
+    publishers.clip(tmp_path / "clip")
+    (tmp_path / "judge").mkdir()
+    SceneJudge().save_pretrained(tmp_path / "judge")
+    data = MiniSet(3, 5, name="test", classic=False)
+    pictures = [data.picture(i).resize((64, 64), Image.Resampling.BICUBIC) for i in range(3)]
+    found = load_features(tmp_path / "scenes")
+    assert isinstance(found, SceneFeatures)
+    pixels = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = clip.embed_images(clip.image_states(clip_normalize(pixels)))
+    torch.testing.assert_close(found.features(pictures), expected, rtol=1e-4, atol=1e-5)
+    assert set(found.settings) == {"files", "preprocessing"}
+    assert isinstance(load_features(tmp_path / "clip"), ClipImages)
+    with pytest.raises(CheckpointError, match="is a scene judge: for comparing pictures, give a CLIP of"):
+        load_features(tmp_path / "judge")
+
+
+def test_an_embedding_is_of_its_picture_or_caption_alone():
+    torch.manual_seed(0)
+    clip = SceneClip(SMALL_CLIP).eval()
+    batch = to_batch(unique_scenes("test", 6), 64)
+    with torch.no_grad():
+        images = clip.embed_images(clip.image_states(clip_normalize(batch.pixels)))
+        texts = clip.embed_texts(clip.text_states(batch.captions))
+        torch.testing.assert_close(images[3:4], clip.embed_images(clip.image_states(clip_normalize(batch.pixels[3:4]))))
+        torch.testing.assert_close(texts[3:4], clip.embed_texts(clip.text_states(batch.captions[3:4])))
+    assert images.shape == texts.shape == (6, 12)
+    torch.testing.assert_close(images.norm(dim=-1), torch.ones(6))
+    longest = " ".join(["an elephant on the left"] * 30)
+    assert clip.text_states([longest, "a cat"]).shape == (2, 10, 16)

@@ -9,14 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
+import publishers
 from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import Batch
 from seedtok.data.codes import tokenize_shards
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
-from seedtok.mini.stages.clip import ClipStage
+from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.text import bert_tokenizer, clip_tokenizer
 from seedtok.mini.world.scenes import caption
 from seedtok.mini.world.shards import write_scene_shards
@@ -98,7 +99,7 @@ def test_a_recipe_is_one_configuration_that_json_keeps(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vision", "text", "clip", "autoencoder", "judge", "eval_clip"])
+@pytest.mark.parametrize("name", ["vision", "text", "autoencoder", "judge", "eval_clip"])
 def test_foundations_are_built_at_their_real_size(name):
     stage = recipes()[name]().stage.build()
     assert sum(p.numel() for p in stage.parameters() if p.requires_grad) > 500_000
@@ -180,28 +181,19 @@ def test_image_and_text_encoders_load_again(runs):
 
 
 @pytest.mark.parametrize("name", ["clip", "bidirectional"])
-def test_a_q_former_stands_on_an_image_encoder_or_on_a_clip(runs, name):
-    config = tiny("bidirectional", runs, f"stage.clip={runs / 'clip' / 'final'}") if name == "clip" else None
-    stage = (config or tiny(name, runs)).stage.build()
+def test_a_q_former_stands_on_an_image_encoder_or_on_a_clip(runs, tmp_path, name):
+    publishers.clip(tmp_path)
+    config = tiny("bidirectional", runs, *([f"stage.clip={tmp_path}"] if name == "clip" else []))
+    stage = config.stage.build()
     assert isinstance(stage, ContrastiveStage)
     assert (stage.embedder.vision.stem is None) == (name == "clip")
 
 
-@pytest.mark.parametrize("name", ["clip", "eval_clip"])
-def test_clip_loads_again(runs, name):
-    model = CLIPModel.from_pretrained(runs / name / "final")
-    checkpoint = load_file(runs / name / "checkpoints" / "00000003" / "stage.safetensors")
+def test_the_evaluations_clip_loads_again(runs):
+    model = SceneClip.from_pretrained(runs / "eval_clip" / "final")
+    checkpoint = load_file(runs / "eval_clip" / "checkpoints" / "00000003" / "stage.safetensors")
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, checkpoint[f"clip.{key}"]), key
-
-
-def test_clip_goes_on_from_another_with_its_tokenizer(runs):
-    start = runs / "clip" / "final"
-    stage = tiny("clip", runs, f"stage.start={start}").stage.build()
-    assert isinstance(stage, ClipStage)
-    assert stage.tokenizer.get_vocab() == CLIPTokenizer.from_pretrained(start).get_vocab()
-    for key, tensor in CLIPModel.from_pretrained(start).state_dict().items():
-        assert torch.equal(stage.clip.state_dict()[key], tensor), key
 
 
 def test_autoencoder_loads_again(runs):
@@ -330,7 +322,7 @@ def test_kmeans_uses_more_codes_than_the_papers_start(runs):
 
 def test_a_run_on_shards(runs, tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 10, size=64, shard_size=4)
-    config = tiny("clip", runs, f"data.shards={tmp_path / 'shards'}", "data.validation=0.5")
+    config = tiny("eval_clip", runs, f"data.shards={tmp_path / 'shards'}", "data.validation=0.5")
     train(config, tmp_path / "run")
     batch = next(training_batches(config, 4))
     scenes = scenes_of(batch)
@@ -372,15 +364,19 @@ def test_data_that_a_stage_cannot_learn_from_stop_a_run_before_it_begins(runs, s
     for kind, settings, message in (
         ("stage3a", [f"data.codes={other}", "data.validation=0.5"], "codes are of another tokenizer"),
         ("stage3a", [f"data.codes={codes}", f"data.validation={other}"], "codes are of another tokenizer"),
-        ("clip", [f"data.codes={codes}", "data.validation=0.5"], "learns from pictures, and codes have none"),
-        ("clip", [f"data.shards={shards}", f"data.validation={codes}"], "learns from pictures, and codes have none"),
+        ("vision", [f"data.codes={codes}", "data.validation=0.5"], "learns from pictures, and codes have none"),
+        ("vision", [f"data.shards={shards}", f"data.validation={codes}"], "learns from pictures, and codes have none"),
         ("stage3a", [f"data.codes={codes}"], "data.codes without data.validation"),
-        ("clip", [f"data.shards={shards}"], "data.shards without data.validation"),
-        ("clip", ["data.validation=0.1"], "no data.shards or data.codes to hold it out of"),
-        ("clip", [f"data.shards={shards}", f"data.validation={shards}/../{shards.name}"], "is what data.shards trains"),
-        ("clip", [f"data.shards={shards}", "data.validation=1e-9"], "leaves none to validate on"),
-        ("clip", [f"data.shards={shards}", f"data.validation={tmp_path / 'empty'}"], "has no shards .* and no codes"),
-        ("clip", [f"data.shards={shards}", f"data.codes={codes}"], "are both given"),
+        ("vision", [f"data.shards={shards}"], "data.shards without data.validation"),
+        ("vision", ["data.validation=0.1"], "no data.shards or data.codes to hold it out of"),
+        (
+            "vision",
+            [f"data.shards={shards}", f"data.validation={shards}/../{shards.name}"],
+            "is what data.shards trains",
+        ),
+        ("vision", [f"data.shards={shards}", "data.validation=1e-9"], "leaves none to validate on"),
+        ("vision", [f"data.shards={shards}", f"data.validation={tmp_path / 'empty'}"], "has no shards .* and no codes"),
+        ("vision", [f"data.shards={shards}", f"data.codes={codes}"], "are both given"),
     ):
         with pytest.raises((ConfigError, DataError), match=message):
             train(tiny(kind, runs, *settings), tmp_path / "run")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ranks import fork_ranks, run_ranks
 from seedtok.data.batches import Batch, Stride
-from seedtok.mini.stages.clip import ClipSettings
 from seedtok.mini.stages.contrastive import MiniContrastiveSettings
+from seedtok.mini.stages.vision import VisionSettings
 from seedtok.mini.world.source import SceneData
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -105,16 +105,7 @@ def cosines(embedder: Path, clip: Path) -> Tensor:
 def clip(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
-    settings = ClipSettings(
-        image_size=64,
-        vision_width=32,
-        vision_layers=1,
-        text_width=32,
-        text_layers=1,
-        head_width=16,
-        projection=16,
-    )
-    settings.build().export(folder)
+    VisionSettings(image_size=64, stem=(8, 16, 16), width=32, layers=1, head_width=16).build().export(folder)
     stage = run_config(folder, True, 1).stage.build()
     spread(stage)
     stage.export(folder / "start")

@@ -20,7 +20,7 @@ from seedtok.training.loop import train
 from tiny_runs import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # ranks wait for one another, on however few cores
-KINDS = ("clip", "stage1", "stage2", "stage3a", "blip2")
+KINDS = ("eval_clip", "stage1", "stage2", "stage3a", "blip2")
 BATCH, STEPS = 8, 4
 
 

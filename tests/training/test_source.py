@@ -14,7 +14,7 @@ from tiny_runs import recipes, tiny
 def test_general_data_do_not_fall_back_to_the_mini_world(tmp_path):
     with pytest.raises(ConfigError, match=r"no data to train on: give data\.shards or data\.codes"):
         Data().check()
-    config = tiny("clip", tmp_path)
+    config = tiny("vision", tmp_path)
     with pytest.raises(ConfigError, match="no data to train on"):
         train(config.model_copy(update={"data": Data(size=64)}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

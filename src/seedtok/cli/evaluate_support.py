@@ -18,7 +18,7 @@ from seedtok.core.hub import MINI, shipped
 if TYPE_CHECKING:
     import torch
 
-    from seedtok.evaluation.clip_scores import ClipImages
+    from seedtok.evaluation.clip_scores import ImageFeatures
     from seedtok.evaluation.dataset import EvaluationSet, Scorer
     from seedtok.evaluation.run import Run
 
@@ -92,16 +92,17 @@ def blind_guesses(data: EvaluationSet) -> dict[str, float]:
 
 def drawing_judges(
     data: str, found: EvaluationSet, clip: str | None, device: torch.device
-) -> tuple[ClipImages, Scorer | None]:
+) -> tuple[ImageFeatures, Scorer | None]:
     """What measures drawings: a CLIP and, of scenes, the scene judge."""
-    from seedtok.evaluation.clip_scores import ClipImages
-
     if not is_scenes(data):
+        from seedtok.evaluation.clip_scores import ClipImages
+
         return ClipImages.from_pretrained(clip or CLIP, device), None
+    from seedtok.mini.evaluation import load_features
     from seedtok.mini.judge import SceneJudge
 
     judge = SceneJudge.from_pretrained(shipped("judge")).to(device)
-    return ClipImages.from_pretrained(clip or shipped("eval_clip"), device), scene_scorer(found, judge)
+    return load_features(clip or shipped("eval_clip"), device), scene_scorer(found, judge)
 
 
 def gill_features(folder: Path | None, device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:

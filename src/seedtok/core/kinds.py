@@ -13,6 +13,7 @@ from seedtok.core.errors import CheckpointError
 TOKENIZER, EMBEDDER, LM = "seedtok.tokenizer", "seedtok.embedder", "seedtok.lm"
 PREFIX_LM = "seedtok.blip2"  # by its first use
 JUDGE, VISION, VQKD, GILL = "seedtok.judge", "seedtok.vision", "seedtok.vqkd", "seedtok.gill"
+SCENE_CLIP = "seedtok.scene_clip"
 OURS = "seedtok"  # the family of all these
 VQVAE = "vq-vae"  # of diffusers
 NAMES = {
@@ -25,6 +26,7 @@ NAMES = {
     VQKD: "a BEiT v2 tokenizer",
     GILL: "a GILL baseline",
     VQVAE: "a VQ-VAE of diffusers",
+    SCENE_CLIP: "a CLIP of scenes",
     "diffusion": "a diffusion model",
     "run": "the folder of a training run",
     "clip": "a CLIP",
@@ -65,6 +67,7 @@ def kind_of(folder: Path) -> Kind | None:
         LM: f"caption, ask, draw and chat take it as --model {where}",
         PREFIX_LM: "only the evaluation uses it",
         JUDGE: "only the evaluation uses it",
+        SCENE_CLIP: f"compare drawings by it: seedtok evaluate generation --clip {where}",
         VISION: f"train a Q-Former on it: seedtok train mini.bidirectional --out RUN stage.clip={where}",
         VQKD: f"train a language model to read its codes: seedtok train mini.reader --out RUN stage.tokens={where}",
         GILL: f"compare its drawings with SEED's: seedtok evaluate generation --gill {where}",

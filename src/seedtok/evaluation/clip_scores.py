@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,22 @@ if TYPE_CHECKING:
 ROWS = 1024  # of a matrix of cosines that are made at once
 
 
+@runtime_checkable
+class ImageFeatures(Protocol):
+    """What pictures are compared by; use a different one from the image encoder of the model under evaluation."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the record."""
+        ...
+
+    def features(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b d"]:
+        """Features of pictures, on the CPU: of their cosines and distances scores are made."""
+        ...
+
+
 class ClipImages:
-    """Image features of a CLIP model, in float32; use a different CLIP from the one in the model under evaluation."""
+    """Image features of a CLIP model of transformers, in float32."""
 
     def __init__(self, clip: CLIPModel, preprocessing: Preprocessing, identity: dict[str, str] | None = None) -> None:
         self.clip, self.preprocessing, self.identity = clip.eval(), preprocessing, identity or {}

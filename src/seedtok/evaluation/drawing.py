@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
 from seedtok.evaluation.drawings import (
     decoder_settings,
@@ -27,7 +27,7 @@ LM, DIFFUSION = "seed_opt", "diffusion"  # the ways of drawing
 
 
 def evaluate_drawing(
-    lm: SeedLM, data: EvaluationSet, run: Run, clip: ClipImages, scorer: Scorer | None = None,
+    lm: SeedLM, data: EvaluationSet, run: Run, clip: ImageFeatures, scorer: Scorer | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the scorer finds in drawings of captions, in percent, and their CLIP similarity to the true picture (x100).
@@ -65,7 +65,7 @@ def evaluate_drawing(
 
 
 def score_drawing(
-    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None
+    predictions: Predictions, data: EvaluationSet, clip: ImageFeatures, scorer: Scorer | None = None
 ) -> dict[str, Any]:
     """The scores of pictures that `evaluate_drawing` wrote."""
     made, settings = predictions.every(), predictions.settings()

@@ -16,7 +16,7 @@ from seedtok.core.image_search import list_images
 from seedtok.core.images import load_image
 from seedtok.core.progress import progress
 from seedtok.data.entries import Entry
-from seedtok.evaluation.clip_scores import ClipImages, cosine_similarity_x100, floors
+from seedtok.evaluation.clip_scores import ImageFeatures, cosine_similarity_x100, floors
 from seedtok.evaluation.dataset import Counts, EvaluationSet, Scorer, added, percent
 from seedtok.evaluation.foreign import identity_of
 from seedtok.evaluation.frechet import frechet_distance
@@ -107,7 +107,7 @@ class DrawingScores:
 
 
 def score_drawings(
-    ways: Mapping[str, Mapping[int, Path]], data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None,
+    ways: Mapping[str, Mapping[int, Path]], data: EvaluationSet, clip: ImageFeatures, scorer: Scorer | None = None,
     batch_size: int = AT_ONCE,
 ) -> DrawingScores:  # fmt: skip
     """Scores the drawings of each way, by the places of their pictures in a set.
@@ -153,7 +153,7 @@ class _Seen:
 
 
 def _seen(
-    label: str, indices: Sequence[int], read: Callable[[int], Image.Image | None], clip: ClipImages,
+    label: str, indices: Sequence[int], read: Callable[[int], Image.Image | None], clip: ImageFeatures,
     scorer: Scorer | None, batch_size: int,
 ) -> _Seen:  # fmt: skip
     features: dict[int, Tensor] = {}

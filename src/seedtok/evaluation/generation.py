@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
 from seedtok.evaluation.drawings import (
     DrawingScores,
@@ -27,7 +27,7 @@ TextFeatures = Callable[[list[str]], torch.Tensor]  # captions -> what the diffu
 
 
 def evaluate_generation(
-    tokenizer: SeedTokenizer, data: EvaluationSet, run: Run, clip: ClipImages, scorer: Scorer | None = None,
+    tokenizer: SeedTokenizer, data: EvaluationSet, run: Run, clip: ImageFeatures, scorer: Scorer | None = None,
     dtype: torch.dtype | None = None, others: Mapping[str, TextFeatures] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """CLIP similarity (x100) to the true picture, and in percent what the scorer finds right, as of `drawing_result`.
@@ -60,21 +60,23 @@ def evaluate_generation(
 
 
 def score_generation(
-    predictions: Predictions, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None
+    predictions: Predictions, data: EvaluationSet, clip: ImageFeatures, scorer: Scorer | None = None
 ) -> dict[str, Any]:
     """The scores of pictures that `evaluate_generation` wrote."""
     ways = {way: drawings_in(predictions.folder / way, data) for way in predictions.every()}
     return drawing_result(score_drawings(ways, data, clip, scorer, predictions.settings()["batch_size"]), clip)
 
 
-def score_folder(folder: Path, data: EvaluationSet, clip: ClipImages, scorer: Scorer | None = None) -> dict[str, Any]:
+def score_folder(
+    folder: Path, data: EvaluationSet, clip: ImageFeatures, scorer: Scorer | None = None
+) -> dict[str, Any]:
     """The scores of pictures that any program drew, each named by the id or file of the picture it should be like."""
     scores = score_drawings({"pictures": drawings_in(folder, data)}, data, clip, scorer)
     lacking = len(data) - scores.count["pictures"]
     return drawing_result(scores, clip) | ({"not_predicted": {"pictures": lacking}} if lacking else {})
 
 
-def drawing_result(scores: DrawingScores, clip: ClipImages) -> dict[str, Any]:
+def drawing_result(scores: DrawingScores, clip: ImageFeatures) -> dict[str, Any]:
     """`clip_similarity` and what the scorer finds by way of drawing; `judge_on_real`, the same of the true pictures.
 
     `floors` is what a random other picture of the set, and the nearest other one, get from the CLIP; `frechet` as of

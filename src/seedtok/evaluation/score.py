@@ -11,7 +11,7 @@ import torch
 from seedtok.core.errors import ConfigError, DataError
 from seedtok.evaluation.captioning import score_captions
 from seedtok.evaluation.captions import check_installed
-from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.codebook import score_codes
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
 from seedtok.evaluation.drawing import score_drawing
@@ -28,7 +28,7 @@ ANSWER_KEYS = (("question_id", "answer"), ("questionId", "prediction"))  # VQAv2
 class Judges:
     """The models that score drawings and captions, and the device on which similarities are computed."""
 
-    clip: ClipImages | None = None
+    clip: ImageFeatures | None = None
     scorer: Scorer | None = None
     device: torch.device | str = "cpu"
 
@@ -101,7 +101,7 @@ def _score_foreign(kind: str, path: Path, data: EvaluationSet, judges: Judges) -
     return score_answers({path.stem: renamed}, data)
 
 
-def _clip(judges: Judges) -> ClipImages:
+def _clip(judges: Judges) -> ImageFeatures:
     if judges.clip is None:
         raise ConfigError("drawings are compared by a CLIP: name one")
     return judges.clip

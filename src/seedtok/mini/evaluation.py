@@ -4,14 +4,23 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
+from seedtok.core.kinds import SCENE_CLIP
 from seedtok.data.entries import Entry, Question, SetInfo
+from seedtok.evaluation.clip_scores import ClipImages, ImageFeatures
 from seedtok.evaluation.dataset import Counts, added
+from seedtok.evaluation.foreign import identity_of, loader_for
+from seedtok.evaluation.preprocessing import Preprocessing
 from seedtok.mini.judge import SceneJudge
+from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.world import questions
 from seedtok.mini.world.blind import blind_answers, blind_prior
 from seedtok.mini.world.scenes import caption, render, wordings
@@ -110,3 +119,35 @@ class SceneScorer:
         for text, i in zip(captions, indices, strict=True):
             counts = added(counts, told_right(text, self.data.scenes[i]))
         return counts
+
+
+class SceneFeatures:
+    """Image features of a CLIP of scenes, of unit length."""
+
+    def __init__(self, clip: SceneClip, identity: dict[str, str] | None = None) -> None:
+        self.clip, self.identity = clip.eval(), identity or {}
+        self.preprocessing = Preprocessing(clip.config.vision.image_size)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the record."""
+        return {**self.identity, "preprocessing": self.preprocessing.settings}
+
+    @torch.no_grad()
+    def features(self, pictures: Sequence[Image.Image]) -> Float[Tensor, "b d"]:
+        """Features of pictures, on the CPU."""
+        pixels = self.preprocessing(pictures).to(self.clip.positions.device)
+        return self.clip.embed_images(self.clip.image_states(pixels)).cpu()
+
+
+def load_features(name: str | Path, device: torch.device | str = "cpu") -> ImageFeatures:
+    """What drawings of scenes are compared by: a CLIP of scenes, or a CLIP of transformers, by its folder or hub id.
+
+    Raises CheckpointError for anything else.
+    """
+
+    def of_scenes() -> ImageFeatures:
+        return SceneFeatures(SceneClip.from_pretrained(name).to(device), identity_of(name))
+
+    loaders = {SCENE_CLIP: of_scenes, "clip": lambda: ClipImages.from_pretrained(name, device)}
+    return loader_for(name, loaders, "comparing pictures")()

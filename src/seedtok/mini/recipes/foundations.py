@@ -1,8 +1,8 @@
 """Recipes of what the paper takes off the shelf, in mini size, and of what its evaluation needs."""
 
 from seedtok.mini.stages.autoencoder import AutoencoderSettings
-from seedtok.mini.stages.clip import ClipSettings
 from seedtok.mini.stages.diffusion import DiffusionSettings
+from seedtok.mini.stages.eval_clip import EvalClipSettings
 from seedtok.mini.stages.judge import JudgeSettings
 from seedtok.mini.stages.language import LanguageSettings
 from seedtok.mini.stages.text import TextSettings
@@ -41,19 +41,6 @@ def text() -> RunConfig:
         optimization=Optimization(steps=4000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=500,
         validate_every=500,
-        validate_batches=16,
-    )
-
-
-def clip() -> RunConfig:
-    """The mini CLIP: its ViT feeds the tokenizer, its text tower the diffusion model."""
-    return RunConfig(
-        recipe="mini.clip",
-        stage=ClipSettings(),
-        data=SceneData(world="varied", group=2),
-        optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
-        checkpoint_every=200,
-        validate_every=200,
         validate_batches=16,
     )
 
@@ -128,14 +115,22 @@ def judge() -> RunConfig:
 
 
 def eval_clip() -> RunConfig:
-    """The evaluation's CLIP: smaller than, and trained apart from, the one inside the tokenizer."""
+    """The evaluation's CLIP: smaller than the tokenizer's image encoder, of another seed, and trained apart from it."""
     return RunConfig(
         recipe="mini.eval_clip",
-        stage=ClipSettings(vision_width=128, vision_layers=3, text_width=128, text_layers=2, projection=128),
-        data=SceneData(world="varied", group=2),
-        optimization=Optimization(steps=1600, batch_size=64, lr=1e-3, min_lr=1e-5, warmup_steps=100, weight_decay=0.05),
+        stage=EvalClipSettings(),
+        data=SceneData(world="varied", crowded=0.3, restyled=0.6, group=2),
+        optimization=Optimization(
+            steps=9000,
+            batch_size=32,
+            lr=1e-3,
+            min_lr=1e-5,
+            warmup_steps=200,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+        ),
         seed=1000,
-        checkpoint_every=200,
-        validate_every=200,
+        checkpoint_every=500,
+        validate_every=1000,
         validate_batches=16,
     )

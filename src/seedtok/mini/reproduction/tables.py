@@ -11,7 +11,7 @@ import torch
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.atomic import atomic_file
 from seedtok.evaluation.captioning import evaluate_captioning
-from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.codebook import evaluate_codebook
 from seedtok.evaluation.drawing import evaluate_drawing
 from seedtok.evaluation.generation import evaluate_generation
@@ -21,7 +21,7 @@ from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieva
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, load_features
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -51,9 +51,9 @@ class Models:
         seed = {row: SeedReader(self.lm(part)) for row, part in (("seed_opt", "stage3b"), ("instructed", "instructed"))}
         return {**seed, "blip2": PrefixReader(blip2)}
 
-    def judges(self, data: MiniSet) -> tuple[ClipImages, SceneScorer]:
+    def judges(self, data: MiniSet) -> tuple[ImageFeatures, SceneScorer]:
         judge = SceneJudge.from_pretrained(result(self.out, "judge")).to(self.device)
-        return ClipImages.from_pretrained(result(self.out, "eval_clip"), self.device), SceneScorer(data, judge)
+        return load_features(result(self.out, "eval_clip"), self.device), SceneScorer(data, judge)
 
 
 def retrieval(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
