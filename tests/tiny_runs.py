@@ -23,6 +23,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.clip=RUNS/text/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
         "stage.head_width=16", "stage.sample_steps=2",
     ),
+    "lcm": ("stage.teacher=RUNS/diffusion/final",),
     "bidirectional": ("stage.clip=RUNS/vision/final", *QFORMER),
     "stage1": ("stage.clip=RUNS/vision/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
     "stage2": (

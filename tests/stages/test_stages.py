@@ -36,6 +36,7 @@ from tiny_runs import TINY, first_batches, recipes, tiny, training_batches
 
 FROZEN = {
     "diffusion": 2,
+    "lcm": 3,
     "bidirectional": 1,
     "stage1": 1,
     "stage2": 2,
@@ -112,7 +113,7 @@ def test_a_run_leaves_what_it_should(runs, name):
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 3]
     assert (runs / name / "checkpoints" / "00000003" / "stage.safetensors").is_file()
     pictures = sorted(p.name for p in (runs / name).glob("pictures/*.png"))
-    drawn = name in ("autoencoder", "diffusion", "stage2", "vqvae", "gill")
+    drawn = name in ("autoencoder", "diffusion", "lcm", "stage2", "vqvae", "gill")
     assert pictures == (["00000002.png", "00000003.png"] if drawn else [])
 
 

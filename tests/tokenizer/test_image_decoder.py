@@ -11,14 +11,16 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    LCMScheduler,
     StableDiffusionPipeline,
     StableUnCLIPImg2ImgPipeline,
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, InputError
 from seedtok.tokenizer.image_decoder import ImageDecoder
 
 WIDTH = 12  # of an image embedding
@@ -113,3 +115,79 @@ def test_modules_without_the_class_are_one_line(tiny_diffusion, tmp_path, module
     with pytest.raises(CheckpointError) as caught:
         ImageDecoder.from_pretrained(naming(tiny_diffusion, tmp_path / "copy", module))
     assert str(caught.value).count("\n") == 0
+
+
+# ---------------------------------------------------------------- few steps
+
+
+@pytest.fixture
+def lcm_lora(tiny_diffusion, tmp_path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """An LCM-LoRA as they are published: pairs of matrices in kohya's names; and what they add to the UNet."""
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel.from_pretrained(tiny_diffusion, subfolder="unet")
+    tensors, added = {}, {}
+    for name, module in unet.named_modules():
+        if not name.endswith(("to_q", "to_v", "proj_in", "conv1")):
+            continue
+        weight, rank, alpha = module.weight, 2, 3.0
+        down, up = torch.randn(rank, *weight.shape[1:]) * 0.1, torch.randn(len(weight), rank, *[1] * (weight.ndim - 2))
+        key = "lora_unet_" + name.replace(".", "_")
+        tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(alpha)}
+        added[f"{name}.weight"] = alpha / rank * torch.einsum("or,ri...->oi...", up.flatten(1), down)
+    (tmp_path / "lora").mkdir()
+    save_file(tensors, tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    return tmp_path / "lora", added
+
+
+def test_an_lcm_lora_is_fused_and_draws_in_few_steps(tiny_diffusion, lcm_lora):
+    folder, added = lcm_lora
+    decoder = ImageDecoder.from_pretrained(tiny_diffusion)
+    before = {name: tensor.clone() for name, tensor in decoder.pipeline.unet.state_dict().items()}
+    assert decoder.few_steps is None
+    decoder.add_lcm_lora(folder)
+    assert decoder.few_steps == 4
+    after = decoder.pipeline.unet.state_dict()
+    assert after.keys() == before.keys()
+    assert len(added) >= 4
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor + added.get(name, torch.zeros(())), rtol=1e-4, atol=1e-5)
+    embeddings = decoder.text_features(["a cat"])
+    drawn = decoder.draw(embeddings, 4, 1.0, [torch.Generator().manual_seed(0)])
+    assert drawn[0].size == (128, 128)
+    with pytest.raises(InputError, match="expected 1 to 50 steps"):
+        decoder.draw(embeddings, 60, 1.0)
+
+
+def test_what_is_no_lcm_lora_is_refused(tiny_diffusion, tmp_path, lcm_lora):
+    decoder = ImageDecoder.from_pretrained(tiny_diffusion)
+    tensors = load_file(lcm_lora[0] / "pytorch_lora_weights.safetensors")
+    broken = {"nothing": {}, "text": {}, "other": {key: torch.zeros(3, 5) for key in tensors}}
+    broken["text"] = {"lora_te_text_model_encoder_layers_9_mlp_fc1.lora_down.weight": torch.zeros(2, 8)}
+    for name, wrong in broken.items():
+        (tmp_path / name).mkdir()
+        if wrong:
+            save_file(wrong, tmp_path / name / "pytorch_lora_weights.safetensors")
+        with pytest.raises(CheckpointError, match=r"cannot use .* as an LCM-LoRA: ") as caught:
+            decoder.add_lcm_lora(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    assert decoder.few_steps is None
+
+
+def test_commands_draw_by_another_decoder_and_by_an_lcm_lora(cli, tiny_tokenizer, tiny_diffusion, tmp_path, lcm_lora):
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_diffusion, safety_checker=None)
+    pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path / "lcm")
+    codes = " ".join(["5"] * 32)
+    run = ("decode", "--codes", codes, "--model", tiny_tokenizer)
+    pictures = {}
+    for name, given in (
+        ("plain", ()), ("lcm", ("--image-decoder", tmp_path / "lcm")), ("lora", ("--lcm-lora", lcm_lora[0])),
+        ("four", ("--image-decoder", tmp_path / "lcm", "--steps", 4, "--guidance-scale", 1)),
+    ):  # fmt: skip
+        assert cli(*run, "--out", tmp_path / name, *given)[0] == 0
+        (file,) = (tmp_path / name).iterdir()
+        pictures[name] = file.read_bytes()
+    assert pictures["lcm"] == pictures["four"]
+    assert len(set(pictures.values())) == 3
+    code, _, err = cli(*run, "--out", tmp_path / "no", "--lcm-lora", tmp_path)
+    assert (code, "as an LCM-LoRA" in " ".join(err.split())) == (2, True)

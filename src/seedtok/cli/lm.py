@@ -23,6 +23,7 @@ from seedtok.cli.support import (
     say,
     write_image,
 )
+from seedtok.cli.tokenizer import Decoder, Guidance, LcmLora, Steps
 from seedtok.core.errors import DataError, ImageError, SeedTokError
 from seedtok.core.progress import progress
 
@@ -124,6 +125,10 @@ def draw(
         typer.Option(min=0, help="Sampling temperature of codes; by default 0, or 1 for several images."),
     ] = None,
     top_p: TopP = 1.0,
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    image_decoder: Decoder = None,
+    lcm_lora: LcmLora = None,
     dtype: Dtype = Precision.float32,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -138,10 +143,13 @@ def draw(
         temperature = 0.0 if count == 1 else 1.0
     sampling = _sampling(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer, template)
+    if image_decoder is not None or lcm_lora is not None:
+        lm.seed.draw_by(image_decoder, lcm_lora)
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]
-            drawn = lm.draw([prompt] * len(batch), sampling=sampling, generator=generators(len(batch), seed))
+            codes = lm.draw_codes([prompt] * len(batch), sampling)
+            drawn = lm.seed.decode(codes, steps, guidance_scale, generators(len(batch), seed))
             for path, image in zip(batch, drawn, strict=True):
                 write_image(image, path)
             done(start + len(batch))

@@ -93,14 +93,20 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     err.print(Text(f"warning: {' '.join(str(message).split())}", style="yellow"), soft_wrap=True)
 
 
-def load_tokenizer(model: str, dtype: str = "float32", device: str = "cpu") -> SeedTokenizer:
-    """Loads a tokenizer by name, folder or hub id."""
+def load_tokenizer(
+    model: str, dtype: str = "float32", device: str = "cpu", image_decoder: str | None = None,
+    lcm_lora: str | None = None,
+) -> SeedTokenizer:  # fmt: skip
+    """Loads a tokenizer by name, folder or hub id; the last two are as for `SeedTokenizer.draw_by`."""
     quiet()
     import torch
 
     from seedtok.tokenizer.seed import SeedTokenizer
 
-    return SeedTokenizer.from_pretrained(model, dtype=getattr(torch, dtype), device=device)
+    tokenizer = SeedTokenizer.from_pretrained(model, dtype=getattr(torch, dtype), device=device)
+    if image_decoder is not None or lcm_lora is not None:
+        tokenizer.draw_by(image_decoder, lcm_lora)
+    return tokenizer
 
 
 def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torch.dtype | None:

@@ -39,6 +39,14 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; by defa
 Guidance = Annotated[
     float | None, typer.Option(min=0, help="Scale of classifier-free guidance; by default that of the checkpoint.")
 ]
+Decoder = Annotated[
+    str | None,
+    typer.Option("--image-decoder", help="Folder or hub id of an image decoder, instead of the one that MODEL names."),
+]
+LcmLora = Annotated[
+    str | None,
+    typer.Option("--lcm-lora", help="Folder or hub id of an LCM-LoRA for the image decoder: it draws in 4 steps."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the initial noise.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in each batch.")]
 Images = Annotated[
@@ -123,6 +131,8 @@ def decode(
     model: Model = "mini",
     steps: Steps = None,
     guidance_scale: Guidance = None,
+    image_decoder: Decoder = None,
+    lcm_lora: LcmLora = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     overwrite: Overwrite = False,
@@ -135,7 +145,7 @@ def decode(
     rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
     paths = png_paths([name for _, name, *_ in rows], out)
     check_free(paths, overwrite)
-    tokenizer = load_tokenizer(model, dtype.value, device)
+    tokenizer = load_tokenizer(model, dtype.value, device, image_decoder, lcm_lora)
     check_codebook(rows, tokenizer.codebook_id, model)
     for where, _, row, _ in rows:
         try:
@@ -158,6 +168,8 @@ def reconstruct(
     model: Model = "mini",
     steps: Steps = None,
     guidance_scale: Guidance = None,
+    image_decoder: Decoder = None,
+    lcm_lora: LcmLora = None,
     seed: Seed = 0,
     batch_size: BatchSize = 8,
     overwrite: Overwrite = False,
@@ -169,7 +181,7 @@ def reconstruct(
     paths = list_image_files(images, bad)
     targets = dict(zip(paths, png_paths([str(path) for path in paths], out), strict=True))
     check_free(list(targets.values()), overwrite)
-    tokenizer = load_tokenizer(model, dtype.value, device)
+    tokenizer = load_tokenizer(model, dtype.value, device, image_decoder, lcm_lora)
     from PIL import Image
 
     from seedtok.core.images import load_image, side_by_side
@@ -192,6 +204,8 @@ def imagine(
     model: Model = "mini",
     steps: Steps = None,
     guidance_scale: Guidance = None,
+    image_decoder: Decoder = None,
+    lcm_lora: LcmLora = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     dtype: Dtype = Precision.float32,
@@ -200,7 +214,7 @@ def imagine(
     """Draw an image from a caption with the image decoder alone, without codes."""
     check_image_name(out)
     check_free([out], overwrite)
-    tokenizer = load_tokenizer(model, dtype.value, device)
+    tokenizer = load_tokenizer(model, dtype.value, device, image_decoder, lcm_lora)
     write_image(draw_captions(tokenizer, [caption], steps, guidance_scale, seed)[0], out)
     say(f"drawn: {out}")
 

@@ -21,19 +21,24 @@ from seedtok.evaluation.dataset import Counts, EvaluationSet, Scorer, added, per
 from seedtok.evaluation.foreign import identity_of
 from seedtok.evaluation.frechet import frechet_distance
 from seedtok.evaluation.predictions import Record
+from seedtok.tokenizer.image_decoder import FEW_STEPS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 AT_ONCE = 16  # pictures that are scored together
 
 
 def drawn(
-    tokenizer: SeedTokenizer, conditions: Tensor, noise: int, dtype: torch.dtype | None = None
-) -> list[Image.Image]:
+    tokenizer: SeedTokenizer, conditions: Tensor, noise: int, dtype: torch.dtype | None = None,
+    few_steps: ImageDecoder | None = None,
+) -> list[Image.Image]:  # fmt: skip
     """Pictures of text features or generation embeddings (B, 77, width), by the tokenizer's image decoder.
 
-    `noise` is the seed of a batch's noise; `dtype` as for `ImageDecoder.draw`.
+    `noise` is the seed of a batch's noise; `dtype` as for `ImageDecoder.draw`. With `few_steps`, a latent consistency
+    model, by that.
     """
     config, generator = tokenizer.config, torch.Generator().manual_seed(noise)
+    if few_steps is not None:
+        return few_steps.draw(conditions, FEW_STEPS, 1.0, generator, dtype)
     return tokenizer.image_decoder.draw(conditions, config.num_inference_steps, config.guidance_scale, generator, dtype)
 
 

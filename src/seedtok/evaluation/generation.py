@@ -20,40 +20,53 @@ from seedtok.evaluation.drawings import (
 )
 from seedtok.evaluation.predictions import Predictions, Record
 from seedtok.evaluation.preprocessing import stretched
-from seedtok.evaluation.run import Batch, Run, Task, evaluate
+from seedtok.evaluation.run import Batch, Make, Run, Task, evaluate
+from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 TextFeatures = Callable[[list[str]], torch.Tensor]  # captions -> what the diffusion model draws from, (B, 77, width)
+Conditions = Callable[[Batch], torch.Tensor]  # the same of a batch
 
 
 def evaluate_generation(
     tokenizer: SeedTokenizer, data: EvaluationSet, run: Run, clip: ImageFeatures, scorer: Scorer | None = None,
     dtype: torch.dtype | None = None, others: Mapping[str, TextFeatures] | None = None,
+    few_steps: ImageDecoder | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """CLIP similarity (x100) to the true picture, and in percent what the scorer finds right, as of `drawing_result`.
 
     "caption" is the diffusion model drawing from a picture's first caption, "seed" the tokenizer's reconstruction; both
     draw from the same noise. `others` are further ways to come from a caption to what the diffusion model draws from,
     such as GILL's. The predictions are pictures, caption/ID.png and seed/ID.png. `dtype` as for `ImageDecoder.draw`.
-    Raises DataError for a set without captions, and as `evaluate` does.
+    With `few_steps`, a latent consistency model of the tokenizer's image decoder, also "caption_few_steps" and
+    "seed_few_steps". Raises DataError for a set without captions, and as `evaluate` does.
     """
     check_has(data, "captions", "generation")
 
-    def from_captions(way: str, features: TextFeatures, batch: Batch, out: Path) -> list[Record]:
-        return draw(way, features([entry.captions[0] for entry in batch.entries]), batch, out)
+    def captions(features: TextFeatures, batch: Batch) -> torch.Tensor:
+        return features([entry.captions[0] for entry in batch.entries])
 
-    def from_codes(batch: Batch, out: Path) -> list[Record]:
-        codes = tokenizer.encode_pixels(tokenizer.pixels(batch.pictures))
-        return draw("seed", tokenizer.generation_embeddings(tokenizer.lookup(codes)), batch, out)
+    def codes(batch: Batch) -> torch.Tensor:
+        found = tokenizer.encode_pixels(tokenizer.pixels(batch.pictures))
+        return tokenizer.generation_embeddings(tokenizer.lookup(found))
 
-    def draw(way: str, conditions: torch.Tensor, batch: Batch, out: Path) -> list[Record]:
-        pictures = drawn(tokenizer, conditions, noise_of(run.seed, batch.number), dtype)
-        return save_drawings(pictures, batch.entries, way, out)
+    def way(name: str, conditions: Conditions, decoder: ImageDecoder | None) -> Make:
+        def draw(batch: Batch, out: Path) -> list[Record]:
+            noise = noise_of(run.seed, batch.number)
+            pictures = drawn(tokenizer, conditions(batch), noise, dtype, decoder)
+            return save_drawings(pictures, batch.entries, name, out)
+
+        return draw
 
     seen = {"preprocessing": stretched(tokenizer.config.embedder.vision.image_size), "codebook": tokenizer.codebook_id}
     texts = {"caption": tokenizer.image_decoder.text_features, **(others or {})}
-    ways = {way: partial(from_captions, way, features) for way, features in texts.items()} | {"seed": from_codes}
-    models = {way: seen if way == "seed" else {} for way in ways}
+    conditions: dict[str, Conditions] = {name: partial(captions, features) for name, features in texts.items()}
+    conditions["seed"] = codes
+    ways = {name: way(name, what, None) for name, what in conditions.items()}
+    if few_steps is not None:
+        for name in ("caption", "seed"):
+            ways[f"{name}_few_steps"] = way(f"{name}_few_steps", conditions[name], few_steps)
+    models = {name: seen if name.startswith("seed") else {} for name in ways}
     settings = {"models": models, "decoding": decoder_settings(tokenizer, dtype)}
     score = partial(score_generation, data=data, clip=clip, scorer=scorer)
     return evaluate(Task("generation", settings, ways, score), data, run)

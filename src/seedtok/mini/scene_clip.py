@@ -59,8 +59,10 @@ class SceneClip(nn.Module):
         )
         self.image_projection = _projection(self.config.vision.width, self.config.projection)
         self.text_projection = _projection(width, self.config.projection)
-        for positions in (self.vision.positions, self.positions, self.words.weight):
-            nn.init.normal_(positions, std=0.3)  # as large as what they are added to, or places are never learnt
+        # as large as what they are added to, or places are never learnt
+        nn.init.normal_(self.vision.positions, std=0.3)
+        for weights in (self.positions, self.words.weight):
+            nn.init.normal_(weights, std=0.5)
 
     def image_states(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 10 d"]:
         """States of the nine places and of the whole of pictures, normalised as for CLIP."""

@@ -23,6 +23,7 @@ from seedtok.core.records import encodable
 with quietly("transformers", "diffusers"):
     from diffusers import (
         DiffusionPipeline,
+        LCMScheduler,
         StableDiffusionPipeline,
         StableUnCLIPImg2ImgPipeline,
         UNet2DConditionModel,
@@ -35,6 +36,7 @@ MOVED_MODULES = {  # former names, in older checkpoints: present names, of the m
     "seedtok.tokenizer.patch_autoencoder": "seedtok.mini.networks.patch_autoencoder",
     "seedtok.tokenizer.positioned_unet": "seedtok.mini.networks.positioned_unet",
 }
+FEW_STEPS = 4  # of a latent consistency model
 MIRRORS = {  # deleted repositories that published checkpoints name: their mirrors
     "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
 }
@@ -103,6 +105,11 @@ class ImageDecoder:
     def dtype(self) -> torch.dtype:
         return self.pipeline.unet.dtype
 
+    @property
+    def few_steps(self) -> int | None:
+        """In how many steps a latent consistency model draws, without guidance (a scale of 1); None for another."""
+        return FEW_STEPS if isinstance(self.pipeline.scheduler, LCMScheduler) else None
+
     @quietly("transformers", "diffusers")
     def to(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> ImageDecoder:
         """Moves and casts the pipeline."""
@@ -134,6 +141,25 @@ class ImageDecoder:
             f"{problem} (another can be given by `seedtok convert --image-decoder`, or by image_decoder in the "
             "config.json of the tokenizer)"
         )
+
+    @quietly("transformers", "diffusers")
+    def add_lcm_lora(self, folder_or_hub_id: str | Path) -> None:
+        """Adds an LCM-LoRA (Luo et al. 2023, arXiv 2311.05556) to the UNet for good: it then draws in few steps.
+
+        Raises CheckpointError where it cannot be loaded, or is of another model; what is drawn by is then undefined.
+        """
+        name = str(folder_or_hub_id)
+        cached = Path(name).is_dir() or cache_only(name, "pytorch_lora_weights.safetensors")
+        try:
+            self.pipeline.load_lora_weights(name, use_safetensors=True, local_files_only=cached)
+            if not self.pipeline.get_active_adapters():
+                raise ValueError("it has no weights for this UNet")
+            self.pipeline.fuse_lora()
+            self.pipeline.unload_lora_weights()
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise CheckpointError(f"cannot use {name} as an LCM-LoRA: {reason}") from None
+        self.pipeline.scheduler = LCMScheduler.from_config(self.pipeline.scheduler.config)
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:
@@ -172,7 +198,8 @@ class ImageDecoder:
             InputError: more steps than the model was trained with, or a guidance scale that is not finite.
         """
         pipeline: Any = self.pipeline
-        most = int(pipeline.scheduler.config["num_train_timesteps"])
+        config = pipeline.scheduler.config
+        most = int(config["original_inference_steps" if self.few_steps else "num_train_timesteps"])
         if not 1 <= num_inference_steps <= most or not math.isfinite(guidance_scale):
             raise InputError(
                 f"{num_inference_steps} denoising steps with a guidance scale of {guidance_scale}; expected 1 to "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -227,6 +227,19 @@ class SeedTokenizer(CompositeModule):
         if self._image_decoder.device != self.device:  # this module was moved as a child of another
             self._image_decoder.to(self.device)
         return self._image_decoder
+
+    def draw_by(self, image_decoder: str | Path | None = None, lcm_lora: str | Path | None = None) -> None:
+        """From now on draws by another image decoder, by an LCM-LoRA on it (not saved with the checkpoint), or both.
+
+        Where that draws in few steps, these, and no guidance, are the defaults. Raises CheckpointError as loading does.
+        """
+        if image_decoder is not None:
+            self.config = replace(self.config, image_decoder=source_of(image_decoder, "diffusion"))
+            self._image_decoder = None
+        if lcm_lora is not None:
+            self.image_decoder.add_lcm_lora(lcm_lora)
+        if steps := self.image_decoder.few_steps:
+            self.config = replace(self.config, num_inference_steps=steps, guidance_scale=1.0)
 
     @property
     def image_decoder_source(self) -> str:

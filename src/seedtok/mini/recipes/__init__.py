@@ -8,10 +8,10 @@ vision and text. Times and numbers below are theirs.
 """
 
 from seedtok.mini.recipes.baselines import beit2, blip2, gill, reader, vqvae
-from seedtok.mini.recipes.foundations import autoencoder, diffusion, eval_clip, judge, opt, text, vision
+from seedtok.mini.recipes.foundations import autoencoder, diffusion, eval_clip, judge, lcm, opt, text, vision
 from seedtok.mini.recipes.seed import bidirectional, instructed, stage1, stage2, stage3a, stage3b
 
 __all__ = [
-    "autoencoder", "beit2", "bidirectional", "blip2", "diffusion", "eval_clip", "gill", "instructed", "judge",
+    "autoencoder", "beit2", "bidirectional", "blip2", "diffusion", "eval_clip", "gill", "instructed", "judge", "lcm",
     "opt", "reader", "stage1", "stage2", "stage3a", "stage3b", "text", "vision", "vqvae",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ PARTS = (
     Part("judge", recipes.judge),
     Part("eval_clip", recipes.eval_clip),
     Part("diffusion", recipes.diffusion, {"stage.clip": "text", "stage.autoencoder": "autoencoder"}),
+    Part("lcm", recipes.lcm, {"stage.teacher": "diffusion"}),
     Part("bidirectional", recipes.bidirectional, {"stage.clip": "vision"}),
     Part("stage1", recipes.stage1, {"stage.start": "bidirectional"}),
     Part(
@@ -44,7 +45,7 @@ PARTS = (
 TABLES = (
     Table("retrieval", ("bidirectional", "stage2"), 1000, 16),
     Table("codebook", ("stage2",), 20_000, 64, ("test",)),
-    Table("generation", ("stage2", "judge", "eval_clip"), 500, 4),
+    Table("generation", ("stage2", "lcm", "judge", "eval_clip"), 500, 4),
     Table("captioning", ("stage3b", "instructed", "blip2"), 1000, 8),
     Table("vqa", ("stage3b", "instructed", "blip2"), 1000, 8),
     Table("drawing", ("instructed", "judge", "eval_clip"), 500, 4, ("test",)),

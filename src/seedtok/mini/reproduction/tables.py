@@ -25,6 +25,7 @@ from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, load_f
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
 from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 
@@ -67,7 +68,8 @@ def codebook(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
 
 
 def generation(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    return evaluate_generation(models.tokenizer(), data, run, *models.judges(data))
+    few_steps = ImageDecoder.from_pretrained(result(models.out, "lcm")).to(models.device)
+    return evaluate_generation(models.tokenizer(), data, run, *models.judges(data), few_steps=few_steps)
 
 
 def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.files import load_strictly, read_json
-from seedtok.core.hub import resolve, without_paths
+from seedtok.core.hub import resolve
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.mini.networks.positioned_unet import PositionedUNet
+from seedtok.mini.stages.pipelines import pipeline_of, save_pipeline
 from seedtok.stages.pixels import unit_range
 from seedtok.tokenizer.image_decoder import plain_attention
 from seedtok.training.config import StageSettings
@@ -124,19 +124,7 @@ class DiffusionStage(Stage):
         return {"loss": error.mean(), "high_noise": torch.where(noisiest.any(), high_noise, error.mean())}
 
     def pipeline(self) -> StableDiffusionPipeline:
-        pipeline = StableDiffusionPipeline(
-            vae=self.autoencoder,  # type: ignore[arg-type]
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            unet=self.unet,
-            scheduler=self.scheduler,  # type: ignore[arg-type]
-            safety_checker=None,  # type: ignore[arg-type]
-            feature_extractor=None,  # type: ignore[arg-type]
-            image_encoder=None,  # type: ignore[arg-type]
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return pipeline_of(self.autoencoder, self.text_encoder, self.tokenizer, self.unet, self.scheduler)
 
     def draw(self, batch: Batch) -> Image.Image:
         count = min(16, len(batch.captions))
@@ -149,6 +137,4 @@ class DiffusionStage(Stage):
         return side_by_side(to_pil(unit_range(batch.pixels[:count])), pictures)
 
     def export(self, folder: Path) -> None:
-        with checkpoint_folder(folder) as new:
-            self.pipeline().save_pretrained(new)
-            without_paths(new)
+        save_pipeline(self.pipeline(), folder)
