@@ -9,11 +9,9 @@ each FOLDER. With --write, the shipped tokenizer gets it.
 
 import argparse
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from seedtok import SeedTokenizer
@@ -21,7 +19,7 @@ from seedtok.core.hub import shipped
 from seedtok.core.image_search import list_images
 from seedtok.core.images import load_image
 from seedtok.mini.world.scenes import Split, render, unique_scenes
-from seedtok.tokenizer.familiarity import Familiarity
+from seedtok.tokenizer.familiarity import Familiarity, pooled_features
 
 COMPONENTS = 192  # of 384 pooled features
 SIDE = 128
@@ -63,14 +61,6 @@ def screens(count: int = 30) -> list[Image.Image]:
     return made
 
 
-@torch.no_grad()
-def pooled(tokenizer: SeedTokenizer, images: Iterable) -> torch.Tensor:
-    stream, parts = iter(images), []
-    while batch := list(islice(stream, 64)):
-        parts.append(Familiarity.pooled(tokenizer.embedder.patch_features(tokenizer.pixels(batch))))
-    return torch.cat(parts)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folders", nargs="*", metavar="NAME=FOLDER")
@@ -79,13 +69,14 @@ def main() -> None:
     given = parser.parse_args()
     folders = dict(argument.split("=", 1) for argument in given.folders)
     tokenizer = SeedTokenizer.from_pretrained("mini")
-    training = pooled(tokenizer, scenes("train", given.count))
-    found = Familiarity.fit(training, pooled(tokenizer, scenes("validation", 2 * given.count // 5)), COMPONENTS)
+    training = pooled_features(tokenizer, scenes("train", given.count))
+    held_out = pooled_features(tokenizer, scenes("validation", 2 * given.count // 5))
+    found = Familiarity.fit(training, held_out, COMPONENTS)
     pictures = {f"test scenes, seed {seed}": scenes("test", given.count // 10, seed) for seed in (0, 1)}
     pictures |= squares() | {"screens": screens()}
     pictures |= {name: [load_image(path) for path in list_images(Path(folder))] for name, folder in folders.items()}
     for name, images in pictures.items():
-        distances = found.squared(pooled(tokenizer, images)) / found.threshold
+        distances = found.squared(pooled_features(tokenizer, images)) / found.threshold
         far, nearest, median = 100 * (distances > 1).float().mean(), distances.min(), distances.median()
         print(f"{name}: {far:.1f} % of {len(distances)} far; nearest {nearest:.2f}, median {median:.2f}")
     if given.write:

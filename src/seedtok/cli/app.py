@@ -18,6 +18,7 @@ from seedtok.cli import convert as cli_convert
 from seedtok.cli import data as cli_data
 from seedtok.cli import demo as cli_demo
 from seedtok.cli import evaluate as cli_evaluate
+from seedtok.cli import finetune as cli_finetune
 from seedtok.cli import lm as cli_lm
 from seedtok.cli import plan as cli_plan
 from seedtok.cli import reproduce as cli_reproduce
@@ -238,6 +239,7 @@ def _show_parts(rows: dict[str, dict[str, int]]) -> None:
     out.print(table)
 
 
+app.command()(cli_finetune.finetune)
 app.command()(cli_plan.plan)
 app.command()(cli_convert.convert)
 app.command()(cli_demo.demo)

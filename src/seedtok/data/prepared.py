@@ -23,6 +23,7 @@ from seedtok.core.errors import DataError, ImageError
 from seedtok.core.images import load_image
 from seedtok.core.records import json_value
 from seedtok.data.entries import Entry, Question, SetInfo
+from seedtok.data.held_out import Part, shard_hashes
 from seedtok.data.public_sets import public_set, read_public
 from seedtok.data.samples import read_sample
 from seedtok.data.skipping import BadSample
@@ -194,19 +195,26 @@ def _lines(path: Path) -> tuple[np.ndarray, str]:
 
 
 class ShardSet:
-    """Shards with captions, such as `data pack` writes, in their order; samples that are broken show when read."""
+    """Shards with captions, such as `data pack` writes, in their order; samples that are broken show when read.
 
-    def __init__(self, source: Path, count: int | None = None) -> None:
+    Of a `part`, those on its side of the split alone. Raises DataError for no samples, or none on that side.
+    """
+
+    def __init__(self, source: Path, count: int | None = None, part: Part | None = None) -> None:
         self._samples: list[tuple[Path, Stored]] = []
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if part is None else repr(part).encode())
+        total = 0
         for path in shard_paths(source):
-            self._samples += [(path, stored) for stored in index_samples(path)]
+            stored = index_samples(path)
+            total += len(stored)
+            inside = stored if part is None else [stored[i] for i in part.of(shard_hashes(path))]
+            self._samples += [(path, sample) for sample in inside]
             digest.update(f"{path.name} {path.stat().st_size}\n".encode(errors="replace"))
             if count is not None and len(self._samples) >= count:
                 break
         self._samples = self._samples[:count]
         if not self._samples:
-            raise DataError(f"{source}: its shards hold no samples")
+            raise part.nothing_left(source, total) if part else DataError(f"{source}: its shards hold no samples")
         counts = {"pictures": len(self._samples), "captions": sum(len(entry.captions) for entry in self)}
         self.info = SetInfo(source.stem, "shards", digest.hexdigest()[:16], counts | {"questions": 0})
 

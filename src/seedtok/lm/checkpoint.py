@@ -87,13 +87,11 @@ def read(
     Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
     """
     folder = resolve(given.name, "lm")
-    record, template = read_json(folder / "config.json"), given.template or PLAIN_TEMPLATE
+    record = read_json(folder / "config.json")
     if isinstance(entry := record.get(PLAIN), dict):
         seed = _load_seed(entry, folder, given.seed, dtype)
-        if given.template is None and "template" in entry:
-            template = from_record(Template, entry["template"], "a template")
         joint, source = read_plain(folder, entry, seed, dtype)
-        return joint, seed, source, template
+        return joint, seed, source, given.template or Template.of_entry(entry)
     if "architectures" in record and "format" not in record:
         if given.seed is None:
             raise CheckpointError(
@@ -107,7 +105,7 @@ def read(
     base = locate(given.base, "opt") if given.base else locate(named_part(config, "base", folder), "opt", folder)
     seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, dtype)
     joint, source = read_adapted(folder, config, base, seed, dtype, trainable)
-    return joint, seed, source, template
+    return joint, seed, source, given.template or Template.of_entry(config)
 
 
 def _load_seed(
@@ -121,7 +119,8 @@ def _load_seed(
 
 
 def write_files(
-    model: JointLM, seed: SeedTokenizer, source: Source, new: Path, folder: Path, parts: Parts
+    model: JointLM, seed: SeedTokenizer, source: Source, new: Path, folder: Path, parts: Parts,
+    template: Template = PLAIN_TEMPLATE,
 ) -> None:  # fmt: skip
     """Writes a SEED language model with an adapter into the existing folder `new`, which will be moved to `folder`."""
     from peft import PeftModel
@@ -140,6 +139,7 @@ def write_files(
         "base": base, "base_fingerprint": source.fingerprint or fingerprint(model.lm), "adapter": lora is not None,
         "tokenizer": _write_image_tokenizer(seed, new, folder, parts), "vocabulary": asdict(model.adapter.config),
     }  # fmt: skip
+    config |= template.entry()
     write_checkpoint(new, LM, VERSION, config, model.adapter.tensors(), VISUAL)
 
 
@@ -253,8 +253,7 @@ def write_plain(
     entry: dict[str, Any] = {"layout": asdict(model.vocabulary), "codebook": seed.codebook_id}
     if model.names is not None:
         entry["names"] = asdict(model.names)
-    if template != PLAIN_TEMPLATE:
-        entry["template"] = asdict(template)
+    entry |= template.entry()
     if seed.source is not None:
         entry["tokenizer"] = recorded(seed.source, "tokenizer", folder, new)
     setattr(lm.config, PLAIN, entry)

@@ -6,13 +6,14 @@ tokenizer's files, and a prompt is the text of the names and words together, tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from seedtok.core.errors import CheckpointError, InputError
+from seedtok.core.records import from_record
 from seedtok.lm.prompts import CAPTION, DRAW, QUESTION
 from seedtok.lm.vocabulary import Vocabulary
 
@@ -63,7 +64,8 @@ class Template:
     """How a model was asked while it was trained: what stands around the turns of a chat, and its prompts.
 
     A user's turn stands between `before` and `after`, the model's is followed by `between`. In `question` the question
-    replaces {}; `caption` asks for a caption of the image before it, `draw` for an image of the text after it.
+    replaces {}; `caption` asks for a caption of the image before it, of at least `caption_tokens` tokens; `draw` asks
+    for an image of the text after it.
     """
 
     before: str = ""
@@ -72,6 +74,7 @@ class Template:
     caption: str = CAPTION
     question: str = QUESTION
     draw: str = DRAW
+    caption_tokens: int = 8
 
     def wrap(self, turns: Sequence[Sequence[str | Tensor]]) -> list[str | Tensor]:
         """Turns of texts and codes, the user's and the model's alternately, the user's first and last -> one prompt.
@@ -85,6 +88,16 @@ class Template:
             own = [*turn, self.between] if number % 2 else [self.before, *turn, self.after]
             segments += [part for part in own if not isinstance(part, str) or part]
         return segments
+
+    def entry(self) -> dict[str, Any]:
+        """What a checkpoint's config.json says of this template: nothing of the paper's."""
+        return {} if self == PLAIN else {"template": asdict(self)}
+
+    @classmethod
+    def of_entry(cls, config: Mapping[str, Any]) -> Template:
+        """The template that a config.json tells by `entry`; raises CheckpointError for what is none."""
+        record = config.get("template", {})
+        return from_record(cls, asdict(PLAIN) | record if isinstance(record, dict) else record, "a template")
 
 
 DESCRIBE = "Please provide an accurate and concise description of the given image."

@@ -29,7 +29,6 @@ from seedtok.lm.model import JointLM
 from seedtok.lm.native import PLAIN, Template
 from seedtok.lm.prompts import (
     ANSWERING,
-    CAPTIONING,
     TextSettings,
     drawing_prompt,
     question_prompt,
@@ -85,13 +84,13 @@ class SeedLM(CompositeModule):
             images: as `SeedTokenizer.encode` takes them, or codes, an int64 tensor (B, 32).
             num_beams: width of the beam search; 1 is greedy.
             batch_size: images at once.
-            min_new_tokens: 8, or `max_new_tokens` where that is less.
+            min_new_tokens: by default the template's, for most models 8, or `max_new_tokens` where that is less.
             max_new_tokens: the most tokens of a caption.
             length_penalty: as of transformers' `generate`.
             prompt: the text between codes and caption; by default the template's.
         """
         codes = self._codes(images, batch_size)
-        least = min(CAPTIONING.min_new_tokens or 0, max_new_tokens) if min_new_tokens is None else min_new_tokens
+        least = min(self.template.caption_tokens, max_new_tokens) if min_new_tokens is None else min_new_tokens
         settings = TextSettings(num_beams, max_new_tokens, least, length_penalty)
         prompt = self.template.caption if prompt is None else prompt
         prompts = [self._sequence([image, prompt]) for image in codes]
@@ -243,7 +242,7 @@ class SeedLM(CompositeModule):
             if self.joint.adapter is None:
                 checkpoint.write_plain(self.joint, self._seed[0], new, folder, self.template)
             else:
-                checkpoint.write_files(self.joint, self._seed[0], self.source, new, folder, parts)
+                checkpoint.write_files(self.joint, self._seed[0], self.source, new, folder, parts, self.template)
 
     def push_to_hub(
         self, repo_id: str, private: bool = False, token: str | None = None, *, base: str | None = None,

@@ -43,6 +43,7 @@ class ContrastiveSettings(StageSettings):
     # from nothing: a folder of the BertTokenizer that captions are read by; else the start's
     text_tokenizer: Path | None = None
     causal: bool = True
+    train_vision: bool = False  # the image encoder learns too, for pictures unlike those it was made for; paper: frozen
     width: int = 256
     layers: int = 4
     heads: int = 4
@@ -136,7 +137,8 @@ class ContrastiveStage(Stage):
         super().__init__()
         self.settings = settings
         self.embedder = embedder
-        freeze(self.embedder.vision)
+        if not settings.train_vision:
+            freeze(self.embedder.vision)
         self.log_temperature = nn.Parameter(embedder.temperature.float().log())
         self.auxiliary = None if settings.auxiliary is None else settings.auxiliary.build(embedder.config.qformer.width)
 

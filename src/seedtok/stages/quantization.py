@@ -1,6 +1,7 @@
 """Stage II (section 2.2.2): trains the codebook, the two code decoders and the Reverse Q-Former."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedtok.core.errors import ConfigError
 from seedtok.core.hub import source_of
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.core.recalls import retrieval_recalls
@@ -18,7 +20,7 @@ from seedtok.stages.pixels import clip_normalize, unit_range
 from seedtok.stages.text_features import mean_text_feature
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig, Quantized, codebook_usage
-from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.reverse_qformer import ReverseQFormerConfig
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -36,6 +38,9 @@ USAGE_SAMPLES = 20  # vectors a code, on average, that are counted before the us
 class QuantizationSettings(StageSettings):
     embedder: Path  # stage I's result
     image_decoder: NameOrFolder  # a StableDiffusionPipeline: "mini", a folder, or a hub id
+    # a SeedTokenizer to go on from, whose sizes and codes it keeps, with the embedder above; None: from nothing
+    start: NameOrFolder | None = None
+    train_codebook: bool = True  # off: every code keeps its vector, for a language model that knows them; paper: on
     codebook_size: int = Field(default=8192, ge=1)  # paper
     codebook_dim: int = Field(default=32, ge=1)  # paper
     beta: float = 0.25  # paper's code
@@ -65,6 +70,41 @@ class QuantizationSettings(StageSettings):
         return QuantizationStage(self, embedder, ImageDecoder.from_pretrained(self.image_decoder))
 
 
+def _config_from_nothing(
+    settings: QuantizationSettings, embedder: EmbedderConfig, decoder: ImageDecoder, source: str
+) -> SeedConfig:
+    width, heads = embedder.qformer.width, embedder.qformer.heads
+    codebook = CodebookConfig(
+        settings.codebook_size, settings.codebook_dim, settings.beta, settings.legacy, settings.normalize,
+        settings.ema_decay, settings.restart_after,
+    )  # fmt: skip
+    return SeedConfig(
+        embedder=embedder,
+        codebook=codebook,
+        code_decoder=CodeDecoderConfig(embedder.qformer.queries, width, settings.decoder_layers, heads),
+        reverse_qformer=ReverseQFormerConfig(
+            queries=decoder.pipeline.tokenizer.model_max_length, width=width, layers=settings.reverse_layers,
+            heads=heads, mlp_width=4 * width, encoder_width=width, dropout=settings.dropout,
+            output_width=decoder.pipeline.text_encoder.config.hidden_size,
+        ),
+        image_decoder=source,
+        num_inference_steps=settings.sample_steps,
+        guidance_scale=settings.guidance_scale,
+    )  # fmt: skip
+
+
+def _from_start(start: str | Path, embedder: EmbedderConfig, source: str) -> SeedTokenizer:
+    """A tokenizer's codebook and decoders, for an embedder of the same sizes and another image decoder."""
+    seed = SeedTokenizer.from_pretrained(start)
+    if seed.reverse_qformer is None or seed.code_decoder is None:
+        raise ConfigError(f"{start} has no Reverse Q-Former and code decoder, which stage II trains")
+    if seed.config.embedder.qformer.width != embedder.qformer.width:
+        raise ConfigError(f"{start} has embeddings of another width than stage.embedder: start stage I from it")
+    seed.config = replace(seed.config, embedder=embedder, image_decoder=source)
+    seed.familiarity = None  # measured on the features of another embedder
+    return seed
+
+
 class QuantizationStage(Stage):
     """Codebook loss, cosine to the causal embeddings, and squared error to the caption's text features.
 
@@ -74,35 +114,27 @@ class QuantizationStage(Stage):
     def __init__(self, settings: QuantizationSettings, embedder: ImageTextEmbedder, decoder: ImageDecoder) -> None:
         super().__init__()
         self.settings = settings
-        width, heads = embedder.config.qformer.width, embedder.config.qformer.heads
-        codebook = CodebookConfig(
-            settings.codebook_size, settings.codebook_dim, settings.beta, settings.legacy, settings.normalize,
-            settings.ema_decay, settings.restart_after,
-        )  # fmt: skip
-        config = SeedConfig(
-            embedder=embedder.config,
-            codebook=codebook,
-            code_decoder=CodeDecoderConfig(embedder.config.qformer.queries, width, settings.decoder_layers, heads),
-            reverse_qformer=ReverseQFormerConfig(
-                queries=decoder.pipeline.tokenizer.model_max_length, width=width, layers=settings.reverse_layers,
-                heads=heads, mlp_width=4 * width, encoder_width=width, dropout=settings.dropout,
-                output_width=decoder.pipeline.text_encoder.config.hidden_size,
-            ),
-            image_decoder=source_of(settings.image_decoder, "diffusion"),
-            num_inference_steps=settings.sample_steps,
-            guidance_scale=settings.guidance_scale,
-        )  # fmt: skip
-        self.seed = SeedTokenizer(config, embedder.text_tokenizer)
+        source = source_of(settings.image_decoder, "diffusion")
+        if settings.start is None:
+            config = _config_from_nothing(settings, embedder.config, decoder, source)
+            self.seed = SeedTokenizer(config, embedder.text_tokenizer)
+        else:
+            self.seed = _from_start(settings.start, embedder.config, source)
         self.seed.embedder = freeze(embedder)
+        if not settings.train_codebook:
+            freeze(self.seed.codebook)
         self.recent_counts: Tensor  # how often each code was chosen since the usage was last judged, (codebook size,)
-        self.register_buffer("recent_counts", torch.zeros(settings.codebook_size))
+        self.register_buffer("recent_counts", torch.zeros(self.seed.config.codebook.size))
         self.warned = False
         self.decoder = decoder
         self.text_encoder = freeze(decoder.pipeline.text_encoder)
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
-        """Casts frozen modules to `dtype`, and with the text encoder the whole pipeline: its parts have to agree."""
-        super().cast_frozen(dtype)
+        """Casts frozen modules to `dtype`, and with the text encoder the whole pipeline: its parts have to agree.
+
+        A frozen codebook stays in float32: codes are of these very vectors.
+        """
+        self.seed.embedder.to(dtype)
         self.decoder.to(dtype=dtype)
 
     @torch.no_grad()
@@ -113,9 +145,12 @@ class QuantizationStage(Stage):
         until they are one, and they do not come apart again. Where codes leave the decode head small, beside what all
         of them share, or without positions, it takes the Reverse Q-Former long to find the ones it needs.
 
-        All ranks are given the same batches, and end with the same weights; each encodes a share of the pictures.
+        All ranks are given the same batches, and end with the same weights; each encodes a share of the pictures. Of a
+        tokenizer to go on from, nothing is initialised.
         """
         s = self.settings
+        if s.start is not None:
+            return
         stream = iter(batches)
         first = list(islice(stream, MEAN_BATCHES)) if s.mean_feature_bias or s.scale_decode_head else []
         if s.mean_feature_bias:
@@ -168,7 +203,7 @@ class QuantizationStage(Stage):
 
     def notices(self) -> list[str]:
         """Once, a line that a smaller share of the codebook is in use than `usage_warning`."""
-        size, least = self.settings.codebook_size, self.settings.usage_warning
+        size, least = self.seed.config.codebook.size, self.settings.usage_warning
         if least is None or self.warned or float(self.recent_counts.sum()) < USAGE_SAMPLES * size:
             return []
         usage = codebook_usage(self.recent_counts)
@@ -197,7 +232,7 @@ class QuantizationStage(Stage):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        counts = torch.zeros(self.settings.codebook_size)
+        counts = torch.zeros(self.seed.config.codebook.size)
         every: list[Losses] = []
         images: list[Tensor] = []
         texts: list[Tensor] = []

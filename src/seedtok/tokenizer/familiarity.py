@@ -8,7 +8,8 @@ small matrix product for each image, on features that the ViT has computed. `too
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class Familiarity(nn.Module):
         found.threshold.copy_(found.squared(held_out).quantile(quantile))
         return found
 
+    @torch.no_grad()
+    def widen(self, held_out: Float[Tensor, "m f"], quantile: float = 0.995) -> None:
+        """Raises the threshold, where needed, so that at most `1 - quantile` of these `pooled` features are far."""
+        self.threshold.copy_(torch.maximum(self.threshold, self.squared(held_out).quantile(quantile)))
+
     def save(self, folder: Path) -> None:
         """Writes its file into the folder of a checkpoint."""
         save_file({name: value.contiguous().cpu() for name, value in self.named_buffers()}, folder / FILE)
@@ -87,6 +93,15 @@ class Familiarity(nn.Module):
         if not all(value.is_floating_point() and bool(value.isfinite().all()) for value in tensors.values()):
             raise CheckpointError(f"{folder / FILE} has values that are not finite numbers")
         return cls(**tensors)
+
+
+@torch.no_grad()
+def pooled_features(tokenizer: Any, images: Iterable[Any], batch_size: int = 64) -> Float[Tensor, "b f"]:
+    """The features of images that a `Familiarity` is fitted to, computed `batch_size` images at a time."""
+    stream, parts = iter(images), []
+    while batch := list(islice(stream, batch_size)):
+        parts.append(Familiarity.pooled(tokenizer.embedder.patch_features(tokenizer.pixels(batch))))
+    return torch.cat(parts)
 
 
 @torch.no_grad()

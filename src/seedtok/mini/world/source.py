@@ -1,6 +1,6 @@
 """The mini world as a data source: scenes rendered while training, or read back from shards and codes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,25 +19,29 @@ from seedtok.training.source import Data
 
 
 class SceneBatch(Batch):
-    """A batch all of whose metadata hold a scene, as JSON under "scene"."""
+    """A batch of whose metadata some, or all, hold a scene, as JSON under "scene"."""
 
-    def right_captions(self, said: list[str]) -> list[bool]:
-        """Which captions of the first images name every thing, place and colour right, in any wording."""
-        scenes = scenes_of(self) or []
-        return [same_scene(text, scene) for text, scene in zip(said, scenes[: len(said)], strict=True)]
+    def right_captions(self, said: Sequence[str]) -> list[bool]:
+        """Which captions of the first images are right: of a scene, those that say all of it in any wording."""
+        scenes = [self._scene(i) for i in range(len(said))]
+        plain = super().right_captions(said)
+        return [same if s is None else same_scene(t, s) for t, s, same in zip(said, scenes, plain, strict=True)]
 
-    def question(self, index: int, rng: np.random.Generator) -> tuple[str, str]:
-        """A question about a scene and its answer, of a random kind."""
-        scene = scene_of(self.metadata[index]) if self.metadata else None
-        assert scene is not None
+    def question(self, index: int, rng: np.random.Generator) -> tuple[str, str] | None:
+        """A question about a scene and its answer, of a random kind; of another image, one stored with it."""
+        scene = self._scene(index)
+        if scene is None:
+            return super().question(index, rng)
         asked = questions(scene, rng, 1)[0]
         return asked.text, asked.answer
 
     def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
-        """A text as the mini OPT was pretrained on, about scenes of which no picture is shown."""
-        scene = scene_of(self.metadata[index]) if self.metadata else None
-        assert scene is not None
-        return telling(scene, rng, Telling())
+        """Of a scene, a text as the mini OPT was pretrained on, about scenes of which no picture is shown."""
+        scene = self._scene(index)
+        return super().replayed(index, rng) if scene is None else telling(scene, rng, Telling())
+
+    def _scene(self, index: int) -> Scene | None:
+        return scene_of(self.metadata[index]) if self.metadata else None
 
 
 def scene_of(metadata: dict[str, Any]) -> Scene | None:
@@ -56,11 +60,11 @@ def scenes_of(batch: Batch) -> list[Scene] | None:
 
 
 def with_scenes(batch: Batch) -> Batch:
-    """A batch as a SceneBatch with the canonical wordings of its scenes; as it is where a sample has none."""
-    scenes = scenes_of(batch)
-    if scenes is None:
+    """A batch as a SceneBatch, with the canonical wordings of its scenes; as it is where no sample has one."""
+    scenes = [scene_of(known) for known in batch.metadata or []]
+    if not any(scenes):
         return batch
-    canonical = [caption(scene) for scene in scenes]
+    canonical = [text if scene is None else caption(scene) for text, scene in zip(batch.canonical, scenes, strict=True)]
     return SceneBatch(batch.pixels, batch.captions, canonical, batch.metadata, batch.codes, batch.codes_of)
 
 

@@ -1,0 +1,1 @@
+"""The mini weights made to know pictures of one's own: three short runs, one after the other."""

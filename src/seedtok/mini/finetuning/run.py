@@ -1,0 +1,155 @@
+"""A fine-tuning from start to end: three stages on one's own pictures, measured before and after on those held out."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seedtok.core.atomic import atomic_file
+from seedtok.core.errors import ConfigError
+from seedtok.core.locks import locked
+from seedtok.data.held_out import Part as Split
+from seedtok.data.prepared import ShardSet
+from seedtok.evaluation.captioning import evaluate_captioning
+from seedtok.evaluation.exact import ExactCaptions
+from seedtok.evaluation.readers import SeedReader
+from seedtok.evaluation.run import Run
+from seedtok.lm.prompts import TextSettings
+from seedtok.lm.seed_lm import SeedLM
+from seedtok.mini.finetuning import recipes
+from seedtok.mini.finetuning.distances import measure_distances, share_far
+from seedtok.mini.finetuning.start import Start, prepare
+from seedtok.mini.parts import Part, check_same, result
+from seedtok.training.checkpoints import list_checkpoints
+from seedtok.training.config import RunConfig, with_overrides
+from seedtok.training.loop import train
+from seedtok.training.rate import seconds_per_step
+from seedtok.training.runs import read_config
+
+PARTS = (
+    Part("stage1", recipes.stage1),
+    Part("stage2", recipes.stage2, {"stage.embedder": "stage1"}),
+    Part("stage3", recipes.stage3, {"stage.tokenizer": "stage2"}),
+)
+SHARES = {"stage1": 0.4, "stage2": 0.2, "stage3": 0.3}  # of the time; what is left is for all that is not training
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What to learn from and for how long: `minutes` on this machine, or `steps` of each stage.
+
+    `data` is a folder of shards, of whose images a share `held_out` is only measured on. `overrides` are settings of a
+    stage, such as "stage1.optimization.lr=1e-4".
+    """
+
+    data: Path
+    model: str = "mini"
+    minutes: float = 30.0
+    steps: int | None = None
+    held_out: float = 0.1
+    scenes: int = 2000  # of the mini world, beside one's own pictures
+    overrides: tuple[str, ...] = ()
+
+    def settings_of(self, part: str) -> list[str]:
+        """The settings of one stage; raises ConfigError where one is of none."""
+        named = [item.partition(".") for item in self.overrides]
+        for name, _, setting in named:
+            if name not in SHARES or not setting:
+                raise ConfigError(
+                    f"unknown setting {name!r}: expected {', '.join(SHARES)}, as in stage1.optimization.lr=1e-4"
+                )
+        return [setting for name, _, setting in named if name == part]
+
+
+def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: str = "cpu") -> dict[str, Any]:
+    """Trains OUT/final, which `SeedLM.from_pretrained` loads; returns what was measured before and after.
+
+    What an earlier call finished in `out` stays, and what it began goes on. Raises ConfigError where `out` was begun
+    with other settings, BusyError where another process works in it, DataError for data that cannot be read or split,
+    and as `train` does.
+    """
+    out = out.absolute()
+    for part in PARTS:
+        wanted.settings_of(part.name)
+    with locked(out):
+        check_same(
+            out / "finetuning.json",
+            asdict(wanted) | {"data": str(wanted.data.absolute()), "overrides": list(wanted.overrides)},
+        )
+        held_out, pictures = (ShardSet(wanted.data, part=Split(wanted.held_out, side)) for side in (True, False))
+        lm, start = prepare(wanted.model, pictures, out, wanted.scenes)
+        say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
+        before = measure(lm.to(device), held_out, start.caption_tokens, out / "before")
+        say(f"before: {told(before)}")
+        for part in PARTS:
+            train_part(part, wanted, start, out, say)
+        folder = finish(wanted, start, out)
+        after = measure(SeedLM.from_pretrained(folder, device=device), held_out, start.caption_tokens, out / "after")
+        say(f"after: {told(after)}")
+        found = {"pictures": len(pictures), "held_out": len(held_out), "before": before, "after": after}
+        with atomic_file(out / "finetuned.json") as temporary:
+            temporary.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Callable[[str], None]) -> None:
+    """Trains one stage, or goes on with it; not again where its result is there."""
+    folder, final = out / "runs" / part.name, result(out, part.name)
+    if (final / "config.json").is_file():
+        say(f"already there: {part.name}")
+        return
+    config = part.recipe()
+    if (folder / "config.json").is_file():
+        config = read_config(folder, [config])
+    else:
+        config = configured(part, config, wanted, start, out)
+    optimization = config.optimization
+    say(f"{part.name}: {optimization.steps:,} steps of {optimization.batch_size} pictures, into {folder}")
+    train(config, folder, resume=bool(list_checkpoints(folder)))
+    if part.name == "stage2":
+        measure_distances(final, (out / "scenes", wanted.data), wanted.held_out)
+
+
+def configured(part: Part, config: RunConfig, wanted: Finetuning, start: Start, out: Path) -> RunConfig:
+    """A recipe with its data, what it starts from, and as many steps as there is time for."""
+    shards = json.dumps({str(wanted.data.absolute()): 1.0, str(out / "scenes"): 1.0})
+    settings = [f"data.shards={shards}", f"data.validation={wanted.held_out}", *start.settings[part.name]]
+    settings += [
+        *part.overrides(out, smoke=False),
+        *([] if wanted.steps is None else [f"optimization.steps={wanted.steps}"]),
+    ]
+    config = with_overrides(config, [*settings, *wanted.settings_of(part.name)])
+    if wanted.steps is not None:
+        return config
+    seconds = 60 * wanted.minutes * SHARES[part.name]
+    steps = max(1, round(seconds / seconds_per_step(config)))
+    return with_overrides(config, [f"optimization.steps={steps}"])
+
+
+def finish(wanted: Finetuning, start: Start, out: Path) -> Path:
+    """Writes OUT/final: the language model with its base and image tokenizer in one folder, which can be moved."""
+    folder = out / "final"
+    lm = SeedLM.from_pretrained(result(out, "stage3"), trainable=True)
+    lm.template = replace(lm.template, caption_tokens=start.caption_tokens)
+    lm.save_pretrained(folder, standalone=True)
+    return folder
+
+
+def measure(lm: SeedLM, pictures: ShardSet, caption_tokens: int, folder: Path) -> dict[str, Any]:
+    """Captions of pictures, as `seedtok caption` writes them, against their own; and the share that is far, in percent."""
+    decoding = TextSettings(num_beams=5, min_new_tokens=caption_tokens)
+    run = Run(folder, made_by={"model": folder.name})
+    scores = evaluate_captioning(
+        {"captions": SeedReader(lm)}, pictures, run, decoding=decoding, scorer=ExactCaptions(pictures)
+    )
+    far = share_far(lm.seed, (pictures.picture(index) for index in range(len(pictures))))
+    return {name: score for name, score in scores["captions"].items() if score is not None} | {"far": 100 * far}
+
+
+def told(scores: dict[str, Any]) -> str:
+    """What was measured, in a line."""
+    return (
+        f"{scores['exact']:.1f} % of captions exactly right, CIDEr {scores['cider']:.1f}, "
+        f"{scores['far']:.1f} % of pictures far from those of training"
+    )
