@@ -56,10 +56,14 @@ class Finetuning:
         named = [item.partition(".") for item in self.overrides]
         for name, _, setting in named:
             if name not in SHARES or not setting:
-                raise ConfigError(
-                    f"unknown setting {name!r}: expected {', '.join(SHARES)}, as in stage1.optimization.lr=1e-4"
-                )
-        return [setting for name, _, setting in named if name == part]
+                known = ", ".join(SHARES)
+                raise ConfigError(f"no stage {name!r}: expected {known}, as in stage1.optimization.lr=1e-4")
+        steps = [] if self.steps is None else [f"optimization.steps={self.steps}"]
+        return [*steps, *(setting for name, _, setting in named if name == part)]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self) | {"data": str(self.data), "overrides": list(self.overrides)}
 
 
 def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: str = "cpu") -> dict[str, Any]:
@@ -69,14 +73,11 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
     with other settings, BusyError where another process works in it, DataError for data that cannot be read or split,
     and as `train` does.
     """
-    out = out.absolute()
+    out, wanted = out.absolute(), replace(wanted, data=wanted.data.absolute())
     for part in PARTS:
         wanted.settings_of(part.name)
     with locked(out):
-        check_same(
-            out / "finetuning.json",
-            asdict(wanted) | {"data": str(wanted.data.absolute()), "overrides": list(wanted.overrides)},
-        )
+        check_same(out / "finetuning.json", wanted.record())
         held_out, pictures = (ShardSet(wanted.data, part=Split(wanted.held_out, side)) for side in (True, False))
         lm, start = prepare(wanted.model, pictures, out, wanted.scenes)
         say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
@@ -113,18 +114,14 @@ def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Cal
 
 def configured(part: Part, config: RunConfig, wanted: Finetuning, start: Start, out: Path) -> RunConfig:
     """A recipe with its data, what it starts from, and as many steps as there is time for."""
-    shards = json.dumps({str(wanted.data.absolute()): 1.0, str(out / "scenes"): 1.0})
+    shards = json.dumps({str(wanted.data): 1.0, str(out / "scenes"): 1.0})
     settings = [f"data.shards={shards}", f"data.validation={wanted.held_out}", *start.settings[part.name]]
-    settings += [
-        *part.overrides(out, smoke=False),
-        *([] if wanted.steps is None else [f"optimization.steps={wanted.steps}"]),
-    ]
-    config = with_overrides(config, [*settings, *wanted.settings_of(part.name)])
+    settings += [*part.overrides(out, smoke=False), *wanted.settings_of(part.name)]
+    config = with_overrides(config, settings)
     if wanted.steps is not None:
         return config
     seconds = 60 * wanted.minutes * SHARES[part.name]
-    steps = max(1, round(seconds / seconds_per_step(config)))
-    return with_overrides(config, [f"optimization.steps={steps}"])
+    return with_overrides(config, [f"optimization.steps={max(1, round(seconds / seconds_per_step(config)))}"])
 
 
 def finish(wanted: Finetuning, start: Start, out: Path) -> Path:
@@ -137,14 +134,13 @@ def finish(wanted: Finetuning, start: Start, out: Path) -> Path:
 
 
 def measure(lm: SeedLM, pictures: ShardSet, caption_tokens: int, folder: Path) -> dict[str, Any]:
-    """Captions of pictures, as `seedtok caption` writes them, against their own; and the share that is far, in percent."""
+    """In percent: captions, as `seedtok caption` writes them, against a picture's own; and pictures that are far."""
     decoding = TextSettings(num_beams=5, min_new_tokens=caption_tokens)
-    run = Run(folder, made_by={"model": folder.name})
-    scores = evaluate_captioning(
-        {"captions": SeedReader(lm)}, pictures, run, decoding=decoding, scorer=ExactCaptions(pictures)
-    )
+    run, scorer = Run(folder, made_by={"model": folder.name}), ExactCaptions(pictures)
+    found = evaluate_captioning({"captions": SeedReader(lm)}, pictures, run, decoding=decoding, scorer=scorer)
+    scores = {name: score for name, score in found["captions"].items() if score is not None}
     far = share_far(lm.seed, (pictures.picture(index) for index in range(len(pictures))))
-    return {name: score for name, score in scores["captions"].items() if score is not None} | {"far": 100 * far}
+    return scores | {"far": 100 * far}
 
 
 def told(scores: dict[str, Any]) -> str:
