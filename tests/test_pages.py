@@ -11,7 +11,8 @@ from blocks import Block, blocks_of, commands, parse_command, parsed_blocks, pro
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
-    "index.md", "paper.md", "tutorials/evaluating.md", "tutorials/own_lm.md", "howto/serving.md", "howto/seed_llama.md",
+    "index.md", "paper.md", "tutorials/own_pictures.md", "tutorials/evaluating.md", "tutorials/own_lm.md",
+    "howto/serving.md", "howto/seed_llama.md",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from seedtok.data.shards import pack
 from seedtok.data.transforms import Transform
 from seedtok.mini.world.scenes import caption, render
 from seedtok.mini.world.shards import write_scene_shards
-from seedtok.mini.world.source import scenes_of, with_scenes
+from seedtok.mini.world.source import scene_of, scenes_of, with_scenes
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,27 @@ def test_photos_are_stretched_and_their_captions_cleaned(photos):
     assert np.array_equal(batch.pixels[1].permute(1, 2, 0), np.asarray(expected))
 
 
-def test_photos_and_scenes_together_have_no_scenes(scenes, photos, tmp_path):
+def test_photos_and_scenes_together_have_each_what_is_theirs(scenes, photos, tmp_path):
     for i, path in enumerate([*sorted(scenes.glob("*.tar")), *photos.glob("*.tar")]):
         (tmp_path / f"{i:05d}.tar").write_bytes(path.read_bytes())
     batch = next(shard_batches(open_shards(tmp_path, shuffle=False), 13, Transform(16)))
     assert scenes_of(batch) is None
-    assert with_scenes(batch) is batch
     assert batch.canonical == batch.captions
+    assert batch.metadata
+    mixed = with_scenes(batch)
+    drawn = [scene_of(known) for known in batch.metadata]
+    assert 0 < sum(scene is None for scene in drawn) < len(drawn)
+    rng = np.random.default_rng(0)
+    for i, scene in enumerate(drawn):
+        assert mixed.canonical[i] == (batch.canonical[i] if scene is None else caption(scene))
+        assert (mixed.question(i, rng) is None) == (scene is None)
+    assert all(mixed.right_captions(batch.captions))
+    assert not any(mixed.right_captions(["photo 9 a cat"] * len(drawn)))
+
+
+def test_photos_alone_are_no_scenes(photos):
+    batch = next(shard_batches(open_shards(photos, shuffle=False), 3, Transform(16)))
+    assert with_scenes(batch) is batch
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

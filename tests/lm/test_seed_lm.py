@@ -1,6 +1,7 @@
 """SEED-OPT's public face: images in and out, bad input, and its files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedtok.core.errors import CheckpointError, InputError, SeedTokWarning
+from seedtok.lm import texts
 from seedtok.lm.adapter import AdapterConfig, VisualAdapter
 from seedtok.lm.model import JointLM
 from seedtok.lm.seed_lm import SeedLM
@@ -158,3 +160,26 @@ def test_saved_over_an_older_save_it_is_itself_and_other_files_stay(seed_lm, ids
         again = SeedLM.from_pretrained(folder, seed=seed)
         torch.testing.assert_close(logits(again, ids), expected, rtol=1e-3, atol=1e-3)
         again.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_a_template_is_kept_and_says_how_short_a_caption_may_be(seed_lm, monkeypatch, tmp_path):
+    seed_lm.save_pretrained(tmp_path / "plain")
+    assert "template" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+    seed_lm.template = replace(seed_lm.template, caption="Here is", caption_tokens=3)
+    seed_lm.save_pretrained(tmp_path / "lm")
+    least: list[int | None] = []
+    monkeypatch.setattr(texts, "complete", lambda joint, prompts, given, size: least.append(given.min_new_tokens) or [])
+    for folder, expected in (("plain", 8), ("lm", 3)):
+        again = SeedLM.from_pretrained(tmp_path / folder, seed=seed_lm.seed)
+        again.caption(torch.arange(32)[None])
+        assert least.pop() == expected
+        again.caption(torch.arange(32)[None], max_new_tokens=2)
+        assert least.pop() == 2
+        again.caption(torch.arange(32)[None], min_new_tokens=5)
+        assert least.pop() == 5
+    assert again.template == seed_lm.template
+    config = json.loads((tmp_path / "lm" / "config.json").read_text())
+    (tmp_path / "lm" / "config.json").write_text(json.dumps(config | {"template": {"caption": 3}}))
+    with pytest.raises(CheckpointError, match="a template"):
+        SeedLM.from_pretrained(tmp_path / "lm", seed=seed_lm.seed)

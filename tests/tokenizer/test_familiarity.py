@@ -194,3 +194,20 @@ def test_tokenize_counts(pictures, tmp_path):
     code, _, err = run("tokenize", tmp_path / "shards", "--out", tmp_path / "codes")
     assert code == 0
     assert err.splitlines()[-1].startswith("warning: 2 of them are far")
+
+
+# ---------------------------------------------------------------- other pictures
+
+
+def test_pictures_of_another_kind_can_be_taken_in():
+    """Held-out pictures raise the threshold where most of them were far, and never lower it."""
+    torch.manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(6, 2)).Q
+    training = torch.randn(500, 2) @ plane.T + 0.01 * torch.randn(500, 6)
+    found = Familiarity.fit(training[:400], training[400:], components=2)
+    before, others = found.threshold.clone(), torch.randn(200, 6)
+    found.widen(training[400:450])
+    assert torch.equal(found.threshold, before)
+    found.widen(others)
+    assert found.threshold > before
+    assert int((found.squared(others) > found.threshold).sum()) <= 1

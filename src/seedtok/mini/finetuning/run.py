@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import ConfigError
+from seedtok.core.errors import ConfigError, DataError
 from seedtok.core.locks import locked
+from seedtok.data.held_out import NothingLeft
 from seedtok.data.held_out import Part as Split
 from seedtok.data.prepared import ShardSet
 from seedtok.evaluation.captioning import evaluate_captioning
@@ -78,7 +79,7 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
         wanted.settings_of(part.name)
     with locked(out):
         check_same(out / "finetuning.json", wanted.record())
-        held_out, pictures = (ShardSet(wanted.data, part=Split(wanted.held_out, side)) for side in (True, False))
+        held_out, pictures = split(wanted.data, wanted.held_out)
         lm, start = prepare(wanted.model, pictures, out, wanted.scenes)
         say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
         before = measure(lm.to(device), held_out, start.caption_tokens, out / "before")
@@ -92,6 +93,18 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
         with atomic_file(out / "finetuned.json") as temporary:
             temporary.write_text(json.dumps(found, indent=1))
     return found
+
+
+def split(data: Path, share: float) -> tuple[ShardSet, ShardSet]:
+    """The pictures to measure on, and those to learn from; raises DataError where there are none of either."""
+    try:
+        held_out, pictures = (ShardSet(data, part=Split(share, side)) for side in (True, False))
+    except NothingLeft:
+        raise DataError(
+            f"{data}: holding out {share:g} of its pictures leaves none to measure on, or to learn from: give more "
+            "pictures, or another --held-out"
+        ) from None
+    return held_out, pictures
 
 
 def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Callable[[str], None]) -> None:

@@ -1,0 +1,160 @@
+"""A fine-tuning of a tiny language model on a dozen pictures: what it leaves, how it goes on, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from seedtok import SeedLM, SeedTokenizer
+from seedtok.core.errors import ConfigError, DataError
+from seedtok.data.held_out import Part
+from seedtok.data.prepared import ShardSet
+from seedtok.data.shards import pack
+from seedtok.mini.finetuning import run
+from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune
+from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
+from tiny_lms import text_tokenizer
+
+COLORS = ("red", "green", "blue", "white", "black", "gray")
+SMALL = tuple(f"{part.name}.{item}" for part in PARTS for item in ("optimization.batch_size=4", "log_every=1"))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    for i in range(24):
+        color = COLORS[i % len(COLORS)]
+        picture = Image.new("RGB", (40, 40), color)
+        picture.paste("yellow", (i, 4, i + 10, 20))
+        picture.save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"zebras on {color}")
+    pack(folder, folder / "shards")
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path], seed: SeedTokenizer) -> Path:
+    """A SEED language model whose text tokenizer lists known words."""
+    folder = tmp_path_factory.mktemp("start")
+    shutil.copytree(bases["llama"], folder / "base")
+    words = text_tokenizer()
+    words.init_kwargs[KNOWN_WORDS] = ["a", "on"]
+    words.save_pretrained(str(folder / "base"))
+    torch.manual_seed(1)
+    SeedLM.build(folder / "base", seed).save_pretrained(folder / "lm")
+    return folder / "lm"
+
+
+@pytest.fixture(scope="module")
+def wanted(shards: Path, start: Path) -> Finetuning:
+    return Finetuning(shards, str(start), steps=2, held_out=0.25, scenes=24, overrides=SMALL)
+
+
+@pytest.fixture(scope="module")
+def done(wanted: Finetuning, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a fine-tuning that was interrupted in its second stage and went on."""
+    out, train = tmp_path_factory.mktemp("done") / "out", run.train
+
+    def interrupted(config, folder, resume):
+        if folder.name == "stage2":
+            raise KeyboardInterrupt
+        return train(config, folder, resume)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(wanted, out, print)
+    said: list[str] = []
+    finetune(wanted, out, said.append)
+    assert "already there: stage1" in said
+    assert not any(line.startswith("stage1:") for line in said)
+    return out
+
+
+def test_the_result_is_one_folder_that_can_be_moved(done, start, tmp_path):
+    shutil.copytree(done / "final", tmp_path / "moved")
+    before, after = SeedLM.from_pretrained(start), SeedLM.from_pretrained(tmp_path / "moved")
+    assert after.seed.codebook_id == before.seed.codebook_id
+    picture = Image.new("RGB", (50, 50), "red")
+    assert len(after.caption(picture, num_beams=1)) == 1
+    assert SeedTokenizer.from_pretrained(tmp_path / "moved" / "tokenizer").encode(picture).shape == (1, 32)
+    trained = ("embedder.vision.class_token", "embedder.qformer.query_tokens", "encode_head.0.weight")
+    states = before.seed.state_dict(), after.seed.state_dict()
+    assert all(not torch.equal(states[0][name], states[1][name]) for name in trained)
+    assert str(done) not in (tmp_path / "moved" / "config.json").read_text()
+
+
+def test_captions_may_be_as_short_as_those_learnt_from(done, wanted):
+    model = SeedLM.from_pretrained(done / "final")
+    captions = [text for entry in ShardSet(wanted.data, part=Part(0.25, False)) for text in entry.captions]
+    shortest = min(len(model.joint.text_ids(" " + text)) for text in captions)
+    assert model.template.caption_tokens == min(8, shortest)
+    assert SeedLM.from_pretrained(wanted.model).template.caption_tokens == 8
+
+
+def test_its_words_are_known(done):
+    words = SeedLM.from_pretrained(done / "final").joint.text_tokenizer
+    assert unknown_words(words, ["a zebras on red", "a unicorn"]) == ["unicorn"]
+
+
+def test_its_own_pictures_are_near_and_others_far(done, wanted):
+    """By the tokenizer's own measure, of which that of before knows nothing."""
+    model = SeedLM.from_pretrained(done / "final")
+    own = ShardSet(wanted.data)
+    assert run.share_far(model.seed, (own.picture(i) for i in range(len(own)))) <= 0.1
+    assert SeedLM.from_pretrained(wanted.model).seed.familiarity is None
+
+
+def test_what_was_measured_is_written_and_the_held_out_pictures_are_apart(done, wanted):
+    found = json.loads((done / "finetuned.json").read_text())
+    learnt, measured = (ShardSet(wanted.data, part=Part(0.25, side)) for side in (False, True))
+    assert (found["pictures"], found["held_out"]) == (len(learnt), len(measured))
+    assert len(learnt) + len(measured) == 24
+    assert not {entry.image for entry in learnt} & {entry.image for entry in measured}
+    for when in ("before", "after"):
+        assert 0 <= found[when]["exact"] <= 100
+
+
+def test_another_call_changes_nothing_and_other_settings_are_refused(done, wanted):
+    written = (done / "final" / "config.json").stat().st_mtime_ns
+    said: list[str] = []
+    finetune(wanted, done, said.append)
+    assert [line for line in said if line.startswith("already")] == [f"already there: {part.name}" for part in PARTS]
+    assert (done / "final" / "config.json").stat().st_mtime_ns >= written
+    other = Finetuning(wanted.data, wanted.model, steps=3, held_out=0.25, scenes=24, overrides=SMALL)
+    with pytest.raises(ConfigError, match=r"was begun with steps 2, not 3: go on like that"):
+        finetune(other, done, print)
+
+
+def test_minutes_become_steps(wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "seconds_per_step", lambda config: 0.5)
+    timed = Finetuning(wanted.data, wanted.model, minutes=10.0, held_out=0.25, overrides=SMALL)
+    given = run.Start({part.name: [] for part in PARTS}, 3)
+    for part in PARTS:
+        config = run.configured(part, part.recipe(), timed, given, tmp_path)
+        assert config.optimization.steps == round(600 * SHARES[part.name] / 0.5)
+    assert sum(SHARES.values()) < 1
+
+
+@pytest.mark.slow
+def test_a_second_of_training_is_timed(done, wanted, tmp_path):
+    config = run.read_config(done / "runs" / "stage1", [PARTS[0].recipe()])
+    assert 0 < run.seconds_per_step(config, steps=2) < 60
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_is_refused_before_anything_is_trained(wanted, tmp_path, cli):
+    for setting in ("stage4.optimization.lr=1", "optimization.lr=1", "stage1"):
+        with pytest.raises(ConfigError, match="no stage"):
+            finetune(Finetuning(wanted.data, wanted.model, overrides=(setting,)), tmp_path / "out", print)
+    with pytest.raises(DataError, match="--held-out"):
+        finetune(Finetuning(wanted.data, wanted.model, held_out=1e-9), tmp_path / "none", print)
+    code, _, err = cli("finetune", tmp_path, "--out", tmp_path / "x")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "seedtok data pack" in err
+    code, _, err = cli("finetune", wanted.data, "--out", tmp_path / "x", "--held-out", 1.5)
+    assert code == 2
+    assert "above 0 and below 1" in err

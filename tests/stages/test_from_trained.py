@@ -1,0 +1,100 @@
+"""Stages I and II from a trained tokenizer: which of its parts learn, and which stay to the last bit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from seedtok.core.errors import ConfigError
+from seedtok.data.batches import Batch
+from seedtok.stages.contrastive import ContrastiveSettings
+from seedtok.stages.quantization import QuantizationSettings
+from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.training.optimizer import decay_groups
+from seedtok.training.stage import Stage
+
+CAPTIONS = ["a fox", "an owl on red", "two cakes", "a car"]
+
+
+@pytest.fixture
+def batch() -> Batch:
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Batch(pixels, CAPTIONS, CAPTIONS)
+
+
+@pytest.fixture
+def embedder(tiny_tokenizer: Path, tmp_path: Path) -> Path:
+    SeedTokenizer.from_pretrained(tiny_tokenizer).embedder.save_pretrained(tmp_path / "embedder")
+    return tmp_path / "embedder"
+
+
+def learn(stage: Stage, batch: Batch) -> None:
+    stage.initialize([batch])
+    stage.train()
+    optimizer = torch.optim.AdamW(decay_groups(stage, 0.0), lr=1e-2)
+    stage(batch)["loss"].backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_image_encoder_learns_where_it_is_to(embedder, batch, tmp_path, learns):
+    assert ContrastiveSettings().train_vision is False
+    stage = ContrastiveSettings(start=embedder, train_vision=learns).build()
+    learn(stage, batch)
+    stage.export(tmp_path / "after")
+    before, after = (ImageTextEmbedder.from_pretrained(path).state_dict() for path in (embedder, tmp_path / "after"))
+    vision = {name for name in before if name.startswith("vision.")}
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert (not vision & same) if learns else vision <= same
+    assert "qformer.query_tokens" not in same
+    assert vision <= {f"vision.{name}" for name in stage.embedder.vision.state_dict()}
+    assert any(name.startswith("embedder.vision.") for name in stage.own_state()) == learns
+
+
+@pytest.fixture
+def settings(embedder: Path, tiny_tokenizer: Path, tiny_diffusion: Path) -> QuantizationSettings:
+    return QuantizationSettings(
+        embedder=embedder, image_decoder=tiny_diffusion, start=tiny_tokenizer, train_codebook=False,
+        mean_feature_bias=True, kmeans_per_code=1.0,
+    )  # fmt: skip
+
+
+def test_a_tokenizer_goes_on_with_the_codebook_it_has(settings, tiny_tokenizer, batch, tmp_path):
+    before = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    stage = settings.build()
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(stage.seed.state_dict()[name], tensor), name
+    learn(stage, batch)
+    stage.validate([batch])
+    stage.export(tmp_path / "after")
+    after = SeedTokenizer.from_pretrained(tmp_path / "after")
+    assert after.codebook_id == before.codebook_id
+    assert not any("codebook" in name for name in stage.own_state())
+    for part in ("encode_head", "decode_head", "code_decoder", "text_decoder", "reverse_qformer"):
+        pairs = zip(getattr(before, part).parameters(), getattr(after, part).parameters(), strict=True)
+        assert any(not torch.equal(old, new) for old, new in pairs), part
+    assert after.image_decoder_source == before.image_decoder_source
+    assert torch.equal(before.embedder.qformer.query_tokens, after.embedder.qformer.query_tokens)
+
+
+def test_a_frozen_codebook_stays_in_float32(settings, tiny_tokenizer):
+    stage = settings.build()
+    stage.cast_frozen(torch.bfloat16)
+    assert stage.seed.codebook_id == SeedTokenizer.from_pretrained(tiny_tokenizer).codebook_id
+    assert stage.seed.embedder.ln_vision.weight.dtype == torch.bfloat16
+
+
+def test_a_codebook_that_learns_moves(settings, tiny_tokenizer, batch):
+    stage = settings.model_copy(update={"train_codebook": True}).build()
+    learn(stage, batch)
+    assert stage.seed.codebook_id != SeedTokenizer.from_pretrained(tiny_tokenizer).codebook_id
+
+
+def test_an_embedder_of_another_width_is_refused(settings, tmp_path):
+    embedder = ImageTextEmbedder.from_pretrained(settings.embedder)
+    config = replace(embedder.config, qformer=replace(embedder.config.qformer, width=16))
+    ImageTextEmbedder(config, embedder.text_tokenizer).save_pretrained(tmp_path / "narrow")
+    with pytest.raises(ConfigError, match=r"another width than stage\.embedder"):
+        settings.model_copy(update={"embedder": tmp_path / "narrow"}).build()
