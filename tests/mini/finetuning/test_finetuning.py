@@ -18,6 +18,7 @@ from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune
 from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
 from tiny_lms import text_tokenizer
 
+pytestmark = pytest.mark.slow
 COLORS = ("red", "green", "blue", "white", "black", "gray")
 SMALL = tuple(f"{part.name}.{item}" for part in PARTS for item in ("optimization.batch_size=4", "log_every=1"))
 
@@ -71,6 +72,7 @@ def done(wanted: Finetuning, tmp_path_factory: pytest.TempPathFactory) -> Path:
     finetune(wanted, out, said.append)
     assert "already there: stage1" in said
     assert not any(line.startswith("stage1:") for line in said)
+    assert any(line.startswith("stage3: 8 pictures seen in") for line in said)
     return out
 
 
@@ -139,7 +141,6 @@ def test_minutes_become_steps(wanted, tmp_path, monkeypatch):
     assert sum(SHARES.values()) < 1
 
 
-@pytest.mark.slow
 def test_a_second_of_training_is_timed(done, wanted, tmp_path):
     config = run.read_config(done / "runs" / "stage1", [PARTS[0].recipe()])
     assert 0 < run.seconds_per_step(config, steps=2) < 60

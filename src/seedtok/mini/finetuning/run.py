@@ -1,6 +1,7 @@
 """A fine-tuning from start to end: three stages on one's own pictures, measured before and after on those held out."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -118,9 +119,12 @@ def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Cal
         config = read_config(folder, [config])
     else:
         config = configured(part, config, wanted, start, out)
-    optimization = config.optimization
-    say(f"{part.name}: {optimization.steps:,} steps of {optimization.batch_size} pictures, into {folder}")
-    train(config, folder, resume=bool(list_checkpoints(folder)))
+    steps, batch = config.optimization.steps, config.optimization.batch_size
+    say(f"{part.name}: {steps:,} steps of {batch} pictures, into {folder}")
+    began, saved = time.monotonic(), list_checkpoints(folder)
+    train(config, folder, resume=bool(saved))
+    seen, seconds = batch * (steps - (int(saved[-1].name) if saved else 0)), time.monotonic() - began
+    say(f"{part.name}: {seen:,} pictures seen in {seconds / 60:.1f} min, {seen / seconds:.0f} a second")
     if part.name == "stage2":
         measure_distances(final, (out / "scenes", wanted.data), wanted.held_out)
 
