@@ -21,8 +21,9 @@ from seedtok.lm.prompts import TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.finetuning import recipes
 from seedtok.mini.finetuning.distances import measure_distances, share_far
-from seedtok.mini.finetuning.start import Start, prepare
+from seedtok.mini.finetuning.start import SCENES, Start, prepare
 from seedtok.mini.parts import Part, check_same, result
+from seedtok.tokenizer.familiarity import FILE as FAMILIARITY
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import train
@@ -50,7 +51,7 @@ class Finetuning:
     minutes: float = 30.0
     steps: int | None = None
     held_out: float = 0.1
-    scenes: int = 2000  # of the mini world, beside one's own pictures
+    scenes: int = SCENES  # of the mini world, beside one's own pictures
     overrides: tuple[str, ...] = ()
 
     def settings_of(self, part: str) -> list[str]:
@@ -85,8 +86,11 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
         say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
         before = measure(lm.to(device), held_out, start.caption_tokens, out / "before")
         say(f"before: {told(before)}")
+        del lm  # its memory is needed
         for part in PARTS:
             train_part(part, wanted, start, out, say)
+            if part.name == "stage2" and not (result(out, "stage2") / FAMILIARITY).is_file():
+                measure_distances(result(out, "stage2"), (out / "scenes", wanted.data), wanted.held_out)
         folder = finish(wanted, start, out)
         after = measure(SeedLM.from_pretrained(folder, device=device), held_out, start.caption_tokens, out / "after")
         say(f"after: {told(after)}")
@@ -110,8 +114,8 @@ def split(data: Path, share: float) -> tuple[ShardSet, ShardSet]:
 
 def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Callable[[str], None]) -> None:
     """Trains one stage, or goes on with it; not again where its result is there."""
-    folder, final = out / "runs" / part.name, result(out, part.name)
-    if (final / "config.json").is_file():
+    folder = out / "runs" / part.name
+    if (folder / "final" / "config.json").is_file():
         say(f"already there: {part.name}")
         return
     config = part.recipe()
@@ -125,8 +129,6 @@ def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Cal
     train(config, folder, resume=bool(saved))
     seen, seconds = batch * (steps - (int(saved[-1].name) if saved else 0)), time.monotonic() - began
     say(f"{part.name}: {seen:,} pictures seen in {seconds / 60:.1f} min, {seen / seconds:.0f} a second")
-    if part.name == "stage2":
-        measure_distances(final, (out / "scenes", wanted.data), wanted.held_out)
 
 
 def configured(part: Part, config: RunConfig, wanted: Finetuning, start: Start, out: Path) -> RunConfig:

@@ -9,6 +9,7 @@ from typing import Any
 from seedtok.core.errors import ConfigError
 from seedtok.core.hub import local_folder, resolve
 from seedtok.data.tars import holds_shards
+from seedtok.data.text import clean_caption
 from seedtok.evaluation.dataset import EvaluationSet
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.world.scenes import SIZES
@@ -26,7 +27,7 @@ class Start:
     caption_tokens: int
 
 
-def prepare(model: str, pictures: EvaluationSet, out: Path, scenes: int = SCENES) -> tuple[SeedLM, Start]:
+def prepare(model: str, pictures: EvaluationSet, out: Path, scenes: int) -> tuple[SeedLM, Start]:
     """Loads a SEED language model, and writes OUT/start with what stages take of it that is no checkpoint of its own.
 
     `pictures` are those to learn from. Raises ConfigError for a model that cannot be trained further.
@@ -40,7 +41,7 @@ def prepare(model: str, pictures: EvaluationSet, out: Path, scenes: int = SCENES
     vision, size = seed.config.embedder.vision.image_size, max(SIZES)
     if not holds_shards(out / "scenes"):
         write_scene_shards(out / "scenes", "train", scenes, size, classic=False)
-    texts = [text for entry in pictures for text in entry.captions]
+    texts = [clean_caption(text) for entry in pictures for text in entry.captions]
     tokens = [len(lm.joint.text_ids(" " + text)) for text in texts]
     settings = {
         "stage1": [
