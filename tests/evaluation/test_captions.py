@@ -4,10 +4,7 @@ import shutil
 
 import pytest
 
-from seedtok.data.prepared import PreparedSet
 from seedtok.evaluation import captions
-from seedtok.evaluation.dataset import Scorer
-from seedtok.evaluation.exact import ExactCaptions
 
 RIGHT = [["a fox on a red background", "on red, a fox"], ["two bees side by side on a blue background"]]
 
@@ -39,14 +36,3 @@ def test_a_program_that_fails_is_named(monkeypatch):
 
 def test_captions_are_tokenised_as_words_in_lower_case():
     assert captions._words("A fox, on red.") == "a fox on red"
-
-
-def test_an_exact_caption_is_one_of_the_pictures_own(sets: dict[str, PreparedSet]):
-    data = sets["coco"]
-    scorer = ExactCaptions(data)
-    assert isinstance(scorer, Scorer)
-    own = [entry.captions[-1] for entry in data]
-    everything = list(range(len(own)))
-    assert scorer.score_captions([f" {text.upper()}. " for text in own], everything) == {"exact": (len(own), len(own))}
-    assert scorer.score_captions([text + " today" for text in own], everything) == {"exact": (0, len(own))}
-    assert scorer.score_captions([own[1], own[1]], [0, 1])["exact"][1] == 2

@@ -50,11 +50,9 @@ def finetune(
     from seedtok.core.device import device_named, set_training_device
     from seedtok.core.processes import spare_cores
     from seedtok.data.tars import holds_shards
-    from seedtok.evaluation.captions import check_installed
     from seedtok.mini.finetuning.run import Finetuning
     from seedtok.mini.finetuning.run import finetune as run
 
-    check_installed()
     if not holds_shards(data):
         raise DataError(f"{data} holds no shards (.tar): write them with `seedtok data pack PICTURES --out {data}`")
     if not 0 < held_out < 1:

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from seedtok.data.prepared import ShardSet
 from seedtok.data.shards import pack
 from seedtok.mini.finetuning import run
 from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune
+from seedtok.tokenizer.familiarity import pooled_features
 from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
 from tiny_lms import text_tokenizer
 
@@ -104,9 +106,12 @@ def test_its_words_are_known(done):
 
 def test_its_own_pictures_are_near_and_others_far(done, wanted):
     """By the tokenizer's own measure, of which that of before knows nothing."""
-    model = SeedLM.from_pretrained(done / "final")
-    own = ShardSet(wanted.data)
-    assert run.share_far(model.seed, (own.picture(i) for i in range(len(own)))) <= 0.1
+    seed, own = SeedLM.from_pretrained(done / "final").seed, ShardSet(wanted.data)
+    distances = seed.familiarity.squared(pooled_features(seed, [own.picture(i) for i in range(len(own))]))
+    assert int((distances > seed.familiarity.threshold).sum()) <= 2
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (4, 40, 40, 3), dtype=np.uint8)
+    assert (seed.familiarity.squared(pooled_features(seed, list(noise))) > seed.familiarity.threshold).all()
     assert SeedLM.from_pretrained(wanted.model).seed.familiarity is None
 
 
@@ -117,7 +122,9 @@ def test_what_was_measured_is_written_and_the_held_out_pictures_are_apart(done, 
     assert len(learnt) + len(measured) == 24
     assert not {entry.image for entry in learnt} & {entry.image for entry in measured}
     for when in ("before", "after"):
-        assert 0 <= found[when]["exact"] <= 100
+        lines = [json.loads(line) for line in (done / f"{when}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [line["image"] for line in lines] == [entry.image for entry in measured]
+        assert found[when]["exact"] == 100 * sum(line["caption"] in line["own"] for line in lines) / len(lines)
 
 
 def test_another_call_changes_nothing_and_other_settings_are_refused(done, wanted):

@@ -13,14 +13,9 @@ from seedtok.core.locks import locked
 from seedtok.data.held_out import NothingLeft
 from seedtok.data.held_out import Part as Split
 from seedtok.data.prepared import ShardSet
-from seedtok.evaluation.captioning import evaluate_captioning
-from seedtok.evaluation.exact import ExactCaptions
-from seedtok.evaluation.readers import SeedReader
-from seedtok.evaluation.run import Run
-from seedtok.lm.prompts import TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.finetuning import recipes
-from seedtok.mini.finetuning.distances import measure_distances, share_far
+from seedtok.mini.finetuning.measures import measure, measure_distances
 from seedtok.mini.finetuning.start import SCENES, Start, prepare
 from seedtok.mini.parts import Part, check_same, result
 from seedtok.tokenizer.familiarity import FILE as FAMILIARITY
@@ -84,7 +79,7 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
         held_out, pictures = split(wanted.data, wanted.held_out)
         lm, start = prepare(wanted.model, pictures, out, wanted.scenes)
         say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
-        before = measure(lm.to(device), held_out, start.caption_tokens, out / "before")
+        before = measure(lm.to(device), held_out, start.caption_tokens, out / "before.jsonl")
         say(f"before: {told(before)}")
         del lm  # its memory is needed
         for part in PARTS:
@@ -92,7 +87,8 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
             if part.name == "stage2" and not (result(out, "stage2") / FAMILIARITY).is_file():
                 measure_distances(result(out, "stage2"), (out / "scenes", wanted.data), wanted.held_out)
         folder = finish(wanted, start, out)
-        after = measure(SeedLM.from_pretrained(folder, device=device), held_out, start.caption_tokens, out / "after")
+        lm = SeedLM.from_pretrained(folder, device=device)
+        after = measure(lm, held_out, start.caption_tokens, out / "after.jsonl")
         say(f"after: {told(after)}")
         found = {"pictures": len(pictures), "held_out": len(held_out), "before": before, "after": after}
         with atomic_file(out / "finetuned.json") as temporary:
@@ -152,19 +148,7 @@ def finish(wanted: Finetuning, start: Start, out: Path) -> Path:
     return folder
 
 
-def measure(lm: SeedLM, pictures: ShardSet, caption_tokens: int, folder: Path) -> dict[str, Any]:
-    """In percent: captions, as `seedtok caption` writes them, against a picture's own; and pictures that are far."""
-    decoding = TextSettings(num_beams=5, min_new_tokens=caption_tokens)
-    run, scorer = Run(folder, made_by={"model": folder.name}), ExactCaptions(pictures)
-    found = evaluate_captioning({"captions": SeedReader(lm)}, pictures, run, decoding=decoding, scorer=scorer)
-    scores = {name: score for name, score in found["captions"].items() if score is not None}
-    far = share_far(lm.seed, (pictures.picture(index) for index in range(len(pictures))))
-    return scores | {"far": 100 * far}
-
-
-def told(scores: dict[str, Any]) -> str:
+def told(scores: dict[str, float]) -> str:
     """What was measured, in a line."""
-    return (
-        f"{scores['exact']:.1f} % of captions exactly right, CIDEr {scores['cider']:.1f}, "
-        f"{scores['far']:.1f} % of pictures far from those of training"
-    )
+    exact, far = scores["exact"], scores["far"]
+    return f"{exact:.1f} % of captions exactly right, {far:.1f} % of pictures far from those of training"
