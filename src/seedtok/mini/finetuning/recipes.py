@@ -48,10 +48,10 @@ def stage3() -> RunConfig:
     return RunConfig(
         recipe="finetuning.stage3",
         stage=AutoregressionSettings(
-            base="mini", tokenizer="mini", row=128, drawing=0.3, asking=0.1, code_weight=0.3, neighbour_head=True
+            base="mini", tokenizer="mini", row=128, drawing=0.2, asking=0.1, code_weight=0.3, neighbour_head=True
         ),
         data=SceneData(),
-        optimization=Optimization(steps=1, batch_size=32, lr=5e-4, min_lr=1e-6, warmup_steps=20),
+        optimization=Optimization(steps=1, batch_size=32, lr=1e-3, min_lr=1e-6, warmup_steps=20),
         log_every=10,
         checkpoint_every=50,
         validate_every=NEVER,
