@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from seedtok.cli.lm import Base, Model, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
+from seedtok.core.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -30,14 +32,15 @@ def serve(
         int, typer.Option(min=1, help="Texts or pictures that may wait; beyond them the answer is 429.")
     ] = 256,
     timeout: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds that a request may take.")] = 120,
+    page: Annotated[bool, typer.Option(help="Serve the web page at /, too; it needs gradio.")] = True,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
     drawing: DrawingDtype = DrawingPrecision.auto,
 ) -> None:
-    """Serve a SEED language model over HTTP, in OpenAI's protocol.
+    """Serve a SEED language model over HTTP: a web page, and OpenAI's protocol.
 
-    /v1/chat/completions, /v1/images/generations, /v1/models, /v1/seed/encode and /v1/seed/decode; /healthz and
-    /metrics. Ctrl-C or SIGTERM finishes what has begun and exits with 130 or 143.
+    The page is at /. /v1/chat/completions, /v1/images/generations, /v1/models, /v1/seed/encode, /v1/seed/decode and
+    /v1/seed/codes/CODE; /healthz and /metrics. Ctrl-C or SIGTERM finishes what has begun and exits with 130 or 143.
     """
     from seedtok.serving.app import create_app
     from seedtok.serving.guard import read_keys
@@ -45,6 +48,8 @@ def serve(
     from seedtok.serving.run import listening
     from seedtok.serving.run import serve as run
 
+    if page and find_spec("gradio") is None:
+        raise ConfigError("the web page needs gradio: pip install 'seedtok[serve]', or serve without it: --no-page")
     limits = Limits(seconds=timeout, queue=queue, batch=batch)
     keys = [] if api_key_file is None else read_keys(api_key_file)
     with listening(host, port) as server_socket:  # before the model is loaded: a port in use is known at once
@@ -56,4 +61,4 @@ def serve(
                 f"warning: anyone who reaches {host} may use this server; --api-key-file asks for a key",
                 file=sys.stderr,
             )
-        run(create_app(lm, name, limits, keys, drawn_in), server_socket, limits)
+        run(create_app(lm, name, limits, keys, drawn_in, page), server_socket, limits)

@@ -10,6 +10,7 @@ EXTRAS = {
     "pycocoevalcap": "evaluate",
     "tokenizers": "mini",
     "fastapi": "serve",
+    "gradio": "serve",
     "prometheus_client": "serve",
     "uvicorn": "serve",
 }

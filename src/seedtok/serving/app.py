@@ -27,11 +27,13 @@ def create_app(
     limits: Limits = LIMITS,
     keys: Sequence[str] = (),
     drawing_dtype: torch.dtype | None = None,
+    with_page: bool = False,
 ) -> FastAPI:
     """OpenAI's protocol over a model, which clients call `name`.
 
     Without `keys` anyone may use it. `drawing_dtype` is what the image decoder computes in, as for
-    `SeedTokenizer.decode`. The thread that runs the model starts and ends with the application's lifespan.
+    `SeedTokenizer.decode`. `with_page` adds the web page at `/`, which needs gradio. The thread that runs the model
+    starts and ends with the application's lifespan.
     """
     metrics = Metrics()
     engine = Engine(model.eval(), limits.batch, drawing_dtype)
@@ -49,6 +51,10 @@ def create_app(
     app.state.service = service
     for part in (chat, images, status):
         app.include_router(part.router)
+    if with_page:
+        from seedtok.serving.page.mount import add_page
+
+        add_page(app)
     handle_errors(app)
     app.add_middleware(Guard, limits=limits, metrics=metrics, keys=Keys(keys))
     return app

@@ -69,6 +69,15 @@ class Engine:
         none = torch.zeros(0, self.code_count, dtype=torch.int64, device=seed.device)
         return torch.cat(codes) if codes else none, warnings
 
+    @torch.no_grad()
+    def nearest_codes(self, code: int, count: int) -> list[tuple[int, float]]:
+        """The codes whose vectors are nearest to that of `code`, itself first, with their Euclidean distances."""
+        table = self.model.seed.codebook.weight.float()
+        distances = torch.linalg.vector_norm(table - table[code], dim=1)
+        distances[code] = -1  # first, also beside an equal vector
+        found = distances.topk(min(count, len(table)), largest=False)
+        return [(index, max(0.0, far)) for far, index in zip(*map(torch.Tensor.tolist, found), strict=True)]
+
     def warned_words(self, *texts: str) -> tuple[str, ...]:
         """A warning for the words that the model was not trained on, if there are any."""
         words = unknown_words(self.model.joint.text_tokenizer, texts)

@@ -22,9 +22,10 @@ from seedtok.core.errors import ConfigError
 from seedtok.serving.errors import ApiError, body_of
 from seedtok.serving.limits import Limits
 from seedtok.serving.metrics import Metrics
+from seedtok.serving.page.paths import is_page
 
 logger = logging.getLogger(__name__)
-OPEN_PATHS = ("/healthz",)  # no key is asked for
+OPEN_PATHS = ("/healthz",)  # no key is asked for, nor for the files of the page, which ask for one themselves
 
 
 def read_keys(path: Path) -> list[str]:
@@ -110,7 +111,7 @@ class Guard:
 
     def _refusal(self, headers: Headers, path: str) -> ApiError | None:
         """Why a request is not let in, if it is not."""
-        if path not in OPEN_PATHS:
+        if path not in OPEN_PATHS and not is_page(path):
             scheme, _, key = headers.get("authorization", "").partition(" ")
             if not self.keys.admit(key.strip() if scheme.lower() == "bearer" else ""):
                 return ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", "invalid_api_key")

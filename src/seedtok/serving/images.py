@@ -1,11 +1,11 @@
-"""/v1/images/generations: pictures of a prompt; /v1/seed/encode and /v1/seed/decode: pictures to codes and back."""
+"""/v1/images/generations: pictures of a prompt; /v1/seed/...: pictures to codes and back, and codes near others."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Query, Request
 from PIL import Image
 
 from seedtok.serving.engine import FAR
@@ -19,6 +19,8 @@ from seedtok.serving.protocol import (
     EncodeResponse,
     ImagesRequest,
     ImagesResponse,
+    NearCode,
+    NearestResponse,
     PictureCodes,
 )
 from seedtok.serving.service import Service, TheService, new_seed
@@ -95,6 +97,21 @@ async def decode(body: DecodeRequest, request: Request, service: TheService) -> 
     kind = body.output_format or "png"
     data = await service.in_thread(_written, pictures, kind)
     return DecodeResponse(model=service.name, data=data, output_format=kind, seed=seed)
+
+
+@router.get("/v1/seed/codes/{code}", response_model=NearestResponse)
+async def nearest(
+    code: Annotated[int, Path(ge=0, lt=2**31)],
+    service: TheService,
+    count: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Any:
+    """Lists the codes whose vectors in the codebook are nearest to that of a code."""
+    engine = service.engine
+    if code >= engine.codebook_size:
+        raise ApiError(404, f"codes are from 0 to {engine.codebook_size - 1}", "not_found", "code")
+    found = await service.in_thread(engine.nearest_codes, code, count)
+    data = [NearCode(code=other, distance=distance) for other, distance in found]
+    return NearestResponse(codebook=engine.codebook_id, code=code, data=data)
 
 
 def _check_codes(body: DecodeRequest, service: Service) -> None:

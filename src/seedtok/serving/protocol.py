@@ -200,6 +200,21 @@ class DecodeResponse(BaseModel):
     seed: int
 
 
+class NearCode(BaseModel):
+    """A code, and the Euclidean distance of its vector."""
+
+    code: int
+    distance: float
+
+
+class NearestResponse(BaseModel):
+    """The codes nearest to one, itself first."""
+
+    codebook: str
+    code: int
+    data: list[NearCode]
+
+
 # ---------------------------------------------------------------- the server
 
 

@@ -1,0 +1,82 @@
+// Requests to the server that this page comes from.
+
+const STORED = "seedtok-api-key";
+
+/** An answer of the server that is an error; `message` is what it says. */
+export class ApiError extends Error {}
+
+function field(type, name, value) {
+  return Object.assign(document.createElement("input"), { type, autocomplete: name, value });
+}
+
+/** Asks for a key, which stays in this tab of the browser; false where none is given. */
+async function askForKey() {
+  const dialog = Object.assign(document.createElement("dialog"), { className: "key" });
+  const form = Object.assign(document.createElement("form"), { method: "dialog" });
+  const label = Object.assign(document.createElement("label"), { textContent: "This server asks for an API key." });
+  const key = Object.assign(field("password", "current-password", ""), { required: true, id: "key" });
+  const user = Object.assign(field("text", "username", "seedtok"), { hidden: true });
+  label.append(key);
+  form.append(user, label, Object.assign(document.createElement("button"), { textContent: "Use it" }));
+  dialog.append(form);
+  document.body.append(dialog);
+  dialog.showModal();
+  await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+  dialog.remove();
+  sessionStorage.setItem(STORED, key.value);
+  return key.value !== "";
+}
+
+let asking = null; // requests that are refused together ask once
+
+async function request(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  const key = sessionStorage.getItem(STORED);
+  if (key) headers.Authorization = `Bearer ${key}`;
+  const options = body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) };
+  let response;
+  try {
+    response = await fetch(new URL(path, document.baseURI), options);
+  } catch {
+    throw new ApiError("The server cannot be reached.");
+  }
+  if (response.status === 401) {
+    asking ??= askForKey().finally(() => (asking = null));
+    if (await asking) return request(path, body);
+  }
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  throw new ApiError(answer?.error?.message ?? `The server answered with status ${response.status}.`);
+}
+
+const asUrl = (image) => `data:image/png;base64,${image.b64_json}`;
+
+export const modelName = async () => (await request("v1/models")).data[0].id;
+
+/** Codes of data URLs: {codes, is_far} each. */
+export const encode = async (urls) => (await request("v1/seed/encode", { images: urls })).data;
+
+/** Data URLs of images drawn from lists of codes, all from the same noise. */
+export const decode = async (codes) => (await request("v1/seed/decode", { codes, seed: 0 })).data.map(asUrl);
+
+/** Codes nearest to one in the codebook, itself first: {code, distance} each. */
+export const nearest = async (code, count) => (await request(`v1/seed/codes/${code}?count=${count}`)).data;
+
+/** Images of a prompt, as data URLs, and what the server warns of. */
+export async function draw(prompt, n, seed) {
+  const answer = await request("v1/images/generations", { prompt, n, seed });
+  return { urls: answer.data.map(asUrl), warnings: answer.warnings ?? [] };
+}
+
+/** An answer to a conversation: its text, its images as data URLs, and what the server warns of. */
+export async function chat(messages) {
+  const answer = await request("v1/chat/completions", { messages });
+  const { content, images } = answer.choices[0].message;
+  return { text: content, urls: (images ?? []).map((image) => image.image_url.url), warnings: answer.warnings ?? [] };
+}
+
+/** A message: a text, and images as data URLs. */
+export function message(role, text, urls) {
+  const images = urls.map((url) => ({ type: "image_url", image_url: { url } }));
+  return { role, content: [...images, ...(text ? [{ type: "text", text }] : [])] };
+}

@@ -1,0 +1,102 @@
+// The events of the page: values of components in, values of components out.
+
+import * as api from "./api.js";
+import * as explorer from "./explorer.js";
+import { FAR, say, tiles, UNCHANGED } from "./parts.js";
+
+/** An image that has been chosen; raises an error that asks for one. */
+function needed(url) {
+  if (!url) throw new Error("Choose an image first: click the frame, drop a file on it, or paste one.");
+  return url;
+}
+
+function warn(warnings) {
+  if (warnings.length) say(`${warnings.join("; ")}.`);
+}
+
+async function start() {
+  const name = (await api.modelName()).replace(/[^\w./-]/g, "");
+  return [`Images as 32 codes that a language model reads and writes. Model: **${name}**`];
+}
+
+async function encode(url) {
+  const [{ codes, is_far: isFar }] = await api.encode([needed(url)]);
+  if (isFar) say(FAR);
+  return [tiles(codes)];
+}
+
+async function decode({ codes }) {
+  return codes.length ? await api.decode([codes]) : [""];
+}
+
+async function caption(url) {
+  const { text, warnings } = await api.chat([api.message("user", "", [needed(url)])]);
+  warn(warnings);
+  return [text];
+}
+
+async function ask(url, question) {
+  if (!question.trim()) throw new Error("Write a question.");
+  const { text, warnings } = await api.chat([api.message("user", question, [needed(url)])]);
+  warn(warnings);
+  return [text];
+}
+
+async function draw(prompt, count, seed) {
+  const { urls, warnings } = await api.draw(prompt, count, seed);
+  warn(warnings);
+  return [{ images: urls.map((url) => ({ url, text: prompt })), chosen: null }];
+}
+
+/** Puts a drawn image into the other tabs' frames, as many as there are. */
+async function use({ images, chosen }) {
+  say("It is the image of See, Caption, Ask and Explore now.");
+  return Array(4).fill(images[chosen].url);
+}
+
+// ---------------------------------------------------------------- chat
+
+/** What the chat shows of a message. */
+function shown(role, text, urls) {
+  const images = urls.map((url) => ({ type: "file", file: { path: "image.png", url, mime_type: "image/png", meta: { _type: "gradio.FileData" } } }));
+  return { role, content: [...images, ...(text ? [{ type: "text", text }] : [])], metadata: null, options: null };
+}
+
+/** What the server is sent of messages that are shown: all texts, and the latest images, since no others count. */
+function sent(messages) {
+  const partsOf = ({ content }) => (typeof content === "string" ? [{ type: "text", text: content }] : content);
+  const filesOf = (message) => partsOf(message).filter((part) => part.type === "file");
+  const latest = messages.findLastIndex((message) => filesOf(message).length);
+  return messages.map((message, number) => {
+    const texts = partsOf(message).filter((part) => part.type === "text").map((part) => part.text);
+    return api.message(message.role, texts.join("\n"), number === latest ? filesOf(message).map((part) => part.file.url) : []);
+  });
+}
+
+async function chat(history, text, url) {
+  if (!text.trim() && !url) throw new Error("Write a message, or choose an image.");
+  const said = [...history, shown("user", text.trim(), url ? [url] : [])];
+  const answer = await api.chat(sent(said));
+  warn(answer.warnings);
+  return [[...said, shown("assistant", answer.text, answer.urls)], "", ""];
+}
+
+// ---------------------------------------------------------------- running them
+
+const events = { start, encode, decode, caption, ask, draw, use, chat, ...explorer.events };
+const FOLLOWING = ["decode", "redraw"]; // the second halves of others, whose notice stays
+let running = 0;
+
+/** Runs an event; where it fails, says why and leaves its `count` outputs as they are. */
+export async function run(name, count, given) {
+  document.body.classList.toggle("running", ++running > 0);
+  if (!FOLLOWING.includes(name)) say("");
+  try {
+    return await events[name](...given);
+  } catch (error) {
+    say(error.message, true);
+    return Array(count).fill(UNCHANGED);
+  } finally {
+    document.body.classList.toggle("running", --running > 0);
+  }
+}
