@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,6 +49,13 @@ def client(lm: SeedLM) -> Iterator[Callable]:
 
 @pytest.fixture(scope="session")
 def address(lm: SeedLM) -> Iterator[str]:
+    """The address of a server on a port."""
+    with listening_server(lm) as address:
+        yield address
+
+
+@contextmanager
+def listening_server(lm: SeedLM, keys: tuple[str, ...] = (), with_page: bool = False) -> Iterator[str]:
     """The address of a server on a port, in a thread of this process."""
     import uvicorn
 
@@ -56,7 +63,8 @@ def address(lm: SeedLM) -> Iterator[str]:
     from seedtok.serving.run import listening
 
     with listening("127.0.0.1", 0) as server_socket:
-        server = uvicorn.Server(uvicorn.Config(create_app(lm, "tiny"), log_config=None, lifespan="on"))
+        app = create_app(lm, "tiny", keys=keys, with_page=with_page)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run, args=([server_socket],), daemon=True)
         thread.start()
         while not server.started:

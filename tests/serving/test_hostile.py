@@ -149,7 +149,7 @@ def schema(address: str) -> Any:
     return schemathesis.openapi.from_url(f"{address}/openapi.json")
 
 
-OPERATIONS = [*PATHS, "/v1/models", "/v1/models/{model}", "/healthz", "/metrics"]
+OPERATIONS = [*PATHS, "/v1/seed/codes/{code}", "/v1/models", "/v1/models/{model}", "/healthz", "/metrics"]
 
 
 def test_the_schema_has_all_paths(schema: Any):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from pathlib import PurePath
 
 import gradio as gr
@@ -22,7 +23,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 PASSED = (b"host", b"accept-encoding", b"if-none-match", b"x-forwarded-proto", b"x-forwarded-host")
-HOST = re.compile(rb"(?:[A-Za-z0-9_.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+HOST = re.compile(r"(?:(?P<name>[A-Za-z0-9_.-]{1,255})|\[(?P<address>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?")
 FONTS = ("system-ui", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")  # of the reader's machine
 MONOSPACE = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 
@@ -71,9 +72,24 @@ class Gradio:
         if not is_page(scope["path"]):
             raise HTTPException(404)
         headers = [(name, value) for name, value in scope["headers"] if name in PASSED]
-        if not all(HOST.fullmatch(value) for name, value in headers if name.endswith(b"host")):
-            raise HTTPException(400, "the request names no host")
+        if not all(_is_host(value.decode("latin-1")) for name, value in headers if name.endswith(b"host")):
+            raise HTTPException(400, "the request does not name a host")
         await self.app({**scope, "query_string": b"", "headers": headers}, receive, _with_headers(send))
+
+
+def _is_host(given: str) -> bool:
+    """Whether a header's value is a host's name or address, with a port or without."""
+    found = HOST.fullmatch(given)
+    if found is None or int(found["port"] or 0) > 65535:
+        return False
+    try:
+        if found["address"]:
+            IPv6Address(found["address"])
+        elif set(found["name"]) <= set("0123456789."):
+            IPv4Address(found["name"])
+    except AddressValueError:
+        return False
+    return True
 
 
 def _with_headers(send: Send) -> Send:

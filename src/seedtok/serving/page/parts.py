@@ -9,7 +9,7 @@ from gradio.components import Component
 
 from seedtok.serving.page.paths import FOLDER
 
-# values are data URLs that the page itself has made, codes and captions; captions are escaped
+# values are data URLs that the page itself has made, codes and captions; captions lose what could be markup
 PICKER = """
 <div class="frame">${name}</div>
 <label class="picker ${value ? 'filled' : ''}">
@@ -17,15 +17,19 @@ PICKER = """
   <input type="file" accept="image/*" aria-label="${name}">
 </label>
 """
-PICTURE = """<div class="frame">${name}</div><div class="canvas">${value ? `<img src="${value}" alt="${name}">` : ''}</div>"""
+PICTURE = (
+    """<div class="frame">${name}</div><div class="canvas">${value ? `<img src="${value}" alt="${name}">` : ''}</div>"""
+)
 PICTURES = """
 <div class="gallery">${value.images.map((drawn, place) => `<figure>
-  <img src="${drawn.url}" alt="a drawn image"><figcaption>${drawn.text.replace(/[&<>"]/g, '')}
-  ${usable ? `<button type="button" data-place="${place}">Use this image</button>` : ''}</figcaption></figure>`).join('')}
-</div>
+  <img src="${drawn.url}" alt="a drawn image">
+  <figcaption>${drawn.text.replace(/[&<>"]/g, '')}
+  ${usable ? `<button type="button" data-place="${place}">Use this image</button>` : ''}</figcaption>
+</figure>`).join('')}</div>
 """
 TILES = """
-<div class="frame">${name}</div><div class="codes">${value.codes.map((code, place) => `<button type="button" data-place="${place}"
+<div class="frame">${name}</div>
+<div class="codes">${value.codes.map((code, place) => `<button type="button" data-place="${place}"
   class="tile ${value.marked.includes(place) ? 'marked' : ''} ${value.chosen === place ? 'chosen' : ''}"
   style="--hue: ${(code * 137.508) % 360}" title="${value.titles[place] ?? `code ${place + 1}`}"
   ${usable ? '' : 'disabled'}>${code}</button>`).join('')}</div>
