@@ -204,7 +204,7 @@ async def drawing(address: str, clients: int, count: int) -> float:
 @contextmanager
 def server(options: list[str]) -> Iterator[str]:
     """A server's address; it is stopped at the end."""
-    command = [sys.executable, "-m", "seedtok", "serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "seedtok", "serve", "--no-page", "--port", "0", *options]
     with tempfile.NamedTemporaryFile("w") as log, subprocess.Popen(command, stderr=log) as process:
         try:
             while '"address"' not in (text := Path(log.name).read_text()):

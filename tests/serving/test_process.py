@@ -26,7 +26,7 @@ def served(folder: Path, port: int, *options: object) -> Iterator[tuple[subproce
     """A server as a process; gives its log so far, and its port."""
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtok", "serve", "--model", folder, "--port", str(port), "--device", "cpu",
-         "--drawing-dtype", "float32", *map(str, options)],
+         "--no-page", "--drawing-dtype", "float32", *map(str, options)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
@@ -102,7 +102,7 @@ def draw_many(client: OpenAI) -> int:
     ],
 )
 def test_what_is_wrong_with_the_command_is_a_line(cli: Callable, options: tuple[str, ...], message: str):
-    code, _, errors = cli("serve", *options)
+    code, _, errors = cli("serve", "--no-page", *options)
     assert code == 2
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
@@ -113,4 +113,10 @@ def test_what_is_not_installed_is_named(cli: Callable, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # as where it is not installed
     monkeypatch.delitem(sys.modules, "seedtok.serving.run", raising=False)
     message = "error: this needs uvicorn, which is not installed: pip install 'seedtok[serve]'\n"
+    assert cli("serve", "--no-page") == (2, "", message)
+
+
+def test_without_gradio_there_is_no_page(cli: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("seedtok.cli.serve.find_spec", lambda name: None)  # as where it is not installed
+    message = "error: the web page needs gradio: pip install 'seedtok[serve]', or serve without it: --no-page\n"
     assert cli("serve") == (2, "", message)
