@@ -1,6 +1,7 @@
 """SEED: images as 32 causal, discrete tokens, and a language model that reads and writes them like words.
 
-`SeedTokenizer` and `SeedLM` are the two models; the others are their configurations and the errors that they raise.
+`SeedTokenizer` and `SeedLM` are the two models. `SeedLMConfig`, `SeedLMForConditionalGeneration` and `SeedProcessor` are
+the second as classes of transformers. The others are configurations, and the errors that are raised.
 """
 
 from importlib import import_module
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from seedtok.lm.adapter import AdapterConfig
+    from seedtok.lm.auto import SeedLMConfig, SeedLMForConditionalGeneration, SeedProcessor
     from seedtok.lm.seed_lm import SeedLM
     from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
     from seedtok.tokenizer.seed import SeedTokenizer
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdapterConfig", "BusyError", "CheckpointError", "ConfigError", "DataError", "EmbedderConfig", "ImageError",
-    "ImageTextEmbedder", "InputError", "SeedConfig", "SeedLM", "SeedTokError", "SeedTokWarning", "SeedTokenizer",
-    "TrainingError", "__version__",
+    "ImageTextEmbedder", "InputError", "SeedConfig", "SeedLM", "SeedLMConfig", "SeedLMForConditionalGeneration",
+    "SeedProcessor", "SeedTokError", "SeedTokWarning", "SeedTokenizer", "TrainingError", "__version__",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
@@ -37,6 +39,9 @@ _MODULES = {
     "ImageTextEmbedder": "tokenizer.embedder",
     "SeedConfig": "tokenizer.seed_config",
     "SeedLM": "lm.seed_lm",
+    "SeedLMConfig": "lm.auto",
+    "SeedLMForConditionalGeneration": "lm.auto",
+    "SeedProcessor": "lm.auto",
     "SeedTokenizer": "tokenizer.seed",
 }
 

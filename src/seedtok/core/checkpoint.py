@@ -120,9 +120,15 @@ def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
     config = read_json(folder / CONFIG)
     if config.pop("format", None) != kind:
         raise CheckpointError(f"{folder} is not {NAMES[kind]}")
-    if (found := config.pop("version", 1)) != version:
-        raise CheckpointError(f"{folder} is of version {found}; this release reads version {version}")
+    check_version(config.pop("version", 1), version, folder)
     return config
+
+
+def check_version(found: object, version: int, place: object) -> None:
+    """Raises CheckpointError where the version of a format, found in `place`, is not the one that is read."""
+    if found != version:
+        remedy = ": upgrade it, with pip install -U seedtok" if isinstance(found, int) and found > version else ""
+        raise CheckpointError(f"{place} is of version {found}; this release reads version {version}{remedy}")
 
 
 def load_model(

@@ -1,13 +1,12 @@
 """The files of a SEED language model: config.json, which names its base and image tokenizer; LoRA; the visual layers.
 
-A plain language model (`plain.fold`) is stored as transformers stores it, with a "seedtok" entry in its config.json.
+Those of a plain language model are in `plain_files`.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,16 +25,15 @@ from seedtok.core.files import (
     read_tensors,
     write_tensors,
 )
-from seedtok.core.hub import locate, named_part, recorded, resolve, without_paths
+from seedtok.core.hub import locate, named_part, recorded, resolve
 from seedtok.core.kinds import LM
 from seedtok.core.records import from_record
 from seedtok.lm.adapter import AdapterConfig, VisualAdapter, merged_copy, renamed
 from seedtok.lm.base import fingerprint, is_base_of, load_base, loading_errors, output_head, word_embedding
 from seedtok.lm.model import JointLM
-from seedtok.lm.native import IMAGE_TOKENIZER, Template, TokenNames, find_layout, template_of
+from seedtok.lm.native import IMAGE_TOKENIZER, Template, template_of
 from seedtok.lm.native import PLAIN as PLAIN_TEMPLATE
-from seedtok.lm.plain import extended_tokenizer, fold
-from seedtok.lm.vocabulary import Vocabulary
+from seedtok.lm.plain_files import ENTRY, read_native, read_plain
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 VISUAL, ADAPTER = "visual.safetensors", "adapter_model.safetensors"
-PLAIN = "seedtok"  # the entry in the config.json of a plain language model
 
 
 @dataclass(frozen=True)
@@ -88,10 +85,10 @@ def read(
     """
     folder = resolve(given.name, "lm")
     record = read_json(folder / "config.json")
-    if isinstance(entry := record.get(PLAIN), dict):
+    if isinstance(entry := record.get(ENTRY), dict):
         seed = _load_seed(entry, folder, given.seed, dtype)
         joint, source = read_plain(folder, entry, seed, dtype)
-        return joint, seed, source, given.template or Template.of_entry(entry)
+        return joint, seed, Source(source), given.template or Template.of_entry(entry)
     if "architectures" in record and "format" not in record:
         if given.seed is None:
             raise CheckpointError(
@@ -100,7 +97,7 @@ def read(
             )
         seed = _load_seed({}, folder, given.seed, dtype)
         joint, source = read_native(folder, seed, dtype)
-        return joint, seed, source, given.template or template_of(str(given.name), joint.lm.config)
+        return joint, seed, Source(source), given.template or template_of(str(given.name), joint.lm.config)
     config = read_config(folder, LM, VERSION)
     base = locate(given.base, "opt") if given.base else locate(named_part(config, "base", folder), "opt", folder)
     seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, dtype)
@@ -137,13 +134,13 @@ def write_files(
         write_lora(lora, new / "adapter")
     config = {
         "base": base, "base_fingerprint": source.fingerprint or fingerprint(model.lm), "adapter": lora is not None,
-        "tokenizer": _write_image_tokenizer(seed, new, folder, parts), "vocabulary": asdict(model.adapter.config),
+        "tokenizer": write_image_tokenizer(seed, new, folder, parts), "vocabulary": asdict(model.adapter.config),
     }  # fmt: skip
     config |= template.entry()
     write_checkpoint(new, LM, VERSION, config, model.adapter.tensors(), VISUAL)
 
 
-def _write_image_tokenizer(seed: SeedTokenizer, new: Path, folder: Path, parts: Parts) -> str:
+def write_image_tokenizer(seed: SeedTokenizer, new: Path, folder: Path, parts: Parts) -> str:
     """Copies the image tokenizer where it has to be; returns what config.json calls it."""
     source = parts.tokenizer or seed.source
     if source is None or (parts.standalone and os.path.isabs(source)):
@@ -236,64 +233,3 @@ def read_lora(lm: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel:
         raise CheckpointError(f"{folder}: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
     check_tensors(get_peft_model_state_dict(network, save_embedding_layers=False), tensors, str(folder))
     return network
-
-
-# ------------------------------------------------------------ plain language models
-
-
-def write_plain(
-    model: JointLM, seed: SeedTokenizer, new: Path, folder: Path, template: Template = PLAIN_TEMPLATE
-) -> None:  # fmt: skip
-    """Writes the plain language model into the existing folder `new`, which will be moved to `folder`.
-
-    Its config.json says under "seedtok" which ids are visual (`Vocabulary`), which image tokenizer and codebook they
-    belong to, and how the model is asked.
-    """
-    lm = fold(model)
-    entry: dict[str, Any] = {"layout": asdict(model.vocabulary), "codebook": seed.codebook_id}
-    if model.names is not None:
-        entry["names"] = asdict(model.names)
-    entry |= template.entry()
-    if seed.source is not None:
-        entry["tokenizer"] = recorded(seed.source, "tokenizer", folder, new)
-    setattr(lm.config, PLAIN, entry)
-    lm.save_pretrained(new)
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = extended_tokenizer(model, Path(scratch)) if model.adapter is not None else model.text_tokenizer
-        tokenizer.save_pretrained(str(new))
-    without_paths(new)
-
-
-def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, Source]:
-    """Loads a plain language model; `entry` is under "seedtok" in its config.json.
-
-    Raises CheckpointError for a broken folder, or another codebook.
-    """
-    layout = from_record(Vocabulary, entry.get("layout"), f"visual ids in {folder / 'config.json'}")
-    if seed.codebook_id != entry.get("codebook"):
-        raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
-    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
-    _check_rows(lm, layout, folder)
-    names = from_record(TokenNames, entry["names"], "names of visual ids") if "names" in entry else None
-    return JointLM(lm, text_tokenizer, layout, names=names), Source(str(folder.resolve()))
-
-
-def read_native(folder: Path, seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, Source]:
-    """Loads a published model that has the codes as tokens of its own: SEED-LLaMA, AnyGPT.
-
-    Raises CheckpointError where it has none, or not as many as the image tokenizer.
-    """
-    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
-    found = find_layout(text_tokenizer, seed.config.embedder.qformer.queries)
-    if found is None:
-        raise CheckpointError(f"{folder} is a language model without codes: train SEED-OPT on it, with stage.base")
-    layout, names = found
-    if layout.codes != len(seed.codebook.weight):
-        raise CheckpointError(f"{folder} has {layout.codes} codes, and the image tokenizer {len(seed.codebook.weight)}")
-    _check_rows(lm, layout, folder)
-    return JointLM(lm, text_tokenizer, layout, names=names), Source(str(folder.resolve()))
-
-
-def _check_rows(lm: PreTrainedModel, layout: Vocabulary, folder: Path) -> None:
-    if (rows := word_embedding(lm).num_embeddings) < layout.size:
-        raise CheckpointError(f"{folder} has {rows} embeddings; its visual ids go up to {layout.size - 1}")

@@ -27,6 +27,7 @@ from seedtok.lm.base import fingerprint, load_base, word_embedding
 from seedtok.lm.decoding import GREEDY, Sampling, draw_codes
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import PLAIN, Template
+from seedtok.lm.plain_files import write_plain
 from seedtok.lm.prompts import (
     ANSWERING,
     TextSettings,
@@ -235,12 +236,19 @@ class SeedLM(CompositeModule):
         CheckpointError for an LM that does not fold.
         """
         with checkpoint_folder(Path(folder)) as new:
-            checkpoint.write_plain(self.joint, self._seed[0], new, Path(folder), self.template)
+            write_plain(self.joint, self._seed[0], new, Path(folder), self.template)
+
+    def save_transformers(self, folder: str | Path) -> None:
+        """Writes the weights of `save_plain` with a processor, for transformers' Auto classes (`seedtok.lm.auto`)."""
+        from seedtok.lm.auto.write import write_transformers  # it imports transformers
+
+        with checkpoint_folder(Path(folder)) as new:
+            write_transformers(self.joint, self._seed[0], self.template, new)
 
     def _write(self, folder: Path, parts: checkpoint.Parts) -> None:
         with checkpoint_folder(folder) as new:
             if self.joint.adapter is None:
-                checkpoint.write_plain(self.joint, self._seed[0], new, folder, self.template)
+                write_plain(self.joint, self._seed[0], new, folder, self.template)
             else:
                 checkpoint.write_files(self.joint, self._seed[0], self.source, new, folder, parts, self.template)
 

@@ -1,0 +1,92 @@
+"""The files of a plain language model (`plain.fold`): those of transformers, with a "seedtok" entry in config.json.
+
+The entry has the version of its format, the layout of the visual ids, and the image tokenizer that they belong to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seedtok.core.checkpoint import check_version
+from seedtok.core.errors import CheckpointError
+from seedtok.core.hub import recorded, without_paths
+from seedtok.core.records import from_record
+from seedtok.lm.base import load_base, word_embedding
+from seedtok.lm.model import JointLM
+from seedtok.lm.native import PLAIN, Template, TokenNames, find_layout
+from seedtok.lm.plain import extended_tokenizer, fold
+from seedtok.lm.vocabulary import Vocabulary
+from seedtok.tokenizer.seed import SeedTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ENTRY, VERSION = "seedtok", 1
+
+
+def entry_of(model: JointLM, seed: SeedTokenizer, template: Template) -> dict[str, Any]:
+    """What config.json says under "seedtok": all but the image tokenizer's place.
+
+    That is which ids are visual (`Vocabulary`), which codebook they belong to, and how the model is asked.
+    """
+    entry: dict[str, Any] = {"version": VERSION, "layout": asdict(model.vocabulary), "codebook": seed.codebook_id}
+    if model.names is not None:
+        entry["names"] = asdict(model.names)
+    return entry | template.entry()
+
+
+def write_plain(
+    model: JointLM, seed: SeedTokenizer, new: Path, folder: Path, template: Template = PLAIN
+) -> None:  # fmt: skip
+    """Writes the plain language model into the existing folder `new`, which will be moved to `folder`."""
+    lm = fold(model)
+    entry = entry_of(model, seed, template)
+    if seed.source is not None:
+        entry["tokenizer"] = recorded(seed.source, "tokenizer", folder, new)
+    setattr(lm.config, ENTRY, entry)
+    lm.save_pretrained(new)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = extended_tokenizer(model, Path(scratch)) if model.adapter is not None else model.text_tokenizer
+        tokenizer.save_pretrained(str(new))
+    without_paths(new)
+
+
+def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, str]:
+    """Loads a plain language model, and says where it is; `entry` is under "seedtok" in its config.json.
+
+    Raises CheckpointError for a broken folder, another codebook, or the format of a newer release.
+    """
+    check_version(entry.get("version", 1), VERSION, folder)
+    layout = from_record(Vocabulary, entry.get("layout"), f"visual ids in {folder / 'config.json'}")
+    if seed.codebook_id != entry.get("codebook"):
+        raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    _check_rows(lm, layout, folder)
+    names = from_record(TokenNames, entry["names"], "names of visual ids") if "names" in entry else None
+    return JointLM(lm, text_tokenizer, layout, names=names), str(folder.resolve())
+
+
+def read_native(folder: Path, seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, str]:
+    """Loads a published model that has the codes as tokens of its own, and says where it is.
+
+    SEED-LLaMA and AnyGPT are such. Raises CheckpointError where it has none, or not as many as the image tokenizer.
+    """
+    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    found = find_layout(text_tokenizer, seed.config.embedder.qformer.queries)
+    if found is None:
+        raise CheckpointError(f"{folder} is a language model without codes: train SEED-OPT on it, with stage.base")
+    layout, names = found
+    if layout.codes != len(seed.codebook.weight):
+        raise CheckpointError(f"{folder} has {layout.codes} codes, and the image tokenizer {len(seed.codebook.weight)}")
+    _check_rows(lm, layout, folder)
+    return JointLM(lm, text_tokenizer, layout, names=names), str(folder.resolve())
+
+
+def _check_rows(lm: PreTrainedModel, layout: Vocabulary, folder: Path) -> None:
+    if (rows := word_embedding(lm).num_embeddings) < layout.size:
+        raise CheckpointError(f"{folder} has {rows} embeddings; its visual ids go up to {layout.size - 1}")
