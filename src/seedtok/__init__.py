@@ -1,7 +1,7 @@
 """SEED: images as 32 causal, discrete tokens, and a language model that reads and writes them like words.
 
-`SeedTokenizer` and `SeedLM` are the two models. `SeedLMConfig`, `SeedLMForConditionalGeneration` and `SeedProcessor` are
-the second as classes of transformers. The others are configurations, and the errors that are raised.
+`SeedTokenizer` and `SeedLM` are the two models. `SeedLMConfig`, `SeedLMForConditionalGeneration` and `SeedProcessor`
+are the second as classes of transformers. The others are configurations, and the errors that are raised.
 """
 
 from importlib import import_module

@@ -85,6 +85,8 @@ def read(
     """
     folder = resolve(given.name, "lm")
     record = read_json(folder / "config.json")
+    if record.get("model_type") == "seed_lm":
+        raise CheckpointError(f"{given.name} is for transformers' Auto classes: load it by them, or name its original")
     if isinstance(entry := record.get(ENTRY), dict):
         seed = _load_seed(entry, folder, given.seed, dtype)
         joint, source = read_plain(folder, entry, seed, dtype)

@@ -17,6 +17,7 @@ from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import recorded, without_paths
 from seedtok.core.records import from_record
 from seedtok.lm.base import load_base, word_embedding
+from seedtok.lm.chat_template import chat_template_of
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import PLAIN, Template, TokenNames, find_layout
 from seedtok.lm.plain import extended_tokenizer, fold
@@ -51,7 +52,10 @@ def write_plain(
     setattr(lm.config, ENTRY, entry)
     lm.save_pretrained(new)
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = extended_tokenizer(model, Path(scratch)) if model.adapter is not None else model.text_tokenizer
+        tokenizer: Any = model.text_tokenizer
+        if model.adapter is not None:
+            tokenizer = extended_tokenizer(model, Path(scratch))
+            tokenizer.chat_template = chat_template_of(template)  # for servers
         tokenizer.save_pretrained(str(new))
     without_paths(new)
 

@@ -44,6 +44,10 @@ class SeedLMConfig(PretrainedConfig):
         check_version(self.seedtok.get("version", VERSION), VERSION, "this configuration")
         super().__init__(**options)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
+        """Does nothing: a folder names the classes of this package, and has no copy of their code."""
+
     @property
     def vocabulary(self) -> Vocabulary:
         """Which ids are text, codes, begin and end of an image."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Int
@@ -15,11 +14,9 @@ from transformers.image_utils import load_image
 
 from seedtok.core.errors import InputError
 from seedtok.core.records import encodable, from_record
-from seedtok.lm.native import Template
+from seedtok.lm.chat_template import IMAGE
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.vision import normalized_pixels
-
-IMAGE = "<image>"  # in a text, the place of an image; in ids, the place of each of its codes
 
 
 class SeedProcessor(ProcessorMixin):
@@ -29,9 +26,10 @@ class SeedProcessor(ProcessorMixin):
         tokenizer: with the visual tokens at their ids, and `<image>`.
         layout: the fields of `Vocabulary`.
         image_size: width and height of the image tokenizer's pixels.
-        chat_template: turns messages into a prompt, in Jinja; `chat_template_of` makes one.
+        chat_template: turns messages into a prompt, in Jinja; `chat_template.chat_template_of` makes one.
     """
 
+    @no_type_check  # transformers reads the names of its arguments
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
@@ -139,23 +137,6 @@ class SeedProcessor(ProcessorMixin):
         start = self.tokenizer.bos_token or ""
         text = encodable(text if text.startswith(start) else start + text)
         return self.tokenizer(text, add_special_tokens=False).input_ids
-
-
-def chat_template_of(template: Template) -> str:
-    """A chat template, in Jinja, that asks as a `Template` does: turns of the user's and the model's alternately."""
-    before, after, between = (json.dumps(part) for part in (template.before, template.after, template.between))
-    parts = (
-        "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-        "{% for part in message['content'] %}"
-        f"{{% if part['type'] == 'image' %}}{{{{ '{IMAGE}' }}}}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}"
-        "{% endfor %}{% endif %}"
-    )
-    return (
-        "{{ bos_token }}{% for message in messages %}"
-        f"{{% if message['role'] == 'assistant' %}}{parts}{{{{ {between} }}}}"
-        f"{{% else %}}{{{{ {before} }}}}{parts}{{{{ {after} }}}}{{% endif %}}"
-        "{% endfor %}"
-    )
 
 
 def _flat(images: Any) -> list[Any]:

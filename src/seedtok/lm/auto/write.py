@@ -14,7 +14,8 @@ from seedtok.core.hub import without_paths
 from seedtok.core.notices import quietly
 from seedtok.lm.auto.config import SeedLMConfig
 from seedtok.lm.auto.modeling import SeedLMForConditionalGeneration
-from seedtok.lm.auto.processing import IMAGE, SeedProcessor, chat_template_of
+from seedtok.lm.auto.processing import SeedProcessor
+from seedtok.lm.chat_template import IMAGE, chat_template_of
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import Template
 from seedtok.lm.plain import extended_tokenizer, fold
