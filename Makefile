@@ -13,7 +13,7 @@ WORKERS ?= logical
 PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 SOURCES := src tests benchmarks tools
 
-.PHONY: demo smoke docs test test-fast test-latest test-oldest check fix lock bench clean
+.PHONY: demo smoke docs test test-fast test-latest test-oldest check fix lock bench release clean
 
 demo: $(VENV)/.installed
 	$(BIN)/seedtok demo --out demo --overwrite
@@ -64,8 +64,18 @@ lock: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/encode.py
 
+# wheel and sdist in dist/, checked, and the wheel's commands in an environment without extras
+release: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --clear .venv-bare
+	PIP_CONSTRAINT=$(LOCK) .venv-bare/bin/python $(INSTALL) dist/*.whl
+	.venv-bare/bin/python tools/check_release.py
+	ls -l dist
+
 clean:
-	rm -rf demo smoke site build dist .pytest_cache .ruff_cache .hypothesis .venv-latest .venv-oldest
+	rm -rf demo smoke site build dist .pytest_cache .ruff_cache .hypothesis .venv-bare .venv-latest .venv-oldest
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
