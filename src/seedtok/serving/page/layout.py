@@ -11,8 +11,8 @@ from gradio.events import Dependency
 from seedtok.serving.page import parts
 
 HEAD = "# seedtok"
-ABOUT = "Images as 32 codes that a language model reads and writes."
-SEE = "An image becomes 32 codes; the image decoder draws from these codes alone."
+ABOUT = "Images as codes that a language model reads and writes."
+SEE = "An image becomes a few codes; the image decoder draws from these codes alone."
 CAPTION = "The language model reads the codes of an image and writes a caption."
 ASK = "A question about an image gets a short answer."
 DRAW = "The language model writes the codes of an image; the image decoder draws them."
@@ -23,11 +23,10 @@ EXPLORE = (
 )
 PROMPT = "a fox to the left of a cake on a blue background"
 UNCHOSEN = "New code: choose one of those below the drawing"
-CODES = 32
 
 
-def build() -> gr.Blocks:
-    """The page; all of its events run in the browser."""
+def build(code_count: int) -> gr.Blocks:
+    """The page for images of so many codes; all of its events run in the browser."""
     with gr.Blocks(title="seedtok", analytics_enabled=False) as blocks:
         gr.Markdown(HEAD)
         model = gr.Markdown(ABOUT, elem_id="model")
@@ -36,7 +35,7 @@ def build() -> gr.Blocks:
             first = [_see(), _caption(), _ask()]
             drawn = _draw()
             _chat()
-            first.append(_explore())
+            first.append(_explore(code_count))
         for picker in first:  # an image that is chosen in one tab is that of the others
             others = [other for other in first if other is not picker]
             picker.input(None, picker, others, js="(url) => [url, url, url]")
@@ -123,7 +122,7 @@ def _chat() -> None:
         _on(listener, "chat", [log, text, image], [log, text, image])
 
 
-def _explore() -> Component:
+def _explore(code_count: int) -> Component:
     with gr.Tab("Explore") as tab:
         gr.Markdown(EXPLORE)
         with gr.Row():
@@ -138,9 +137,8 @@ def _explore() -> Component:
                 mixed = parts.tiles("codes-mixed", usable=True)
         with gr.Row():
             with gr.Column(min_width=240):
-                count = gr.Slider(
-                    0, CODES, CODES, step=1, label="Codes of A, the others of B (white without B)", elem_id="splice"
-                )
+                label = "Codes of A, the others of B (white without B)"
+                count = gr.Slider(0, code_count, code_count, step=1, label=label, elem_id="splice")
                 prefixes = gr.Button("Draw prefixes of A", elem_id="prefixes")
             with gr.Column(min_width=240):
                 code = gr.Number(0, label=UNCHOSEN, precision=0, minimum=0, elem_id="replace-code")

@@ -29,23 +29,23 @@ MONOSPACE = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 
 
 def add_page(app: FastAPI) -> None:
-    """Has an application serve the page at `/`.
+    """Has an application serve the page at `/`; its `state` has the service.
 
     Of gradio's own paths only those of `paths.GRADIO` exist, for GET: no upload, no file of a client's choice, no
     event and no queue.
     """
-    gradio = Gradio(_gradio())
+    gradio = Gradio(_gradio(app.state.service.engine.code_count))
     for path in GRADIO:
         app.add_route(path, gradio, methods=["GET"], include_in_schema=False)  # pyright: ignore[reportArgumentType]
     app.add_route(f"{FOLDER}/{{name}}", _file, methods=["GET"], include_in_schema=False)
 
 
-def _gradio() -> ASGIApp:
-    """Gradio's application."""
+def _gradio(code_count: int) -> ASGIApp:
+    """Gradio's application: the layout alone."""
+    theme = gr.themes.Base(primary_hue="emerald", font=FONTS, font_mono=MONOSPACE)
     return gr.mount_gradio_app(
-        FastAPI(), build(), "/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False, pwa=False,
-        enable_monitoring=False, theme=gr.themes.Base(primary_hue="emerald", font=FONTS, font_mono=MONOSPACE),
-        head=f'<link rel="stylesheet" href="{FOLDER[1:]}/style.css">',
+        FastAPI(), build(code_count), "/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,
+        pwa=False, enable_monitoring=False, theme=theme, head=f'<link rel="stylesheet" href="{FOLDER[1:]}/style.css">',
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ function warn(warnings) {
 
 async function start() {
   const name = (await api.modelName()).replace(/[^\w./-]/g, "");
-  return [`Images as 32 codes that a language model reads and writes. Model: **${name}**`];
+  return [`Images as codes that a language model reads and writes. Model: **${name}**`];
 }
 
 async function encode(url) {
