@@ -170,7 +170,7 @@ class PrefixLM(nn.Module):
             config = {"base": base, **self.images.record(Path(folder), new)}
             projection = {f"language_projection.{n}": t for n, t in self.language_projection.state_dict().items()}
             if has_lora(self.network):
-                write_lora(self.network, new / ADAPTER)
+                write_lora(cast("PeftModel", self.network), new / ADAPTER)
             write_checkpoint(new, PREFIX_LM, VERSION, config, self.images.stored() | projection)
 
     @classmethod

@@ -27,8 +27,8 @@ class VqvaeSettings(StageSettings):
     """Codes an image: the image's side, halved between every two widths, squared."""
 
     image_size: int = 128
-    widths: tuple[int, ...] = (32, 64, 64, 128, 128)
-    groups: int = 16  # of the group norms
+    widths: tuple[int, ...] = (8, 16, 32, 64, 128)
+    groups: int = 8  # of the group norms
     codebook_size: int = Field(default=8192, ge=1)  # SEED's
     codebook_dim: int = Field(default=32, ge=1)  # SEED's
     vq_weight: float = 1.0  # of the codebook's loss, the reconstruction's being 1; paper

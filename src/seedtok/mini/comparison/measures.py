@@ -97,10 +97,10 @@ def _told(model: Reader, data: MiniSet, run: Run) -> dict[str, float]:
     def score(predictions: Predictions) -> dict[str, Any]:
         records = predictions.read("model")
         said, indices = ([record[key] for record in records] for key in ("caption", "image_id"))
-        return percent(SceneScorer(data).score_captions(said, indices))
+        return {"model": percent(SceneScorer(data).score_captions(said, indices))}
 
     settings = {"models": {"model": model.settings}, "prompt": CAPTION, "decoding": CAPTIONING.arguments()}
-    return _chosen(evaluate(Task("captions", settings, {"model": make}, score), data, run), FIELDS)
+    return _chosen(evaluate(Task("captions", settings, {"model": make}, score), data, run)["model"], FIELDS)
 
 
 def blind(what: Measured, out: Path) -> Scores:
