@@ -1,5 +1,6 @@
 """The VQ codebook: embeddings <-> discrete codes with straight-through gradients, and its usage (section 2.2)."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -124,6 +125,11 @@ class Codebook(nn.Module):
             if self.training:
                 self._track(z.detach().flatten(0, 1), codes.flatten())
         return Quantized(vectors.to(self.weight.dtype), codes, loss)
+
+    def fingerprint(self, order: tuple[int, ...] | None = None) -> str:
+        """A hash of the code vectors, and of the order of an image's codes where that is not the causal one."""
+        vectors = self.weight.detach().float().cpu().contiguous().numpy()
+        return hashlib.sha256(vectors.tobytes() + (str(order) if order else "").encode()).hexdigest()[:16]
 
     @torch.no_grad()
     def encode(self, z: Float[Tensor, "*b d"]) -> Int[Tensor, "*b"]:

@@ -6,7 +6,6 @@ text-side decoder, the Reverse Q-Former and a frozen diffusion model.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -122,9 +121,7 @@ class SeedTokenizer(CompositeModule):
     @property
     def codebook_id(self) -> str:
         """A hash of the code vectors, and of the codes' order where it is not the causal one: it identifies codes."""
-        vectors = self.codebook.weight.detach().float().cpu().contiguous().numpy()
-        order = "" if self.config.code_order is None else str(self.config.code_order)
-        return hashlib.sha256(vectors.tobytes() + order.encode()).hexdigest()[:16]
+        return self.codebook.fingerprint(self.config.code_order)
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
@@ -154,8 +151,8 @@ class SeedTokenizer(CompositeModule):
 
     def codes_of(self, embeddings: Float[Tensor, "b n d"]) -> Int[Tensor, "b n"]:
         """Causal embeddings -> codes (B, 32) int64, in the configuration's order."""
-        codes, order = self.codebook.encode(self.encode_head(embeddings)), self.config.code_order
-        return codes if order is None else codes[:, list(order)]
+        codes = self.codebook.encode(self.encode_head(embeddings))
+        return codes if self.config.code_order is None else codes[:, list(self.config.code_order)]
 
     @torch.no_grad()
     def decode(
@@ -194,8 +191,8 @@ class SeedTokenizer(CompositeModule):
         count = self.config.embedder.qformer.queries
         if given.ndim != 2 or given.shape[1] != count:
             raise InputError(f"codes of shape {tuple(given.shape)}; expected {count} codes for each image")
-        if (order := self.config.code_order) is not None:
-            given = given[:, torch.tensor(order).argsort()]
+        if self.config.code_order is not None:
+            given = given[:, torch.tensor(self.config.code_order).argsort()]
         return self.codebook.lookup(given.to(self.device)).to(self.dtype)
 
     # ------------------------------------------------------------ retrieval
@@ -229,9 +226,9 @@ class SeedTokenizer(CompositeModule):
         return self._image_decoder
 
     def draw_by(self, image_decoder: str | Path | None = None, lcm_lora: str | Path | None = None) -> None:
-        """From now on draws by another image decoder, by an LCM-LoRA on it (not saved with the checkpoint), or both.
+        """From now on draws by another image decoder, or by an LCM-LoRA on it, which is not saved; in few steps if it can.
 
-        Where that draws in few steps, these, and no guidance, are the defaults. Raises CheckpointError as loading does.
+        Raises CheckpointError as loading does.
         """
         if image_decoder is not None:
             self.config = replace(self.config, image_decoder=source_of(image_decoder, "diffusion"))
@@ -247,10 +244,7 @@ class SeedTokenizer(CompositeModule):
         return source_of(self.config.image_decoder, "diffusion", self._folder)
 
     def save_pretrained(self, folder: str | Path, *, standalone: bool = False) -> None:
-        """Writes config.json, model.safetensors and the text tokenizer.
-
-        An image decoder in a folder is named relative to `folder`; `standalone` copies it into the checkpoint.
-        """
+        """Writes a checkpoint; names an image decoder relative to `folder`, or with `standalone` copies it there."""
         with checkpoint_folder(Path(folder)) as new:
             self.write_files(new, Path(folder), standalone)
 
@@ -272,9 +266,8 @@ class SeedTokenizer(CompositeModule):
     ) -> str:  # fmt: skip
         """Uploads the files of `save_pretrained` and a model card to a model hub; returns the URL of the commit.
 
-        An image decoder in a local folder is uploaded too, unless `image_decoder` gives its hub id. `license` is an
-        identifier of the hub, such as "apache-2.0". A README.md of the repository is kept. Raises CheckpointError where
-        the hub cannot be reached or refuses.
+        An image decoder in a local folder is uploaded too, unless `image_decoder` gives its hub id. A README.md of the
+        repository is kept. `license` is the hub's, as "apache-2.0". Raises CheckpointError where the hub refuses.
         """
         card = tokenizer_card(repo_id, image_decoder or self.image_decoder_source, license)
         with tempfile.TemporaryDirectory() as scratch:
@@ -287,12 +280,10 @@ class SeedTokenizer(CompositeModule):
     ) -> SeedTokenizer:
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
-        `device` is as for `core.device.device_named`. Raises CheckpointError for a missing or extra tensor, another
-        version, or a broken file.
+        `device`: see `core.device.device_named`. Raises CheckpointError for missing, extra or broken tensors or files.
         """
         device, source = device_named(device), locate(name, "tokenizer")
-        folder = resolve(source)
-        config = read_config(folder, TOKENIZER, VERSION)
+        config = read_config(folder := resolve(source), TOKENIZER, VERSION)
         vision = shared_vision(folder, config, "embedder.vision.")
         model = load_model(
             lambda: cls(SeedConfig.from_dict(config), stored_text_tokenizer(folder)), config, folder / WEIGHTS,
