@@ -226,7 +226,7 @@ class SeedTokenizer(CompositeModule):
         return self._image_decoder
 
     def draw_by(self, image_decoder: str | Path | None = None, lcm_lora: str | Path | None = None) -> None:
-        """From now on draws by another image decoder, or by an LCM-LoRA on it, which is not saved; in few steps if it can.
+        """From now on draws by another image decoder, or by an LCM-LoRA on it (never saved), in few steps if it can.
 
         Raises CheckpointError as loading does.
         """
