@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from seedtok.tokenizer.familiarity import CheckedEncoder
     from seedtok.tokenizer.seed import SeedTokenizer
     from seedtok.training.config import RunConfig
 
@@ -107,6 +108,13 @@ def load_tokenizer(
     if image_decoder is not None or lcm_lora is not None:
         tokenizer.draw_by(image_decoder, lcm_lora)
     return tokenizer
+
+
+def load_encoder(model: str, dtype: str, device: str) -> CheckedEncoder:
+    """A tokenizer, as of `load_tokenizer`, that encodes in bulk."""
+    from seedtok.tokenizer.familiarity import CheckedEncoder
+
+    return CheckedEncoder(load_tokenizer(model, dtype, device))
 
 
 def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torch.dtype | None:

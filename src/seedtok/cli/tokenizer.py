@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,20 +22,26 @@ from seedtok.cli.support import (
     check_free,
     check_image_name,
     generators,
+    load_encoder,
     load_tokenizer,
     png_paths,
     say,
     write_image,
 )
-from seedtok.core.errors import DataError, ImageError, SeedTokError, SeedTokWarning
+from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokError, SeedTokWarning
 from seedtok.core.progress import progress
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from PIL import Image
 
     from seedtok.tokenizer.seed import SeedTokenizer
+
+
+class Engine(StrEnum):
+    local = "local"
+    ray = "ray"
+
 
 Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; by default those of the checkpoint.")]
@@ -90,37 +99,43 @@ def tokenize(
         float, typer.Option(min=0, max=1, help="Fraction of the images that may be unreadable; they are skipped.")
     ] = 0.01,
     device: Device = "auto",
+    engine: Annotated[
+        Engine, typer.Option(help="local: this process. ray: a process a core or GPU of a Ray cluster.")
+    ] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster; by default all of this machine.", show_default=False)
+    ] = None,
 ) -> None:
     """Encode the images of shards as codes, one Parquet file per shard; complete files are kept."""
+    from seedtok.core.hub import source_of
     from seedtok.core.locks import locked
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.skipping import SkipLimits
     from seedtok.data.tars import count_samples, shard_paths
-    from seedtok.tokenizer.familiarity import encode_and_check
 
+    if address is not None and engine == Engine.local:
+        raise ConfigError("--address is of a Ray cluster: give --engine ray with it")
     total = sum(map(count_samples, shard_paths(shards)))
-    far = 0
-
-    def codes_of(images: list[Image.Image]) -> np.ndarray:
-        nonlocal far
-        codes, is_far = encode_and_check(tokenizer, tokenizer.pixels(images))
-        far += int(is_far.sum())
-        return codes.cpu().numpy()
-
+    limits = SkipLimits(bad_share)
     with locked(out), progress("tokenize", total) as done:
-        tokenizer = load_tokenizer(model, dtype.value, device)
-        report = tokenize_shards(
-            shards, out, codes_of, tokenizer.codebook_id, batch_size, done, overwrite, SkipLimits(bad_share)
-        )
+        if engine == Engine.ray:
+            from seedtok.data.ray_engine import RayEngine
+
+            load = partial(load_encoder, source_of(model, "tokenizer"), dtype.value)
+            report = RayEngine(load, address, device).tokenize(shards, out, batch_size, done, overwrite, limits)
+        else:
+            encoder = load_encoder(model, dtype.value, device)
+            report = tokenize_shards(shards, out, encoder, encoder.codebook_id, batch_size, done, overwrite, limits)
+            report = replace(report, far=encoder.far)
     say(
         f"{report.images} images in {len(report.written) + len(report.kept)} files in {out}; "
         f"{len(report.kept)} existed before"
     )
     if report.skipped:
         say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
-    if far:
+    if report.far:
         warnings.warn(
-            f"{far} of them are far from the images that this model was trained on", SeedTokWarning, stacklevel=2
+            f"{report.far} of them are far from the images that this model was trained on", SeedTokWarning, stacklevel=2
         )
 
 

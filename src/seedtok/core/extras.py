@@ -8,6 +8,7 @@ EXTRAS = {
     "pydantic": "train",
     "tensorboard": "train",
     "pycocoevalcap": "evaluate",
+    "ray": "ray",
     "tokenizers": "mini",
     "fastapi": "serve",
     "gradio": "serve",

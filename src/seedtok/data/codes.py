@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -23,6 +23,7 @@ from seedtok.data.skipping import SkipLimits
 
 MADE_BY = b"seedtok.tokenizer"  # key in the metadata of a file: the id of the codebook
 MADE_OF = b"seedtok.shard"  # and the SHA-256 hash of the shard
+SKIPPED = ".skipped.jsonl"  # suffix of the list of what was skipped, beside a file of codes
 GROUP = 4096  # rows in a row group of Parquet
 T = TypeVar("T")
 
@@ -31,13 +32,15 @@ T = TypeVar("T")
 class TokenizeReport:
     """The files that `tokenize_shards` wrote, those it found complete, the number of images, and what was skipped.
 
-    `skipped` has the shard, the key ("" for all samples that are missing at its end) and the reason.
+    `skipped` has the shard, the key ("" for all samples that are missing at its end) and the reason. `far` is the
+    number of images far from those of training, where the engine counts them.
     """
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]
     images: int
     skipped: tuple[tuple[str, str, str], ...] = ()
+    far: int = 0
 
 
 class Column(Generic[T]):
@@ -114,22 +117,11 @@ def tokenize_shards(
     """
     out = Path(out)
     samples = ShardSamples(source, shuffle=False, limits=limits)
-    targets = [out / f"{path.stem}.parquet" for path in samples.paths]
-    if len(set(targets)) < len(targets):
-        raise DataError("two shards have the same name, so their codes would be written to the same file: rename one")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
-    finished = [
-        target.exists() and _is_finished(target, path, tokenizer, overwrite)
-        for path, target in zip(samples.paths, targets, strict=True)
-    ]
     written, kept, images = [], [], 0
-    for number, target in enumerate(targets):
-        if finished[number]:
+    for number, (_, target, count) in enumerate(plan_shards(samples.paths, out, tokenizer, overwrite)):
+        if count is not None:
             kept.append(target)
-            images += pq.read_metadata(target).num_rows
+            images += count
         else:
             advance = partial(_add_progress, progress, images)
             if count := _tokenize(samples, number, target, encode, tokenizer, batch_size, advance):
@@ -140,12 +132,34 @@ def tokenize_shards(
     return TokenizeReport(tuple(written), tuple(kept), images, tuple(samples.skipped.reasons))
 
 
+def plan_shards(
+    paths: Sequence[Path], out: Path, tokenizer: str, overwrite: bool
+) -> list[tuple[Path, Path, int | None]]:
+    """Each shard, the file of its codes in `out`, and that file's rows where it is complete; creates `out`.
+
+    Raises DataError as `tokenize_shards` does, before it writes anything.
+    """
+    targets = [out / f"{path.stem}.parquet" for path in paths]
+    if len(set(targets)) < len(targets):
+        raise DataError("two shards have the same name, so their codes would be written to the same file: rename one")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
+    return [
+        (path, target, pq.read_metadata(target).num_rows if _is_finished(target, path, tokenizer, overwrite) else None)
+        for path, target in zip(paths, targets, strict=True)
+    ]
+
+
 def _add_progress(progress: Callable[[int], object] | None, before: int, done: int) -> None:
     if progress:
         progress(before + done)
 
 
 def _is_finished(target: Path, shard: Path, tokenizer: str, overwrite: bool) -> bool:
+    if not target.exists():
+        return False
     origin = _origin(target)
     if not origin.tokenizer:
         raise DataError(f"{target} exists and does not say which tokenizer its codes are of: choose another folder")
@@ -181,13 +195,16 @@ def _tokenize(
     try:
         if first is None:
             target.unlink(missing_ok=True)  # it has the codes of another shard
+            _write_skipped(samples, path, target.with_suffix(SKIPPED))
         else:
             schema = first.schema.with_metadata(origin)
             with atomic_file(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
                 for table in chain([first], tables):
                     writer.write_table(table.cast(schema))
                     rows += len(table)
-        _write_skipped(samples, path, target.with_suffix(".skipped.jsonl"))
+                _write_skipped(
+                    samples, path, target.with_suffix(SKIPPED)
+                )  # before the codes, which are what makes it complete
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
     return rows

@@ -13,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -115,6 +117,20 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
     if tokenizer.familiarity is None:
         return codes, torch.zeros(len(pixels), dtype=torch.bool)
     return codes, (tokenizer.familiarity(features) > 1).cpu()
+
+
+class CheckedEncoder:
+    """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.codebook_id: str = tokenizer.codebook_id
+        self.far = 0
+
+    def __call__(self, images: list[Image.Image]) -> np.ndarray:
+        codes, far = encode_and_check(self.tokenizer, self.tokenizer.pixels(images))
+        self.far += int(far.sum())
+        return codes.cpu().numpy()
 
 
 def warn_of_far_images(names: Sequence[str]) -> None:

@@ -1,0 +1,242 @@
+"""Shards encoded by the processes of a Ray cluster, on one machine or on many: each has the model, and takes a shard.
+
+A process writes the whole file of a shard or none of it, and a shard whose process ends goes to another one, so every
+shard is encoded exactly once, whatever ends. All machines see the shards and the output folder under the same paths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from seedtok.core.atomic import remove_leftovers
+from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokError
+from seedtok.data.codes import SKIPPED, TokenizeReport, plan_shards, tokenize_shards
+from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
+
+TRIES = 5  # processes that may end over one shard, before that is taken for the shard's fault
+DEVICES = ("auto", "cpu", "cuda")
+STORE = 100 << 20  # bytes of shared memory of a cluster that is started here; no image goes through it
+UNLIMITED = SkipLimits(at_least=1 << 62)  # in a worker: bad samples are counted where all of them are known
+
+
+class Encoder(Protocol):
+    """Images -> codes (B, 32), the id of their codebook, and how many images were far from those of training."""
+
+    codebook_id: str
+    far: int
+
+    def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Encodes shards on a Ray cluster: `tokenize_shards` in many processes.
+
+    Args:
+        load: gives the encoder on a device, "cpu" or "cuda"; called in each process, so it has to be picklable.
+        address: of a running cluster, as `ray.init` takes it; by default that of RAY_ADDRESS, or else a cluster of all
+            cores and GPUs of this machine, which is started and stopped again.
+        device: "cpu", a process a core; "cuda", a process a GPU; "auto", GPUs where the cluster has any.
+    """
+
+    load: Callable[[str], Encoder]
+    address: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise ConfigError(
+                f"device {self.device!r} with Ray, which assigns GPUs itself: expected {', '.join(DEVICES)}"
+            )
+
+    def tokenize(
+        self, source: str | Path, out: str | Path, batch_size: int = 32,
+        progress: Callable[[int], object] | None = None, overwrite: bool = False, limits: SkipLimits | None = None,
+    ) -> TokenizeReport:  # fmt: skip
+        """As `tokenize_shards`, whose arguments these are; files are complete when it stops for too many bad samples.
+
+        Raises DataError as that does, and where `TRIES` processes ended over the same shard; ConfigError where the
+        cluster cannot be reached or has no GPU; what `load` raises.
+        """
+        source, out = Path(source).absolute(), Path(out).absolute()
+        samples = ShardSamples(source, shuffle=False, limits=limits)
+        with _cluster(self.address) as ray:
+            pool = _Pool(ray, self.load, self._resources(ray.cluster_resources()))
+            tokenizer = pool.codebook_id()
+            plan = plan_shards(samples.paths, out, tokenizer, overwrite)
+            images = sum(count for _, _, count in plan if count is not None)
+            written, far = [], 0
+            jobs = [_Job(path, out, tokenizer, batch_size, overwrite) for path, _, count in plan if count is None]
+            for done in pool.run(jobs):
+                for key, reason in done.skipped:
+                    samples.skipped.add(done.shard, key, reason)
+                written += done.written
+                images, far = images + done.images, far + done.far
+                if progress:
+                    progress(images)
+        remove_leftovers(out)  # of processes that were killed on this machine
+        kept = tuple(target for _, target, count in plan if count is not None)
+        return TokenizeReport(tuple(sorted(written)), kept, images, tuple(samples.skipped.reasons), far)
+
+    def _resources(self, cluster: dict[str, float]) -> dict[str, Any]:
+        """What a process asks the cluster for, and how many there can be."""
+        gpus = 0 if self.device == "cpu" else int(cluster.get("GPU", 0))
+        if self.device == "cuda" and not gpus:
+            raise ConfigError("device cuda: the Ray cluster has no GPU; use auto or cpu")
+        return {"num_cpus": 1, "num_gpus": int(gpus > 0), "count": max(1, gpus or int(cluster.get("CPU", 1)))}
+
+
+@dataclass(frozen=True)
+class _Job:
+    shard: Path
+    out: Path
+    tokenizer: str
+    batch_size: int
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of a job: the files written (one or none), its images, and the key and reason of what was skipped."""
+
+    shard: Path
+    written: tuple[Path, ...]
+    images: int
+    far: int
+    skipped: tuple[tuple[str, str], ...]
+
+
+class _Worker:
+    """The process: loads the encoder when it is first needed, so that an error of that is the call's own."""
+
+    def __init__(self, load: Callable[[str], Encoder], device: str) -> None:
+        self._load, self._device = load, device
+        self._encoder: Encoder | None = None
+
+    def _encode(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = self._load(self._device)
+        return self._encoder
+
+    def codebook_id(self) -> str:
+        return self._encode().codebook_id
+
+    def tokenize(self, job: _Job) -> _Done:
+        encoder = self._encode()
+        if encoder.codebook_id != job.tokenizer:
+            raise CheckpointError("the machines of the cluster have different image tokenizers under the same name")
+        before = encoder.far
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bad samples are named where all of them are known
+            report = tokenize_shards(
+                job.shard, job.out, encoder, job.tokenizer, job.batch_size, None, job.overwrite, UNLIMITED
+            )
+        listed = job.out / f"{job.shard.stem}{SKIPPED}"
+        records = map(json.loads, listed.read_text(encoding="utf-8").splitlines() if listed.exists() else ())
+        skipped = tuple((record["key"], record["reason"]) for record in records if record["key"])  # "": counted before
+        files = (*report.written, *report.kept)  # kept: by a process that ended before it could say so
+        return _Done(job.shard, files, report.images, encoder.far - before, skipped)
+
+
+class _Pool:
+    """As many workers as the cluster has room for; one that ends is replaced."""
+
+    def __init__(self, ray: Any, load: Callable[[str], Encoder], resources: dict[str, Any]) -> None:
+        self._ray, self._count = ray, resources["count"]
+        options = {name: resources[name] for name in ("num_cpus", "num_gpus")}
+        kind = ray.remote(**options)(_Worker)
+        self._start = lambda: kind.remote(load, "cuda" if options["num_gpus"] else "cpu")
+        self._idle = [self._start()]
+        errors = ray.exceptions
+        self._lost = (
+            errors.RayActorError, errors.NodeDiedError, errors.WorkerCrashedError, errors.OutOfMemoryError,
+            errors.ObjectLostError,
+        )  # fmt: skip
+        self._ended: Counter[Path | None] = Counter()  # by shard; None before the first
+
+    def codebook_id(self) -> str:
+        """The id of the codebook of the first worker."""
+        while True:
+            worker = self._idle.pop()
+            with self._replacing(worker, None):
+                found = self._result(worker.codebook_id.remote())
+                self._idle.append(worker)
+                return found
+
+    def run(self, jobs: list[_Job]) -> Iterator[_Done]:
+        """Yields what came of each job as it ends."""
+        self._idle += [self._start() for _ in range(min(self._count, len(jobs)) - len(self._idle))]
+        waiting, running = deque(jobs), {}
+        while waiting or running:
+            while waiting and self._idle:
+                worker, job = self._idle.pop(), waiting.popleft()
+                running[worker.tokenize.remote(job)] = worker, job
+            (reference,), _ = self._ray.wait(list(running), num_returns=1)
+            worker, job = running.pop(reference)
+            done = None
+            with self._replacing(worker, job.shard):
+                done = self._result(reference)
+            if done is None:
+                waiting.append(job)
+            else:
+                self._idle.append(worker)
+                yield done
+
+    @contextmanager
+    def _replacing(self, worker: Any, shard: Path | None) -> Iterator[None]:
+        """Starts another worker where this one ended; raises DataError where that was the last try."""
+        try:
+            yield
+        except self._lost as error:
+            with suppress(Exception):  # one that cannot be reached may still run
+                self._ray.kill(worker)
+            self._ended[shard] += 1
+            if self._ended[shard] == TRIES:
+                reason = next(line for line in reversed(str(error).splitlines()) if line.strip()).strip()[:200]
+                raise DataError(
+                    f"{shard or 'the model'}: {TRIES} processes ended over it, the last: {reason}"
+                ) from None
+            self._idle.append(self._start())
+
+    def _result(self, reference: Any) -> Any:
+        """The result of a call; an error of this package that it raised is raised here."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, SeedTokError):
+                raise error.cause from None
+            raise
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Any]:
+    """Ray, connected; what is started or connected here is stopped or left at the end."""
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = {} if address else {"include_dashboard": False, "object_store_memory": STORE}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"cannot reach the Ray cluster {address or 'of this machine'}: {reason}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
