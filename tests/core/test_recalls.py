@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seedtok.core.recalls import best_cosines, retrieval_recalls
 
@@ -60,3 +61,20 @@ def test_cosines_are_of_the_best_query_however_little_room_there_is(queries, roo
     images, texts = torch.randn(shape), torch.randn(29, 16)
     each = [[(image.view(-1, 16) @ text).max() for text in texts] for image in images]
     torch.testing.assert_close(best_cosines(images, texts, room), torch.tensor(each), rtol=1e-5, atol=1e-5)
+
+
+def test_cosines_take_no_more_than_their_room():
+    """All at once, the cosines of all queries would be 13 MB."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            largest = max(largest, out.nbytes if isinstance(out, torch.Tensor) else 0)
+            return out
+
+    images, texts = torch.randn(200, 32, 4), torch.randn(500, 4)
+    with Watch():
+        best_cosines(images, texts, 1 << 20)
+    assert largest <= 1 << 20

@@ -40,6 +40,9 @@ Chat = Annotated[
     str | None,
     typer.Option("--template", help="How MODEL is asked: plain, pretrained, vicuna or llama2; by default as trained."),
 ]
+Quantize = Annotated[
+    str | None, typer.Option(help="8bit or 4bit: the language model's matrices in that, by bitsandbytes.")
+]
 Beams = Annotated[int, typer.Option(min=1, max=100, help="Beams of the beam search; 1 is greedy decoding.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling and of the initial noise.")]
 Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy decoding.")]
@@ -49,7 +52,7 @@ IMAGE_PREFIX = "@"  # of a path in a line of chat
 
 def load_lm(
     model: str, dtype: str, device: str, base: str | None = None, tokenizer: str | None = None,
-    template: str | None = None,
+    template: str | None = None, quantize: str | None = None,
 ) -> SeedLM:  # fmt: skip
     """Loads a SEED language model by name, folder or hub id; the others override what its config names."""
     quiet()
@@ -60,7 +63,7 @@ def load_lm(
 
     return SeedLM.from_pretrained(
         model, base=base, seed=tokenizer, dtype=getattr(torch, dtype), device=device,
-        template=None if template is None else template_named(template),
+        template=None if template is None else template_named(template), quantize=quantize,
     )  # fmt: skip
 
 
@@ -70,6 +73,7 @@ def caption(
     base: Base = None,
     tokenizer: Tokenizer = None,
     template: Chat = None,
+    quantize: Quantize = None,
     beams: Beams = 5,
     as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "caption"} as JSON.')] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in each batch.")] = 16,
@@ -79,7 +83,7 @@ def caption(
     """Caption images, one line per image; with --json, one JSON object per line."""
     bad: list[ImageError] = []
     paths = list_image_files(images, bad)
-    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
             for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
@@ -96,6 +100,7 @@ def ask(
     base: Base = None,
     tokenizer: Tokenizer = None,
     template: Chat = None,
+    quantize: Quantize = None,
     beams: Beams = 5,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
@@ -105,7 +110,7 @@ def ask(
         raise DataError("no question; expected an image and questions: seedtok ask IMAGE QUESTION...")
     if not all(question.strip() for question in questions):
         raise DataError("an empty question: ask something")
-    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
     codes = lm.seed.encode(image).expand(len(questions), -1)
     for text in lm.answer(codes, questions, num_beams=beams):
         say(text)
@@ -118,6 +123,7 @@ def draw(
     base: Base = None,
     tokenizer: Tokenizer = None,
     template: Chat = None,
+    quantize: Quantize = None,
     count: Annotated[int, typer.Option(min=1, help="Number of images, written to FILE, FILE-2 and so on.")] = 1,
     seed: Seed = 0,
     temperature: Annotated[
@@ -142,7 +148,7 @@ def draw(
     if temperature is None:
         temperature = 0.0 if count == 1 else 1.0
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
     if image_decoder is not None or lcm_lora is not None:
         lm.seed.draw_by(image_decoder, lcm_lora)
     with progress("draw", count) as done:
@@ -163,6 +169,7 @@ def chat(
     base: Base = None,
     tokenizer: Tokenizer = None,
     template: Chat = None,
+    quantize: Quantize = None,
     seed: Seed = 0,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -175,7 +182,7 @@ def chat(
     answer.`, `Generate an image a fox on a pink background`.
     """
     sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value, device, base, tokenizer, template)
+    lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
     from PIL import Image
 
     if sys.stdin.isatty():

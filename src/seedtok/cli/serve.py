@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from seedtok.cli.lm import Base, Model, Tokenizer, load_lm
+from seedtok.cli.lm import Base, Model, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
 from seedtok.core.errors import ConfigError
 
@@ -20,6 +20,7 @@ def serve(
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
+    quantize: Quantize = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 is all of this machine's.")
     ] = "127.0.0.1",
@@ -53,7 +54,7 @@ def serve(
     limits = Limits(seconds=timeout, queue=queue, batch=batch)
     keys = [] if api_key_file is None else read_keys(api_key_file)
     with listening(host, port) as server_socket:  # before the model is loaded: a port in use is known at once
-        lm = load_lm(model, dtype.value, device, base, tokenizer)
+        lm = load_lm(model, dtype.value, device, base, tokenizer, quantize=quantize)
         drawn_in = drawing_dtype(drawing, lm.device) if dtype == Precision.float32 else None
         name = Path(model).name or model if Path(model).is_dir() else model
         if not keys and host not in LOOPBACK:

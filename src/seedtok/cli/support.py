@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from enum import StrEnum
@@ -74,6 +75,7 @@ def quiet(loading: bool = False) -> None:
     """
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of each product of 8 bits
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", SeedTokWarning)  # those of this package are shown, one line each
     warnings.showwarning = _show_warning

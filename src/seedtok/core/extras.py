@@ -8,6 +8,8 @@ EXTRAS = {
     "pydantic": "train",
     "tensorboard": "train",
     "pycocoevalcap": "evaluate",
+    "bitsandbytes": "quantize",
+    "lmms_eval": "lmms",
     "ray": "ray",
     "tokenizers": "mini",
     "fastapi": "serve",

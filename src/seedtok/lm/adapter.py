@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seedtok.core.errors import CheckpointError
 from seedtok.core.notices import quietly
 from seedtok.lm.vocabulary import Vocabulary
 
@@ -190,9 +191,14 @@ def train_lora(network: nn.Module) -> None:
 
 
 def merged_copy(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """A copy of an LM with LoRA added to its weights and peft's layers gone; it takes the memory of a second LM."""
+    """A copy of an LM with LoRA added to its weights and peft's layers gone; it takes the memory of a second LM.
+
+    Raises CheckpointError for a quantized LM, whose weights are not what they were.
+    """
     import copy
 
+    if getattr(network.config, "quantization_config", None) is not None:
+        raise CheckpointError("a quantized language model is not written as a whole: load it without quantization")
     copied: Any = copy.deepcopy(network)
     if not has_lora(copied):
         return copied

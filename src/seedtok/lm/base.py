@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, ConfigError
+from seedtok.core.extras import missing_extra
 from seedtok.core.files import read_json, tensor_shapes
 from seedtok.core.hub import cache_only, local_folder
 
@@ -31,10 +33,53 @@ def loading_errors() -> tuple[type[Exception], ...]:
     return OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError
 
 
-def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+@dataclass(frozen=True)
+class Quantization:
+    """A quantization configuration of transformers, and the device on which the weights are quantized."""
+
+    config: Any
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the weights of a language model are held: their dtype, and how the matrices of its layers are quantized."""
+
+    dtype: torch.dtype = torch.float32
+    quantization: Quantization | None = None
+
+
+def quantization(chosen: Any, dtype: torch.dtype, device: torch.device) -> Quantization | None:
+    """What a user chose, for `Weights`: "8bit" or "4bit" of bitsandbytes, or any configuration of transformers.
+
+    Of 4 bits it is NF4, computed in `dtype`. Raises ConfigError for another name, and where bitsandbytes is missing.
+    """
+    if chosen is None:
+        return None
+    if not isinstance(chosen, str):
+        return Quantization(chosen, device)
+    from transformers import BitsAndBytesConfig
+
+    options = {
+        "8bit": {"load_in_8bit": True},
+        "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
+    }
+    if chosen not in options:
+        raise ConfigError(f"unknown quantization {chosen!r}: expected {' or '.join(options)}")
+    try:
+        import bitsandbytes  # noqa: F401  transformers would say less of what to install
+    except ImportError as error:
+        raise missing_extra(error) or error from None
+    return Quantization(BitsAndBytesConfig(**options[chosen]), device)
+
+
+def load_base(
+    source: str, dtype: torch.dtype, quantized: Quantization | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal LM, frozen, and its tokenizer; `source` is as `hub.locate` returns it, "mini" the shipped OPT.
 
-    Code that comes with the weights is not run. Raises CheckpointError where there is no such LM, or it lacks tensors.
+    Code that comes with the weights is not run. Raises CheckpointError where there is no such LM, or it lacks tensors;
+    ConfigError where what quantizes it is not installed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -44,13 +89,20 @@ def load_base(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrai
         if folder is not None:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
             _check_depth(folder, config.get_text_config().num_hidden_layers)
+        held: dict[str, Any] = {"dtype": dtype}
+        if quantized is not None:
+            held |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, trust_remote_code=False, local_files_only=cached, output_loading_info=True
+            name, trust_remote_code=False, local_files_only=cached, output_loading_info=True, **held
         )
         lm, report = loaded
         text_tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
     except CheckpointError:
         raise
+    except ImportError as error:
+        if quantized is None:
+            raise
+        raise ConfigError(f"cannot quantize {name}: {' '.join(str(error).split())}") from None
     except loading_errors() as error:
         reason = str(error).strip().splitlines()[0]
         if "trust_remote_code" in str(error):

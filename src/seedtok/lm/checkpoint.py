@@ -29,7 +29,7 @@ from seedtok.core.hub import locate, named_part, recorded, resolve
 from seedtok.core.kinds import LM
 from seedtok.core.records import from_record
 from seedtok.lm.adapter import AdapterConfig, VisualAdapter, merged_copy, renamed
-from seedtok.lm.base import fingerprint, is_base_of, load_base, loading_errors, output_head, word_embedding
+from seedtok.lm.base import Weights, fingerprint, is_base_of, load_base, loading_errors, output_head, word_embedding
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import IMAGE_TOKENIZER, Template, template_of
 from seedtok.lm.native import PLAIN as PLAIN_TEMPLATE
@@ -77,7 +77,7 @@ class Given:
 
 
 def read(
-    given: Given, dtype: torch.dtype, trainable: bool
+    given: Given, weights: Weights, trainable: bool
 ) -> tuple[JointLM, SeedTokenizer, Source, Template]:  # fmt: skip
     """Loads a SEED language model of any of its three forms: an adapter on a base, a plain one, SEED-LLaMA.
 
@@ -88,8 +88,8 @@ def read(
     if record.get("model_type") == "seed_lm":
         raise CheckpointError(f"{given.name} is for transformers' Auto classes: load it by them, or name its original")
     if isinstance(entry := record.get(ENTRY), dict):
-        seed = _load_seed(entry, folder, given.seed, dtype)
-        joint, source = read_plain(folder, entry, seed, dtype)
+        seed = _load_seed(entry, folder, given.seed, weights.dtype)
+        joint, source = read_plain(folder, entry, seed, weights)
         return joint, seed, Source(source), given.template or Template.of_entry(entry)
     if "architectures" in record and "format" not in record:
         if given.seed is None:
@@ -97,13 +97,13 @@ def read(
                 f"{given.name} names no image tokenizer: give one; SEED-LLaMA's is {IMAGE_TOKENIZER}, which "
                 "`seedtok convert` turns into a folder"
             )
-        seed = _load_seed({}, folder, given.seed, dtype)
-        joint, source = read_native(folder, seed, dtype)
+        seed = _load_seed({}, folder, given.seed, weights.dtype)
+        joint, source = read_native(folder, seed, weights)
         return joint, seed, Source(source), given.template or template_of(str(given.name), joint.lm.config)
     config = read_config(folder, LM, VERSION)
     base = locate(given.base, "opt") if given.base else locate(named_part(config, "base", folder), "opt", folder)
-    seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, dtype)
-    joint, source = read_adapted(folder, config, base, seed, dtype, trainable)
+    seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, weights.dtype)
+    joint, source = read_adapted(folder, config, base, seed, weights, trainable)
     return joint, seed, source, given.template or Template.of_entry(config)
 
 
@@ -153,14 +153,14 @@ def write_image_tokenizer(seed: SeedTokenizer, new: Path, folder: Path, parts: P
 
 
 def read_adapted(
-    folder: Path, config: dict[str, Any], base: str, seed: SeedTokenizer, dtype: torch.dtype, trainable: bool
+    folder: Path, config: dict[str, Any], base: str, seed: SeedTokenizer, weights: Weights, trainable: bool
 ) -> tuple[JointLM, Source]:  # fmt: skip
     """Loads what `write_files` wrote into a folder, over a base that `hub.locate` found; `config` is its config.json.
 
     LoRA and the visual layers have gradients if `trainable`; else LoRA is added to the weights. Raises CheckpointError
     for a broken folder, an adapter made for another base, or another codebook.
     """
-    lm, text_tokenizer = load_base(base, dtype)
+    lm, text_tokenizer = load_base(base, weights.dtype, weights.quantization)
     if not is_base_of(config, lm):
         raise CheckpointError(f"{folder} was made for another base than {base}: pass the one it was trained on")
     source = Source(base, config.get("base_fingerprint") or fingerprint(lm))
@@ -168,9 +168,9 @@ def read_adapted(
     network: PreTrainedModel | PeftModel = lm
     if config.get("adapter", config["base"] != "base"):
         network = read_lora(lm, folder / "adapter", trainable)
-        if not trainable:
+        if not trainable and weights.quantization is None:
             network.merge_adapter()  # twice as fast; peft holds on to LoRA's own weights, so that they can be saved
-    adapter.to(dtype).requires_grad_(trainable)
+    adapter.to(weights.dtype).requires_grad_(trainable)
     return JointLM(network, text_tokenizer, adapter.config.vocabulary, adapter), source
 
 

@@ -10,13 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from seedtok.core.checkpoint import check_version
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import recorded, without_paths
 from seedtok.core.records import from_record
-from seedtok.lm.base import load_base, word_embedding
+from seedtok.lm.base import Weights, load_base, word_embedding
 from seedtok.lm.chat_template import chat_template_of
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import PLAIN, Template, TokenNames, find_layout
@@ -60,7 +58,7 @@ def write_plain(
     without_paths(new)
 
 
-def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, str]:
+def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, weights: Weights) -> tuple[JointLM, str]:
     """Loads a plain language model, and says where it is; `entry` is under "seedtok" in its config.json.
 
     Raises CheckpointError for a broken folder, another codebook, or the format of a newer release.
@@ -69,18 +67,18 @@ def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, dtype: 
     layout = from_record(Vocabulary, entry.get("layout"), f"visual ids in {folder / 'config.json'}")
     if seed.codebook_id != entry.get("codebook"):
         raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
-    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    lm, text_tokenizer = load_base(str(folder.resolve()), weights.dtype, weights.quantization)
     _check_rows(lm, layout, folder)
     names = from_record(TokenNames, entry["names"], "names of visual ids") if "names" in entry else None
     return JointLM(lm, text_tokenizer, layout, names=names), str(folder.resolve())
 
 
-def read_native(folder: Path, seed: SeedTokenizer, dtype: torch.dtype) -> tuple[JointLM, str]:
+def read_native(folder: Path, seed: SeedTokenizer, weights: Weights) -> tuple[JointLM, str]:
     """Loads a published model that has the codes as tokens of its own, and says where it is.
 
     SEED-LLaMA and AnyGPT are such. Raises CheckpointError where it has none, or not as many as the image tokenizer.
     """
-    lm, text_tokenizer = load_base(str(folder.resolve()), dtype)
+    lm, text_tokenizer = load_base(str(folder.resolve()), weights.dtype, weights.quantization)
     found = find_layout(text_tokenizer, seed.config.embedder.qformer.queries)
     if found is None:
         raise CheckpointError(f"{folder} is a language model without codes: train SEED-OPT on it, with stage.base")

@@ -23,7 +23,7 @@ from seedtok.core.images import ImageSource
 from seedtok.core.notices import quietly
 from seedtok.lm import checkpoint, interleaved, texts
 from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
-from seedtok.lm.base import fingerprint, load_base, word_embedding
+from seedtok.lm.base import Weights, fingerprint, load_base, quantization, word_embedding
 from seedtok.lm.decoding import GREEDY, Sampling, draw_codes
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import PLAIN, Template
@@ -273,6 +273,7 @@ class SeedLM(CompositeModule):
         cls, name: str | Path = "mini", *, base: str | Path | None = None,
         seed: SeedTokenizer | str | Path | None = None, dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu", trainable: bool = False, template: Template | None = None,
+        quantize: Any = None,
     ) -> SeedLM:  # fmt: skip
         """Loads "mini" (shipped with the package), a folder or a hub id; a plain language model or SEED-LLaMA too.
 
@@ -284,13 +285,17 @@ class SeedLM(CompositeModule):
             device: of both, as `device_named` takes it.
             trainable: whether LoRA and the visual layers can be trained further.
             template: how the LM is asked; by default as it was trained, which for SEED-LLaMA its name tells.
+            quantize: "8bit", "4bit" or a quantization configuration of transformers, for the LM's own layers.
 
         Raises:
             CheckpointError: a broken folder, an adapter made for another base, or another codebook.
+            ConfigError: what quantizes is unknown or not installed.
         """
         given = checkpoint.Given(name, base, seed, template)
-        joint, tokenizer, source, template = checkpoint.read(given, dtype, trainable)
-        return cls(joint, tokenizer, source, template).eval().to(device_named(device))
+        place = device_named(device)
+        weights = Weights(dtype, quantization(quantize, dtype, place))
+        joint, tokenizer, source, template = checkpoint.read(given, weights, trainable)
+        return cls(joint, tokenizer, source, template).eval().to(place)
 
 
 def _is_image_file(text: str) -> bool:
