@@ -110,6 +110,7 @@ def tokenize(
     from seedtok.core.hub import source_of
     from seedtok.core.locks import locked
     from seedtok.data.codes import tokenize_shards
+    from seedtok.data.ray_engine import RayEngine
     from seedtok.data.skipping import SkipLimits
     from seedtok.data.tars import count_samples, shard_paths
 
@@ -119,8 +120,6 @@ def tokenize(
     limits = SkipLimits(bad_share)
     with locked(out), progress("tokenize", total) as done:
         if engine == Engine.ray:
-            from seedtok.data.ray_engine import RayEngine
-
             load = partial(load_encoder, source_of(model, "tokenizer"), dtype.value)
             report = RayEngine(load, address, device).tokenize(shards, out, batch_size, done, overwrite, limits)
         else:

@@ -202,9 +202,7 @@ def _tokenize(
                 for table in chain([first], tables):
                     writer.write_table(table.cast(schema))
                     rows += len(table)
-                _write_skipped(
-                    samples, path, target.with_suffix(SKIPPED)
-                )  # before the codes, which are what makes it complete
+                _write_skipped(samples, path, target.with_suffix(SKIPPED))  # first: the codes say that all is done
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
     return rows

@@ -233,9 +233,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain Exception where a process of its own does not start in time
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"cannot reach the Ray cluster {address or 'of this machine'}: {reason}") from None
+        raise ConfigError(f"cannot start or reach the Ray cluster {address or 'of this machine'}: {reason}") from None
     try:
         yield ray
     finally:
