@@ -27,7 +27,7 @@ class SeedLMConfig(PretrainedConfig):
     """
 
     model_type = "seed_lm"
-    sub_configs: ClassVar = {"text_config": AutoConfig}
+    sub_configs: ClassVar = {"text_config": AutoConfig}  # type: ignore[assignment]
 
     def __init__(
         self,

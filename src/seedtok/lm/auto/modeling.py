@@ -47,7 +47,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = SeedLMConfig
     # images come as pixels in the size of the image tokenizer; where a model names "image" here, pipelines want
     # torchvision, which nothing here uses
-    input_modalities = ("text",)
+    input_modalities = "text"
     output_modalities = ("text", "image")
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
@@ -67,7 +67,11 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def image_tokenizer(self) -> SeedTokenizer:
         """The image tokenizer, on the model's device; raises CheckpointError where it is missing or another one."""
         if not self._image_tokenizers:
-            name, entry = self.config.name_or_path, self.config.seedtok
+            name, entry = self.config.name_or_path or "", self.config.seedtok
+            if not name:
+                raise CheckpointError(
+                    "this model is of no folder that names an image tokenizer: use_image_tokenizer(seed)"
+                )
             folder = Path(name) if Path(name).is_dir() else downloaded(name)
             source = locate(named_part(entry, "tokenizer", folder), "tokenizer", folder)
             seed = SeedTokenizer.from_pretrained(source, dtype=self.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import AddedToken, GenerationConfig
@@ -34,7 +34,7 @@ def write_transformers(model: JointLM, seed: SeedTokenizer, template: Template, 
     an LM that does not fold.
     """
     tokenizer = _tokenizer(model)
-    image_token = tokenizer.convert_tokens_to_ids(IMAGE)
+    image_token = cast(int, tokenizer.convert_tokens_to_ids(IMAGE))
     lm = fold(model)
     entry = entry_of(model, seed, template)
     config = SeedLMConfig(text_config=lm.config, seedtok=entry, image_token_id=image_token, dtype=lm.dtype)
