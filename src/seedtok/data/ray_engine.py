@@ -223,7 +223,7 @@ class _Pool:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, connected; what is started or connected here is stopped or left at the end."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     if ray.is_initialized():
         yield ray

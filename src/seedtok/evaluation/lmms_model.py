@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lmms_eval.api.model import lmms
+from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
 
 from seedtok.core.device import device_named
 from seedtok.core.errors import ConfigError, InputError

@@ -67,7 +67,7 @@ def quantization(chosen: Any, dtype: torch.dtype, device: torch.device) -> Quant
     if chosen not in options:
         raise ConfigError(f"unknown quantization {chosen!r}: expected {' or '.join(options)}")
     try:
-        import bitsandbytes  # noqa: F401  transformers would say less of what to install
+        import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]  transformers would say less
     except ImportError as error:
         raise missing_extra(error) or error from None
     return Quantization(BitsAndBytesConfig(**options[chosen]), device)
