@@ -48,7 +48,7 @@ TABLE1 = Question(
     "ViT; stage II on it, for the same steps. A bidirectional Q-Former is scored by the best of its queries, a causal "
     "one by its last. Named: with the loss that says what stands where.",
     tuple(
-        Row(f"{mask}, {NAMED[naming]}, {kind}", f"{mask} mask, {NAMED[naming]}, {kind}", measure, (run,))
+        Row(name := f"{mask}, {NAMED[naming]}, {kind}", name, measure, (run,))
         for mask in MASKS
         for naming in NAMINGS
         for kind, measure, run in (
@@ -96,13 +96,16 @@ PILOT = Question(
     "trained once, with a codebook of 8192 x 32 that starts from k-means and restarts dead codes, for the same steps; "
     "seeds are of the language model.",
     tuple(
-        Row(f"{tokens}, {way}", f"{what}; {trained}", "reader", (f"pilot-{name}-{way}",))
+        Row(f"{tokens}, {label}", f"{what}; {trained}", "reader", (f"pilot-{name}-{way}",))
         for name, tokens, what in (
             ("vqvae", "VQ-VAE", "64 codes an image, trained on pixels"),
             ("beit2", "BEiT v2", "64 codes an image, trained on the image encoder's features"),
             ("seed", "SEED", "32 codes an image, trained on captions, from the image encoder's features"),
         )
-        for way, trained in (("projection", "the FC layer is trained"), ("lora", "the FC layer and LoRA are trained"))
+        for way, label, trained in (
+            ("projection", "projection alone", "the FC layer is trained"),
+            ("lora", "LoRA", "the FC layer and LoRA are trained"),
+        )
     ),
 )
 

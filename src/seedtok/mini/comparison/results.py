@@ -9,6 +9,7 @@ from seedtok.core.atomic import atomic_file
 from seedtok.mini.comparison.measures import scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 
+FINE = ("next_code_loss", "frechet")  # scores that are not in percent, and small
 Statistic = dict[str, Any]  # "mean", "range" (lowest, highest) and "seeds" of one score
 
 
@@ -48,12 +49,12 @@ def statistic(values: list[float]) -> Statistic:
     return {"mean": sum(values) / len(values), "range": [min(values), max(values)], "seeds": len(values)}
 
 
-def shown(found: Statistic | None) -> str:
-    """A statistic in a table: the mean, and the range where it is one."""
+def shown(name: str, found: Statistic | None) -> str:
+    """A statistic of the score of that name in a table: the mean, and the range where it is one."""
     if found is None:
         return "-"
     low, high = found["range"]
-    digits = 3 if max(abs(low), abs(high)) < 10 else 1
+    digits = 3 if name in FINE else 1
     mean = f"{found['mean']:,.{digits}f}"
     return mean if low == high else f"{mean} ({low:,.{digits}f} to {high:,.{digits}f})"
 
@@ -72,7 +73,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         columns = columns_of(rows)
         lines += [f"`mini:{set_name}`", "", f"| Row | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
         for row, scores in rows.items():
-            lines.append(f"| {row} | {' | '.join(shown(scores.get(column)) for column in columns)} |")
+            lines.append(f"| {row} | {' | '.join(shown(column, scores.get(column)) for column in columns)} |")
         lines.append("")
     lines += [f"- {row}: {differs}" for row, differs in found["differs"].items() if differs != row]
     return "\n".join(lines) + "\n"

@@ -97,7 +97,7 @@ def _comparisons(out: Path) -> str:
         for set_name, rows in found["sets"].items():
             head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns_of(rows)))
             body = "".join(
-                f"<tr><td>{escape(row)}</td>{''.join(f'<td>{shown(s.get(c))}</td>' for c in columns_of(rows))}</tr>"
+                f"<tr><td>{escape(row)}</td>{''.join(f'<td>{shown(c, s.get(c))}</td>' for c in columns_of(rows))}</tr>"
                 for row, s in rows.items()
             )
             table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
