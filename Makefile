@@ -61,8 +61,11 @@ lock: $(VENV)/.installed-dev
 	echo hatchling | $(BIN)/uv pip compile -q pyproject.toml - --all-extras --universal --upgrade \
 		--python-version 3.11 -c constraints.txt --no-annotate --no-header -o $(LOCK)
 
+# speeds beside those of other ways to compute the same, as tables; 10 GiB of memory
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/encode.py --threads 1
+	$(BIN)/python benchmarks/encode.py --threads 1 --full --batch 4 --rounds 3
+	$(BIN)/python benchmarks/language.py --threads 1
 
 # wheel and sdist in dist/, checked, and the wheel's commands in an environment without extras
 release: $(VENV)/.installed-dev

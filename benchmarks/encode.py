@@ -1,22 +1,29 @@
-"""Images a second of `SeedTokenizer.encode`, beside a plain float32 port of the same network.
+"""Encoding by `SeedTokenizer`, beside a plain port of the same network with the same weights.
 
 The port is what a first reading of the paper gives: separate query, key and value products, attention as two matrix
-products and a softmax, a convolution for the patches, the distance to every code. Both get the same pixels in memory.
+products and a softmax, a convolution for the patches, the distance to every code. All get the same pixels in memory. A
+ratio is how many images ours encodes in the port's time for one, in the same dtype; of the mixture (`dtype="auto"`), in
+float32 and in bfloat16. `--full` is the paper's size, with random weights: 10 GiB of memory.
 
-    python benchmarks/encode.py [--batch 32] [--threads 2] [--model mini]
+    python benchmarks/encode.py [--full] [--batch 32] [--threads 2] [--model mini] [--rounds 5]
 """
 
 import argparse
-import time
+import copy
 
 import torch
+from full_size import filled
+from measuring import HEADER, gemm_limit, in_turn, row
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedTokenizer
 from seedtok.core.processes import keep_freed_memory
+from seedtok.mini.text import bert_tokenizer
 from seedtok.mini.world.scenes import unique_scenes
 from seedtok.mini.world.source import to_batch
+from seedtok.recipes import paper_size
 
 
 class PlainAttention(nn.Module):
@@ -98,58 +105,84 @@ class PlainPort(nn.Module):
         if self.seed.embedder.patch_positions is not None:
             features = features + self.seed.embedder.patch_positions
         q = qformer.embedding_norm(qformer.query_tokens).expand(len(x), -1, -1)
-        mask = torch.full((q.shape[1], q.shape[1]), float("-inf")).triu(1)
+        mask = torch.full((q.shape[1], q.shape[1]), float("-inf"), dtype=q.dtype).triu(1)
         for layer, attention, cross in zip(qformer.layers, self.queries, self.cross, strict=True):
             q = layer.attention_norm(q + attention(q, mask=mask))
             if layer.cross is not None:
                 q = layer.cross_norm(q + cross(q, features))
             q = layer.query_mlp_norm(q + layer.query_mlp.down(F.gelu(layer.query_mlp.up(q))))
-        z = self.seed.encode_head(q).flatten(0, 1)
+        z = self.seed.encode_head(q).flatten(0, 1).float()
         table = self.seed.codebook.weight
         distance = z.square().sum(1, keepdim=True) + table.square().sum(1) - 2 * z @ table.T
         return distance.argmin(1).view(len(pixels), -1)
 
 
-def rate(function, images: int, seconds: float = 5.0) -> float:
-    """Images a second, of the best of several rounds: other work on the machine only slows a round down."""
-    function()
-    best, until = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - began)
-    return images / best
+def full_size() -> tuple[SeedTokenizer, SeedTokenizer, SeedTokenizer]:
+    """The paper's tokenizer with random weights: in float32, in bfloat16, and with the products alone in bfloat16."""
+    with torch.device("meta"):
+        half = paper_size.seed_tokenizer(bert_tokenizer())
+    filled(half)
+    half.codebook.float().weight.data.normal_()
+    mixed = copy.deepcopy(half).float()
+    mixed.embedder.narrow_products(torch.bfloat16)
+    return copy.deepcopy(half).float().eval(), half.eval(), mixed.eval()
 
 
-@torch.no_grad()
+def spread_codes(tokenizers: tuple[SeedTokenizer, ...], pixels: Tensor) -> None:
+    """Random codebooks of the mean and deviation of what they quantise, as trained ones have."""
+    z = tokenizers[0].encode_head(tokenizers[0].causal_embeddings(pixels)).flatten(0, 1)
+    table = z.mean(0) + z.std(0) * torch.randn(tokenizers[0].codebook.weight.shape)
+    for tokenizer in tokenizers:
+        tokenizer.codebook.weight.copy_(table)
+
+
+@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
     keep_freed_memory()
-    images = to_batch(unique_scenes("test", arguments.batch), 128).pixels
-
-    exact = SeedTokenizer.from_pretrained(arguments.model)
-    fast = SeedTokenizer.from_pretrained(arguments.model, dtype=torch.bfloat16)
-    port = PlainPort(exact)
-    pixels, half = exact.pixels(images), fast.pixels(images)
-
-    same = (port.encode(pixels) == exact.encode_pixels(pixels)).double().mean()
-    close = (fast.encode_pixels(half) == exact.encode_pixels(pixels)).double().mean()
-    plain = rate(lambda: port.encode(pixels), len(images))
-    rows = [
-        ("plain float32 port", plain),
-        ("seedtok float32", rate(lambda: exact.encode_pixels(pixels), len(images))),
-        ("seedtok bfloat16", rate(lambda: fast.encode_pixels(half), len(images))),
-        ("seedtok bfloat16, from PIL images", rate(lambda: fast.encode(images), len(images))),
-    ]
-    print(f"batch {len(images)}, {arguments.threads} threads")
-    print(f"codes that agree with float32's: the port's {same:.2%}, bfloat16's {close:.2%}")
-    for name, value in rows:
-        print(f"{name:36s} {value:8.1f} images/s  {value / plain:5.2f} x")
+    if arguments.full:
+        exact, half, mixed = full_size()
+        pixels = F.interpolate(torch.randn(arguments.batch, 3, 16, 16), size=(224, 224), mode="bicubic")
+        spread_codes((exact, half, mixed), pixels[:2])
+    else:
+        load = SeedTokenizer.from_pretrained
+        exact, half = load(arguments.model), load(arguments.model, dtype=torch.bfloat16)
+        mixed = load(arguments.model)
+        mixed.embedder.narrow_products(torch.bfloat16)
+        pixels = exact.pixels(to_batch(unique_scenes("test", arguments.batch), 128).pixels)
+    port, half_port, narrow = PlainPort(exact), PlainPort(half), pixels.bfloat16()
+    runs = {
+        "port float32": lambda: port.encode(pixels),
+        "float32": lambda: exact.encode_pixels(pixels),
+        "port bfloat16": lambda: half_port.encode(narrow),
+        "bfloat16": lambda: half.encode_pixels(narrow),
+        "auto": lambda: mixed.encode_pixels(pixels),
+    }
+    with FlopCounterMode(display=False) as counter:
+        expected = exact.encode_pixels(pixels)
+    seconds, operations = in_turn(runs, arguments.rounds), counter.get_total_flops()
+    limits = {"float32": gemm_limit(torch.float32), "bfloat16": gemm_limit(torch.bfloat16)}
+    size = "full size" if arguments.full else arguments.model
+    print(f"encoding, {size}, batch {len(pixels)}, {arguments.threads} threads\n{HEADER}")
+    for ours, theirs in (
+        ("float32", "port float32"), ("bfloat16", "port bfloat16"), ("auto", "bfloat16"), ("auto", "port float32"),
+    ):  # fmt: skip
+        limit = limits["float32" if ours == "float32" else "bfloat16"]
+        print(row(f"{ours}, against {theirs}", len(pixels), seconds[ours], seconds[theirs], operations, limit))
+    z = exact.encode_head(exact.causal_embeddings(pixels))
+    for name in ("port float32", "bfloat16", "auto"):
+        codes = runs[name]()
+        print(f"{name}: codes equal to float32's {(codes == expected).double().mean():.2%}", end="")
+        distance, least = ((z - exact.codebook.lookup(rows)).norm(dim=-1) for rows in (codes, expected))
+        print(f"; the others are further by {(distance / least - 1)[codes != expected].mean():.2%}")
 
 
 if __name__ == "__main__":

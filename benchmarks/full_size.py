@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedLM, SeedTokenizer
-from seedtok.core.files import atomic_folder
+from seedtok.core.atomic import atomic_folder
 from seedtok.core.processes import keep_freed_memory
 from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 from seedtok.recipes import paper_size

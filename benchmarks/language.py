@@ -1,7 +1,8 @@
 """Drawing by `SeedLM` beside the same model through transformers' `generate`; captions in batches of 1, 8 and 32.
 
-`generate` computes the logits of the whole vocabulary at each step: with LoRA beside the LM's weights, as peft loads
-it, or on the plain language model (`lm.plain.fold`). Captions are compared with `generate` on the same LM and batches.
+`generate` computes the logits of the whole vocabulary at each step and draws one code at a time: with LoRA beside the
+LM's weights, as peft loads it, or on the plain language model (`lm.plain.fold`). Captions are compared with `generate`
+on the same LM and batches.
 
     python benchmarks/language.py [--threads 2] [--model mini] [--dtype float32] [--rounds 5]
 """
@@ -13,11 +14,13 @@ import time
 from dataclasses import replace
 
 import torch
-from encode import rate
+from measuring import HEADER, in_turn, row
 from torch import nn
 
 from seedtok import SeedLM
 from seedtok.core.processes import keep_freed_memory
+from seedtok.lm.decoding import draw_codes
+from seedtok.lm.packing import left_pad
 from seedtok.lm.plain import fold
 from seedtok.lm.prompts import CAPTION, CAPTIONING, drawing_prompt
 from seedtok.lm.texts import complete
@@ -46,39 +49,45 @@ def joint_lm(model: SeedLM) -> nn.Module:
     return lm.eval()
 
 
+def draw(model: SeedLM, others: dict[str, nn.Module], prompts: list[str], rounds: int) -> None:
+    """Prints how many images' codes `SeedLM` draws in the time in which `generate`, on other models, draws one's."""
+    joint, span = model.joint, model.vocabulary.span
+    rows = [[*joint.sequence([drawing_prompt(prompt)]), joint.vocabulary.begin] for prompt in prompts]
+    ids, mask = left_pad(rows, model.device)
+    runs = {"": lambda: draw_codes(joint, [row[:-1] for row in rows])} | {
+        name: lambda lm=lm: lm.generate(
+            ids, attention_mask=mask, min_new_tokens=span, max_new_tokens=span, do_sample=False,
+            pad_token_id=joint.pad_id,
+        ) for name, lm in others.items()
+    }  # fmt: skip
+    seconds = in_turn(runs, rounds)
+    for name in others:
+        print(row(f"{len(prompts)} at a time, against generate, {name}", len(prompts), seconds[""], seconds[name]))
+    for name in others:
+        drawn = runs[name]()[:, -span:] - joint.vocabulary.first_code
+        print(f"codes equal to those of generate, {name}: {(runs['']() == drawn).double().mean():.1%}")
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=5, help="of captions; the median counts")
+    parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     model = SeedLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
-    scenes = unique_scenes("test", 4)
+    scenes = unique_scenes("test", 8)
     prompts = [caption(scene) for scene in scenes]
-    span = model.vocabulary.span
     plain = fold(model.joint)
     model.joint.network.unmerge_adapter()
     beside = joint_lm(model)
     model.joint.network.merge_adapter()
-    ids = [torch.tensor([[*model.joint.sequence([drawing_prompt(p)]), model.vocabulary.begin]]) for p in prompts]
-
-    def through_generate(lm: nn.Module) -> float:
-        """Seconds for the 32 codes of every prompt, one by one."""
-        return sum(
-            1 / rate(lambda row=row: lm.generate(
-                row, attention_mask=torch.ones_like(row), min_new_tokens=span, max_new_tokens=span, do_sample=False
-            ), 1, 2.0) for row in ids
-        )  # fmt: skip
-
-    ours = sum(1 / rate(lambda p=p: model.draw_codes(p), 1, 2.0) for p in prompts)
-    print(f"32 codes, one image: SeedLM {1000 * ours / len(prompts):.0f} ms")
-    for name, lm in (("LoRA beside the weights", beside), ("plain", plain)):
-        theirs = through_generate(lm)
-        print(f"  generate, {name}: {1000 * theirs / len(prompts):.0f} ms, {theirs / ours:.2f} times as long")
+    print(f"drawing 32 codes, {args.dtype}, {args.threads} threads\n{HEADER}")
+    for batch in (1, 8):
+        draw(model, {"LoRA beside the weights": beside, "plain": plain}, prompts[:batch], args.rounds)
     codes = model.seed.encode(to_batch(unique_scenes("test", 128), 128).pixels)
     rows = [model.joint.sequence([image, CAPTION]) for image in codes]
     by_generate = replace(CAPTIONING, generate_options={"use_cache": True})  # any option of its own, and it decodes

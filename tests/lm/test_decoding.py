@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seedtok.core.errors import InputError
-from seedtok.lm.decoding import DRAFT, Sampling, draw_codes
+from seedtok.lm.decoding import DRAFT, Sampling, decode_image, draw_codes
 from seedtok.lm.prompts import drawing_prompt
 from seedtok.lm.sequences import CachedSequences
 
@@ -58,11 +58,28 @@ def test_one_image_is_drawn_by_drafts_as_it_would_be_code_by_code(model, monkeyp
     together = draw_codes(model, prompts_of(model))
     passes = []
     extend = CachedSequences.extend
-    monkeypatch.setattr(CachedSequences, "extend", lambda rows, ids: passes.append(ids.shape) or extend(rows, ids))
+    monkeypatch.setattr(
+        CachedSequences, "extend", lambda rows, ids, used: passes.append(ids.shape) or extend(rows, ids, used)
+    )
     for prompt, codes in zip(prompts_of(model), together, strict=True):
         assert torch.equal(draw_codes(model, [prompt])[0], codes)
     assert all(rows == 1 and window <= DRAFT for rows, window in passes)
     assert len(passes) <= 31 * len(PROMPTS)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("draft", [2, 5, 40])
+def test_images_are_drawn_by_drafts_as_each_alone(model, monkeypatch, draft):
+    """Prompts of several lengths, the code that would follow too: the sequences can be continued."""
+    monkeypatch.setattr("seedtok.lm.decoding.BATCH_DRAFT", draft)
+    rows = [[*prompt, model.vocabulary.begin] for prompt in prompts_of(model)]
+    sequences = CachedSequences(model, rows)
+    codes = decode_image(sequences, Sampling())
+    assert codes.tolist() == [drawn_one_by_one(model, prompt) for prompt in prompts_of(model)]
+    states = sequences.append(model.vocabulary.code_ids(codes[:, -1]))
+    for row, drawn, state in zip(rows, codes, states, strict=True):
+        ids = torch.tensor([[*row, *model.vocabulary.code_ids(drawn).tolist()]])
+        assert torch.allclose(state, model.states(model.embed(ids))[0, -1], atol=1e-4)
 
 
 @torch.no_grad()

@@ -43,6 +43,10 @@ class DrawingPrecision(StrEnum):
 
 
 Dtype = Annotated[Precision, typer.Option(help="Dtype of all networks.")]
+EncodingDtype = Annotated[
+    DrawingPrecision,
+    typer.Option(help="Dtype of all networks; auto is bfloat16 for most products where that is fast."),
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one, else the CPU), cpu, cuda, cuda:N or mps.")]
 DrawingDtype = Annotated[
     DrawingPrecision | None,
@@ -106,7 +110,8 @@ def load_tokenizer(
 
     from seedtok.tokenizer.seed import SeedTokenizer
 
-    tokenizer = SeedTokenizer.from_pretrained(model, dtype=getattr(torch, dtype), device=device)
+    chosen = "auto" if dtype == "auto" else getattr(torch, dtype)
+    tokenizer = SeedTokenizer.from_pretrained(model, dtype=chosen, device=device)
     if image_decoder is not None or lcm_lora is not None:
         tokenizer.draw_by(image_decoder, lcm_lora)
     return tokenizer

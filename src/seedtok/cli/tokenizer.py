@@ -16,7 +16,9 @@ import typer
 from seedtok.cli.inputs import check_codebook, codes_of_lines, encoded, list_image_files, report, typed_codes
 from seedtok.cli.support import (
     Device,
+    DrawingPrecision,
     Dtype,
+    EncodingDtype,
     Overwrite,
     Precision,
     check_free,
@@ -69,7 +71,7 @@ def encode(
     model: Model = "mini",
     as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "codes", "codebook"} as JSON.')] = False,
     batch_size: BatchSize = 32,
-    dtype: Dtype = Precision.float32,
+    dtype: EncodingDtype = DrawingPrecision.float32,
     device: Device = "auto",
 ) -> None:
     """Encode images as codes, one line per image; with --json, one JSON object per line."""
@@ -91,7 +93,7 @@ def tokenize(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the Parquet files.", show_default=False)],
     model: Model = "mini",
     batch_size: BatchSize = 32,
-    dtype: Dtype = Precision.float32,
+    dtype: EncodingDtype = DrawingPrecision.float32,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of another shard or tokenizer.")
     ] = False,
@@ -99,6 +101,7 @@ def tokenize(
         float, typer.Option(min=0, max=1, help="Fraction of the images that may be unreadable; they are skipped.")
     ] = 0.01,
     device: Device = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each; 1: this process alone.")] = 1,
     engine: Annotated[
         Engine, typer.Option(help="local: this process. ray: a process a core or GPU of a Ray cluster.")
     ] = Engine.local,
@@ -113,15 +116,21 @@ def tokenize(
     from seedtok.data.ray_engine import RayEngine
     from seedtok.data.skipping import SkipLimits
     from seedtok.data.tars import count_samples, shard_paths
+    from seedtok.data.workers import tokenize_in_processes
 
     if address is not None and engine == Engine.local:
         raise ConfigError("--address is of a Ray cluster: give --engine ray with it")
+    if workers > 1 and engine == Engine.ray:
+        raise ConfigError("--workers is of the local engine: Ray has a process for each core or GPU")
     total = sum(map(count_samples, shard_paths(shards)))
     limits = SkipLimits(bad_share)
     with locked(out), progress("tokenize", total) as done:
         if engine == Engine.ray:
             load = partial(load_encoder, source_of(model, "tokenizer"), dtype.value)
             report = RayEngine(load, address, device).tokenize(shards, out, batch_size, done, overwrite, limits)
+        elif workers > 1:
+            load = partial(load_encoder, model, dtype.value, device)
+            report = tokenize_in_processes(load, workers, shards, out, batch_size, done, overwrite, limits)
         else:
             encoder = load_encoder(model, dtype.value, device)
             report = tokenize_shards(shards, out, encoder, encoder.codebook_id, batch_size, done, overwrite, limits)

@@ -1,8 +1,7 @@
 """Decoding images: the 32 codes that follow begin-of-image.
 
 An image span is valid by construction: within it only codes are scored, as many are decoded as an image has, and its
-end is appended, not predicted. Codes are decoded one at a time, several at a time (greedily, for one sequence), or by
-beam search.
+end is appended, not predicted. Codes are decoded one at a time, several at a time (greedily), or by beam search.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from seedtok.lm.model import JointLM
 from seedtok.lm.probe import supports_cache
 from seedtok.lm.sequences import CachedSequences
 
-DRAFT = 16  # codes that one forward of Jacobi decoding checks
+DRAFT = 16  # codes that one forward of Jacobi decoding checks, of one image
+BATCH_DRAFT = 8  # and of each of several
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def draw_codes(
 
 def decode_image(sequences: CachedSequences, sampling: Sampling) -> Int[Tensor, "b n"]:
     """Codes (B, 32) of one image a row, each after begin-of-image; the last code is not yet in the sequences."""
-    if sampling.temperature == 0 and len(sequences.states) == 1:
-        return _jacobi_decode(sequences)
+    if sampling.temperature == 0 and (sequences.cache is not None or len(sequences.states) == 1):
+        return _jacobi_decode(sequences, DRAFT if len(sequences.states) == 1 else BATCH_DRAFT)
     model, states, codes = sequences.model, sequences.states, []
     for _ in range(model.vocabulary.span):
         codes.append(sampling.next_tokens(model.code_logits(states)))
@@ -88,24 +88,30 @@ def decode_image(sequences: CachedSequences, sampling: Sampling) -> Int[Tensor, 
     return torch.stack(codes, dim=1)
 
 
-def _jacobi_decode(sequences: CachedSequences, draft: int = DRAFT) -> Int[Tensor, "1 n"]:
-    """The greedy codes of one image, several a forward (Jacobi decoding; Santilli et al. 2023).
+def _jacobi_decode(sequences: CachedSequences, draft: int) -> Int[Tensor, "b n"]:
+    """The greedy codes of one image a row, several a forward (Jacobi decoding; Santilli et al. 2023).
 
     A forward takes a draft of the next codes and predicts the code after each of them. It accepts the longest prefix of
-    the draft that the model agrees with; its own predictions beyond are the draft of the next forward.
+    the draft that the model agrees with; its own predictions beyond are the draft of the next forward. Each row
+    advances on its own: of the positions of a forward, those that a row does not accept are masked out.
     """
     model, vocabulary = sequences.model, sequences.model.vocabulary
-    span = vocabulary.span
-    codes = model.code_logits(sequences.states).argmax(-1, keepdim=True).repeat(1, span)
-    accepted = 1  # the first code is the model's; the rest is a draft of any kind
-    while accepted < span:
-        drafted = codes[:, accepted - 1 : min(span, accepted + draft) - 1].clone()
-        predicted = model.code_logits(sequences.extend(vocabulary.code_ids(drafted))).argmax(-1)
-        agreed = int((predicted[0, :-1] == drafted[0, 1:]).long().cumprod(0).sum())
-        codes[:, accepted : accepted + predicted.shape[1]] = predicted
-        accepted += agreed + 1
-        sequences.truncate(drafted.shape[1] - agreed - 1)
-    return codes
+    span, steps = vocabulary.span, torch.arange(draft, device=sequences.states.device)
+    first = model.code_logits(sequences.states).argmax(-1, keepdim=True)
+    codes = first.repeat(1, span + draft)  # the first code is the model's; the rest is a draft of any kind
+    accepted = torch.ones_like(first)  # (B, 1)
+    while (least := int(accepted.min())) < span:
+        places = accepted - 1 + steps[: span - least]  # of the draft in the image
+        inside = places < span - 1  # a code follows
+        drafted = codes.gather(1, places)
+        predicted = model.code_logits(sequences.extend(vocabulary.code_ids(drafted), inside)).argmax(-1)
+        agrees = (predicted[:, :-1] == drafted[:, 1:]) & inside[:, 1:]
+        gained = agrees.long().cumprod(1).sum(1, keepdim=True) + 1
+        gained = gained.where(inside[:, :1], 0)  # nothing where the image is complete
+        codes.scatter_(1, places + 1, predicted)
+        accepted = accepted + gained
+        sequences.accept(gained[:, 0], drafted.shape[1])
+    return codes[:, :span]
 
 
 def search_image(sequences: CachedSequences, beams: int) -> Int[Tensor, "b n"]:

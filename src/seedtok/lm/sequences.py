@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seedtok.lm.model import JointLM
@@ -33,13 +33,30 @@ class CachedSequences:
         """Appends one id to each row; returns the states at these."""
         return self.extend(ids[:, None])[:, -1]
 
-    def extend(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t hidden"]:
-        """Appends ids to each row; returns the states at each of them."""
+    def extend(
+        self, ids: Int[Tensor, "b t"], is_used: Bool[Tensor, "b t"] | None = None
+    ) -> Float[Tensor, "b t hidden"]:
+        """Appends ids to each row; returns the states at each of them.
+
+        Where `is_used` is false, a position is masked out. That is for cached sequences.
+        """
+        used = torch.ones_like(ids) if is_used is None else is_used.to(ids.dtype)
+        self.is_padded = self.is_padded or not bool(used.all())
         self.ids = torch.cat([self.ids, ids], dim=1)
-        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
+        self.mask = torch.cat([self.mask, used], dim=1)
         states = self._forward(ids.shape[1])
         self.states = states[:, -1]
         return states
+
+    def accept(self, counts: Int[Tensor, " b"], new: int) -> None:
+        """Of the last `new` ids, keeps the first `counts` of each row; `states` stay those of the last forward.
+
+        What no row keeps is dropped; what some keep is masked out in the others.
+        """
+        most = int(counts.max())
+        self.truncate(new - most)
+        self.mask[:, self.mask.shape[1] - most :] *= torch.arange(most, device=counts.device) < counts[:, None]
+        self.is_padded = self.is_padded or bool((counts < most).any())
 
     def truncate(self, count: int) -> None:
         """Drops the last `count` ids of each row; `states` stay those of the last forward."""

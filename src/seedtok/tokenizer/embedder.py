@@ -23,6 +23,7 @@ from seedtok.core.kinds import EMBEDDER, VISION, kind_of
 from seedtok.core.notices import quietly
 from seedtok.core.records import encodable, from_record
 from seedtok.tokenizer.causal_qformer import QFormer, QFormerConfig
+from seedtok.tokenizer.layers import Block, QFormerLayer
 from seedtok.tokenizer.vision import VisionConfig, VisionTransformer, clip_tensors, normalized_pixels
 
 if TYPE_CHECKING:
@@ -110,6 +111,21 @@ class ImageTextEmbedder(nn.Module):
         if self.patch_positions is not None:
             normed = normed + self.patch_positions
         return normed.to(features.dtype)
+
+    def narrow_products(self, dtype: torch.dtype) -> None:
+        """Casts the linear layers of the ViT's blocks, and those of its features in the cross-attention, to `dtype`.
+
+        Nearly all operations are theirs. Most codes that change in bfloat16 change by what stays as it is: the residual
+        stream of the ViT, the queries of the Q-Former, and the head before the codebook.
+        """
+        for block in self.vision.blocks:
+            assert isinstance(block, Block)
+            block.attention.to(dtype)
+            block.mlp.to(dtype)
+        for layer in self.qformer.layers:
+            assert isinstance(layer, QFormerLayer)
+            if layer.cross is not None:
+                layer.cross.kv.to(dtype)
 
     def project_queries(self, embeddings: Float[Tensor, "b q d"]) -> Tensor:
         """Causal embeddings -> image embeddings of unit length for retrieval.

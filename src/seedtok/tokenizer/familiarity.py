@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.files import read_tensors
+from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
 NAMED = 3  # images that a warning names
@@ -112,8 +113,9 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
 
     Without a `Familiarity`, no image is far.
     """
-    features = tokenizer.embedder.patch_features(pixels)
-    codes = tokenizer.codes_of(tokenizer.embedder.qformer(features))
+    with fast_products(tokenizer.device):
+        features = tokenizer.embedder.patch_features(pixels)
+        codes = tokenizer.codes_of(tokenizer.embedder.qformer(features))
     if tokenizer.familiarity is None:
         return codes, torch.zeros(len(pixels), dtype=torch.bool)
     return codes, (tokenizer.familiarity(features) > 1).cpu()

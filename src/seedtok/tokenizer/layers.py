@@ -49,6 +49,12 @@ def _short_attention(
         return F.dropout(scores.softmax(-1), dropout) @ v
 
 
+def cast_to(layer: nn.Linear, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """`x` in the dtype of a layer's weights where these are narrower, see `ImageTextEmbedder.narrow_products`."""
+    dtype = layer.weight.dtype
+    return x.to(dtype) if dtype.itemsize < x.dtype.itemsize else x
+
+
 def init_weights(module: nn.Module, width: int = 768) -> None:
     """Initialises the weights of one module from a normal distribution, and biases to zero; for `nn.Module.apply`.
 
@@ -100,9 +106,9 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "#b n d"], features: Float[Tensor, "#b m e"]) -> Float[Tensor, "b n d"]:
-        k, v = self.kv(features).chunk(2, dim=-1)
-        dropout = self.dropout if self.training else 0.0
         q = self.query(x).expand(len(features), -1, -1)
+        k, v = self.kv(cast_to(self.kv, features)).to(q.dtype).chunk(2, dim=-1)
+        dropout = self.dropout if self.training else 0.0
         return self.out(attention(q, k, v, self.heads, dropout=dropout))
 
 
@@ -140,8 +146,8 @@ class Block(nn.Module):
         self.mlp = FeedForward(width, mlp_width, activation)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.attention(cast_to(self.attention.qkv, self.attention_norm(x)))
+        return x + self.mlp(cast_to(self.mlp.up, self.mlp_norm(x)))
 
 
 class ConvolutionalStem(nn.Sequential):

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
-from seedtok.core.device import CompositeModule, device_named
+from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named
 from seedtok.core.errors import CheckpointError, InputError
 from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
 from seedtok.core.images import Images, batches_of
 from seedtok.core.kinds import TOKENIZER
+from seedtok.core.products import fast_products
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, Quantized
 from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision, stored_text_tokenizer
@@ -147,7 +148,8 @@ class SeedTokenizer(CompositeModule):
     @torch.no_grad()
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Normalised pixels -> codes (B, 32) int64, without the warning of `encode`."""
-        return self.codes_of(self.causal_embeddings(pixels))
+        with fast_products(self.device):
+            return self.codes_of(self.causal_embeddings(pixels))
 
     def codes_of(self, embeddings: Float[Tensor, "b n d"]) -> Int[Tensor, "b n"]:
         """Causal embeddings -> codes (B, 32) int64, in the configuration's order."""
@@ -276,19 +278,24 @@ class SeedTokenizer(CompositeModule):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "mini", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-    ) -> SeedTokenizer:
+        cls, name: str | Path = "mini", *, dtype: torch.dtype | Literal["auto"] = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> SeedTokenizer:  # fmt: skip
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
-        `device`: see `core.device.device_named`. Raises CheckpointError for missing, extra or broken tensors or files.
+        `dtype` "auto" is float32 with `ImageTextEmbedder.narrow_products` to bfloat16 where `device`, which is as for
+        `core.device.device_named`, computes quickly in that, and else float32. Raises CheckpointError for a missing or
+        extra tensor, another version, or a broken file.
         """
         device, source = device_named(device), locate(name, "tokenizer")
         config = read_config(folder := resolve(source), TOKENIZER, VERSION)
         vision = shared_vision(folder, config, "embedder.vision.")
         model = load_model(
             lambda: cls(SeedConfig.from_dict(config), stored_text_tokenizer(folder)), config, folder / WEIGHTS,
-            {"": dtype, "codebook.": torch.float32}, vision,
+            {"": torch.float32 if dtype == "auto" else dtype, "codebook.": torch.float32}, vision,
         )  # fmt: skip
+        if dtype == "auto" and computes_bfloat16_fast(device):
+            model.embedder.narrow_products(torch.bfloat16)
         model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
         model._folder, model.source = folder, source
         return model.to(device)

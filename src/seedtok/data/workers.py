@@ -1,0 +1,99 @@
+"""Shards encoded by several processes of this machine, of one thread each.
+
+Reading, decoding and normalising images, and writing codes, are work of one core beside the encoder's products. A
+process that has a core of its own does them without keeping other cores waiting: so N processes of one thread encode
+more than one process of N threads.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from seedtok.core.errors import ConfigError, DataError
+from seedtok.data.codes import TokenizeReport, plan_shards, tokenize_shards
+from seedtok.data.shards import ShardSamples
+from seedtok.data.skipping import SkipLimits
+
+UNLIMITED = SkipLimits(at_least=1 << 62)  # in a worker: bad samples are counted where all of them are known
+
+
+class Encoder(Protocol):
+    """Images -> codes (B, 32), the id of their codebook, and how many images were far from those of training."""
+
+    codebook_id: str
+    far: int
+
+    def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
+
+
+def tokenize_in_processes(
+    load: Callable[[], Encoder], workers: int, source: str | Path, out: str | Path, batch_size: int = 32,
+    progress: Callable[[int], object] | None = None, overwrite: bool = False, limits: SkipLimits | None = None,
+) -> TokenizeReport:  # fmt: skip
+    """As `tokenize_shards`, by `workers` processes, each of which encodes whole shards.
+
+    `load` gives the encoder; it is called in each process, so it has to be picklable, and its module importable. Raises
+    DataError as `tokenize_shards` does, and where a process is killed; ConfigError for less than one worker.
+    """
+    if workers < 1:
+        raise ConfigError(f"{workers} workers: give 1 or more")
+    samples, out = ShardSamples(source, shuffle=False, limits=limits), Path(out)
+    # spawn: a fork of a process whose threads have computed can hang
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (load,))
+    with pool:
+        try:
+            tokenizer = pool.submit(_codebook_id).result()
+            plan = plan_shards(samples.paths, out, tokenizer, overwrite)
+            kept = tuple(target for _, target, count in plan if count is not None)
+            images, far, written = sum(count for _, _, count in plan if count is not None), 0, []
+            job = partial(_tokenize, out=out, batch_size=batch_size, overwrite=overwrite)
+            jobs: list[Future[TokenizeReport]] = [pool.submit(job, path) for path, _, count in plan if count is None]
+            for done in as_completed(jobs):
+                report = done.result()
+                for shard, key, reason in report.skipped:
+                    if key:  # those that are missing at the end of a shard are counted already
+                        samples.skipped.add(Path(shard), key, reason)
+                written += report.written
+                images, far = images + report.images, far + report.far
+                if progress:
+                    progress(images)
+        except BrokenProcessPool:
+            raise DataError("a process that encoded shards was ended, perhaps for memory: give fewer workers") from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return TokenizeReport(tuple(sorted(written)), kept, images, tuple(samples.skipped.reasons), far)
+
+
+_encoder: Callable[[], Encoder]  # of this process, where it is a worker
+
+
+def _start(load: Callable[[], Encoder]) -> None:
+    """Makes this process a worker, of one thread. An encoder that cannot be loaded is an error of the first job."""
+    import torch
+
+    global _encoder
+    torch.set_num_threads(1)
+    _encoder = cache(load)
+
+
+def _codebook_id() -> str:
+    return _encoder().codebook_id
+
+
+def _tokenize(shard: Path, out: Path, batch_size: int, overwrite: bool) -> TokenizeReport:
+    encoder = _encoder()
+    encoder.far = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bad samples are named where all of them are known
+        report = tokenize_shards(shard, out, encoder, encoder.codebook_id, batch_size, None, overwrite, UNLIMITED)
+    return TokenizeReport(report.written, report.kept, report.images, report.skipped, encoder.far)

@@ -1,0 +1,55 @@
+"""Shards encoded by several processes, against one."""
+
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from encoders import KilledEncoder, StubEncoder, fail
+from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokWarning
+from seedtok.data.codes import tokenize_shards
+from seedtok.data.skipping import SkipLimits
+from seedtok.data.tars import index_samples
+from seedtok.data.workers import tokenize_in_processes
+from seedtok.mini.world.shards import write_scene_shards
+
+
+def rows(folder: Path) -> dict[str, list]:
+    return {path.name: pq.read_table(path).to_pylist() for path in sorted(folder.glob("*.parquet"))}
+
+
+@pytest.mark.slow
+def test_several_processes_write_what_one_does(tmp_path):
+    shards = tmp_path / "shards"
+    write_scene_shards(shards, "train", 25, size=64, shard_size=5)
+    start, size = index_samples(shards / "00001.tar")[0].image
+    with (shards / "00001.tar").open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(size))
+    with pytest.warns(SeedTokWarning, match="sample 000010: "):
+        expected = tokenize_shards(shards, tmp_path / "one", StubEncoder(), "stub")
+    done: list[int] = []
+    with pytest.warns(SeedTokWarning, match="sample 000010: "):
+        report = tokenize_in_processes(StubEncoder, 2, shards, tmp_path / "two", 4, done.append)
+    assert rows(tmp_path / "two") == rows(tmp_path / "one")
+    assert [path.name for path in report.written] == [path.name for path in expected.written]
+    assert (report.images, report.far, report.skipped) == (24, 24, expected.skipped)
+    assert done == sorted(done)
+    assert done[-1] == 24
+    again = tokenize_in_processes(StubEncoder, 2, shards, tmp_path / "two")
+    assert (again.images, again.written, len(again.kept)) == (24, (), 5)
+    with pytest.raises(DataError, match="1 of 25 samples cannot be read"):
+        tokenize_in_processes(StubEncoder, 2, shards, tmp_path / "strict", limits=SkipLimits(share=0))
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_process_is_said(tmp_path):
+    write_scene_shards(tmp_path / "shards", "train", 2, size=64, shard_size=1)
+    run = partial(tokenize_in_processes, source=tmp_path / "shards", out=tmp_path / "codes")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        run(fail, 2)
+    with pytest.raises(DataError, match="a process that encoded shards was ended"):
+        run(KilledEncoder, 2)
+    with pytest.raises(ConfigError, match="0 workers: give 1 or more"):
+        run(StubEncoder, 0)
