@@ -57,8 +57,9 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(SOURCES)
 
 # renews the lock: the newest releases within pyproject.toml's ranges, torch as in constraints.txt
+LOCKED := all dev docs quantize ray test
 lock: $(VENV)/.installed-dev
-	echo hatchling | $(BIN)/uv pip compile -q pyproject.toml - --all-extras --universal --upgrade \
+	echo hatchling | $(BIN)/uv pip compile -q pyproject.toml - $(addprefix --extra ,$(LOCKED)) --universal --upgrade \
 		--python-version 3.11 -c constraints.txt --no-annotate --no-header -o $(LOCK)
 
 # speeds beside those of other ways to compute the same, as tables; 10 GiB of memory
