@@ -290,15 +290,15 @@ def test_images_are_drawn_and_used(page: Any, lm: SeedLM):
 @needs_browser
 def test_a_chat_has_texts_and_images(page: Any, lm: SeedLM):
     open_tab(page, "Chat")
-    page.fill("#chat-text textarea, #chat-text input", "draw a fox")
-    page.click("#chat-run")
-    image = opened(page.locator("#chat-log img").first.get_attribute("src")).convert("RGB")
-    page.fill("#chat-text textarea, #chat-text input", "What is it?")
-    page.click("#chat-run")
-    wait_for_turn(page, lm.answer(image, "What is it?")[0])
     choose(page, "Image to send", 2)
     page.click("#chat-run")
     wait_for_turn(page, lm.caption(picture(2))[0])
+    page.fill("#chat-text textarea, #chat-text input", "draw a fox")
+    page.click("#chat-run")
+    image = opened(page.locator("#chat-log img").nth(1).get_attribute("src")).convert("RGB")
+    page.fill("#chat-text textarea, #chat-text input", "What is it?")
+    page.click("#chat-run")
+    wait_for_turn(page, lm.answer(image, "What is it?")[0])
 
 
 @needs_browser

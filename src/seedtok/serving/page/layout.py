@@ -51,7 +51,7 @@ def _on(listener, name: str, inputs: Sequence[Component], outputs: Sequence[Comp
     )
 
 
-def _see() -> Component:
+def _see() -> gr.HTML:
     with gr.Tab("See"):
         gr.Markdown(SEE)
         with gr.Row():
@@ -66,7 +66,7 @@ def _see() -> Component:
     return image
 
 
-def _caption() -> Component:
+def _caption() -> gr.HTML:
     with gr.Tab("Caption"):
         gr.Markdown(CAPTION)
         with gr.Row():
@@ -79,7 +79,7 @@ def _caption() -> Component:
     return image
 
 
-def _ask() -> Component:
+def _ask() -> gr.HTML:
     with gr.Tab("Ask"):
         gr.Markdown(ASK)
         with gr.Row():
@@ -94,7 +94,7 @@ def _ask() -> Component:
     return image
 
 
-def _draw() -> Component:
+def _draw() -> gr.HTML:
     with gr.Tab("Draw"):
         gr.Markdown(DRAW)
         prompt = gr.Textbox(PROMPT, label="Prompt", elem_id="draw-prompt")
@@ -122,7 +122,7 @@ def _chat() -> None:
         _on(listener, "chat", [log, text, image], [log, text, image])
 
 
-def _explore(code_count: int) -> Component:
+def _explore(code_count: int) -> gr.HTML:
     with gr.Tab("Explore") as tab:
         gr.Markdown(EXPLORE)
         with gr.Row():

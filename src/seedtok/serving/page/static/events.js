@@ -36,7 +36,7 @@ async function caption(url) {
 }
 
 async function ask(url, question) {
-  if (!question.trim()) throw new Error("Write a question.");
+  if (!question?.trim()) throw new Error("Write a question.");
   const { text, warnings } = await api.chat([api.message("user", question, [needed(url)])]);
   warn(warnings);
   return [text];
@@ -74,8 +74,9 @@ function sent(messages) {
 }
 
 async function chat(history, text, url) {
-  if (!text.trim() && !url) throw new Error("Write a message, or choose an image.");
-  const said = [...history, shown("user", text.trim(), url ? [url] : [])];
+  const words = (text ?? "").trim();
+  if (!words && !url) throw new Error("Write a message, or choose an image.");
+  const said = [...(history ?? []), shown("user", words, url ? [url] : [])];
   const answer = await api.chat(sent(said));
   warn(answer.warnings);
   return [[...said, shown("assistant", answer.text, answer.urls)], "", ""];
