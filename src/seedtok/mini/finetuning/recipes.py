@@ -20,8 +20,8 @@ def stage1() -> RunConfig:
     return RunConfig(
         recipe="finetuning.stage1",
         stage=ContrastiveSettings(train_vision=True, caption_weight=1.0, temperature_bounds=(0.01, 0.5)),
-        data=SceneData(),
-        optimization=Optimization(steps=1, batch_size=48, lr=2e-4, min_lr=1e-6, warmup_steps=20),
+        data=SceneData(crop=0.4),  # else a few hundred pictures are learnt by heart
+        optimization=Optimization(steps=1, batch_size=48, lr=4e-4, min_lr=1e-6, warmup_steps=20),
         log_every=10,
         checkpoint_every=50,
         validate_every=NEVER,
@@ -50,7 +50,7 @@ def stage3() -> RunConfig:
         stage=AutoregressionSettings(
             base="mini", tokenizer="mini", row=128, drawing=0.2, asking=0.1, code_weight=0.3, neighbour_head=True
         ),
-        data=SceneData(),
+        data=SceneData(crop=0.6),
         optimization=Optimization(steps=1, batch_size=32, lr=1e-3, min_lr=1e-6, warmup_steps=20),
         log_every=10,
         checkpoint_every=50,
