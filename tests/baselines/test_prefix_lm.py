@@ -49,5 +49,5 @@ def test_saved_and_loaded_it_is_the_same(model, pixels, tmp_path):
     with torch.no_grad():
         assert torch.equal(again.prefix(pixels), model.prefix(pixels))
     (tmp_path / "blip2" / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="not a BLIP-2 baseline"):
+    with pytest.raises(CheckpointError, match="not a baseline that reads images as vectors"):
         PrefixLM.from_pretrained(tmp_path / "blip2")

@@ -18,7 +18,7 @@ FOLDERS = {  # of the shipped weights: what each is, and a part of what comes ne
     "clip": ("a CLIP", "stage.clip="),
     "opt": ("a language model of transformers", "stage.base="),
     "judge": ("a scene judge", "only the evaluation"),
-    "blip2": ("a BLIP-2 baseline", "only the evaluation"),
+    "blip2": ("a baseline that reads images as vectors", "only the evaluation"),
     "diffusion/vae": ("an autoencoder", "stage.autoencoder="),
 }
 

@@ -83,7 +83,7 @@ class PrefixLM(nn.Module):
 
     def prefix(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n width"]:
         """Normalised pixels -> the input embeddings of the LM that stand for an image."""
-        return self.language_projection(self.images(pixels))
+        return self.language_projection(self.images(pixels).to(self.language_projection.weight.dtype))
 
     def loss(
         self, pixels: Float[Tensor, "b 3 h w"], ids: Int[Tensor, "b t"], targets: Bool[Tensor, "b t"]

@@ -42,6 +42,8 @@ def reproduce(
     """
     if size != "mini":
         raise ConfigError(f"no size {size!r} to reproduce, only mini; for the paper's size see docs/full_size.md")
+    if compare is None and (seeds, steps_scale) != (3, 1.0):
+        raise ConfigError("--seeds and --steps-scale are of --compare: name a question, or all")
     quiet(loading=True)
     from seedtok.core.processes import spare_cores
     from seedtok.mini.reproduction.run import Place, device_of, reproduce

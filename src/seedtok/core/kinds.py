@@ -20,7 +20,7 @@ NAMES = {
     TOKENIZER: "a SEED tokenizer",
     EMBEDDER: "an embedder of stage I",
     LM: "a SEED language model",
-    PREFIX_LM: "a BLIP-2 baseline",
+    PREFIX_LM: "a baseline that reads images as vectors",
     JUDGE: "a scene judge",
     VISION: "an image encoder",
     VQKD: "a BEiT v2 tokenizer",

@@ -118,6 +118,9 @@ def test_a_question_that_there_is_not_is_refused(cli, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     assert "table9" in err
     assert "table1" in err
+    code, _, err = cli("reproduce", "mini", "--out", tmp_path / "out", "--seeds", 2)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--compare" in err
 
 
 # ---------------------------------------------------------------- what is found

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from seedtok.mini.comparison.runs import MASKS, NAMINGS
-
-SETS = ("test", "test-unseen-hands")
+from seedtok.mini.reproduction.parts import SETS
 
 
 @dataclass(frozen=True)
