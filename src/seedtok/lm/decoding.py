@@ -20,7 +20,7 @@ from seedtok.lm.probe import supports_cache
 from seedtok.lm.sequences import CachedSequences
 
 DRAFT = 16  # codes that one forward of Jacobi decoding checks, of one image
-BATCH_DRAFT = 8  # and of each of several
+BATCH_DRAFT = 4  # and of each of several
 
 
 @dataclass(frozen=True)
