@@ -7,6 +7,7 @@ shard is encoded exactly once, whatever ends. All machines see the shards and th
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections import Counter, deque
@@ -232,7 +233,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     own = {} if address else {"include_dashboard": False, "object_store_memory": STORE}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray raises plain Exception where a process of its own does not start in time
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"cannot start or reach the Ray cluster {address or 'of this machine'}: {reason}") from None

@@ -159,7 +159,8 @@ class ImageDecoder:
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CheckpointError(f"cannot use {name} as an LCM-LoRA: {reason}") from None
-        self.pipeline.scheduler = LCMScheduler.from_config(self.pipeline.scheduler.config)
+        pipeline: Any = self.pipeline
+        pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:

@@ -98,7 +98,7 @@ class LcmStage(Stage):
         self.unet: UNet2DConditionModel = copy.deepcopy(self.teacher).train().requires_grad_(True)
         self.target: UNet2DConditionModel = copy.deepcopy(self.teacher)
         del self.unet.seedtok_frozen, self.target.seedtok_frozen  # trained, and kept in checkpoints
-        self.scheduler = LCMScheduler.from_config(
+        self.scheduler: Any = LCMScheduler.from_config(
             pipeline.scheduler.config, original_inference_steps=settings.solver_steps
         )
         self.alphas: Tensor  # cumulative products by step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -32,8 +33,8 @@ def build(code_count: int) -> gr.Blocks:
         model = gr.Markdown(ABOUT, elem_id="model")
         gr.HTML('<div id="notice" role="alert"></div>', js_on_load=None, apply_default_css=False)
         with gr.Tabs():
-            first = [_see(), _caption(), _ask()]
-            drawn = _draw()
+            first: list[Any] = [_see(), _caption(), _ask()]  # gradio makes the methods of events when it runs
+            drawn: Any = _draw()
             _chat()
             first.append(_explore(code_count))
         for picker in first:  # an image that is chosen in one tab is that of the others
