@@ -8,17 +8,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from seedtok.core.recalls import best_cosines, retrieval_recalls
 
 
-def by_hand(similarity: torch.Tensor, owners: list[int]) -> dict[str, float]:
+def by_hand(similarity: torch.Tensor, owners: list[int], queries: list[bool] | None = None) -> dict[str, float]:
     """Ranks by sorting, a picture found by the first of its texts; whatever ties stands before."""
+    asks = queries or [True] * len(similarity)
     images, texts = similarity.shape
     ranks: dict[str, list[int]] = {"i2t": [], "t2i": []}
     for i in range(images):
         own = [t for t in range(texts) if owners[t] == i]
-        if own:
+        if own and asks[i]:
             best = max(float(similarity[i, t]) for t in own)
             others = [t for t in range(texts) if t not in own and float(similarity[i, t]) >= best]
             ranks["i2t"].append(1 + len(others))
-    for t in range(texts):
+    for t in [t for t in range(texts) if asks[owners[t]]]:
         mine = float(similarity[owners[t], t])
         ranks["t2i"].append(1 + sum(i != owners[t] and float(similarity[i, t]) >= mine for i in range(images)))
     out = {f"{way}_r{k}": 100 * float(np.mean([rank <= k for rank in ranks[way]])) for way in ranks for k in (1, 5, 10)}
@@ -35,6 +36,10 @@ def test_recalls_are_those_counted_one_by_one(seed: int, levels: int):
     owners = list(map(int, owners))
     similarity = torch.from_numpy(rng.integers(levels, size=(images, len(owners))).astype(np.float32))
     assert retrieval_recalls(similarity, torch.tensor(owners)) == pytest.approx(by_hand(similarity, owners))
+    queries = [bool(q) for q in rng.random(images) < 0.6]
+    queries[0] = True
+    found = retrieval_recalls(similarity, torch.tensor(owners), torch.tensor(queries))
+    assert found == pytest.approx(by_hand(similarity, owners, queries))
     if levels == 4:
         return
     square = similarity[:, :images]

@@ -10,6 +10,8 @@ from PIL import Image
 import publishers
 from seedtok.core.errors import CheckpointError
 from seedtok.evaluation.clip_scores import ClipImages
+from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.run import Run
 from seedtok.mini.evaluation import MiniSet, SceneFeatures, SceneScorer, blind_accuracy, load_features
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.scene_clip import SceneClip, SceneClipConfig
@@ -52,6 +54,46 @@ def test_sets_of_the_varied_world_are_read_by_their_names():
         assert set(entry.captions) == {caption(scene, wording) for wording in range(WORDINGS)}
         (question,) = entry.questions
         assert question.answer_type == {"verify": "yes/no", "count": "number"}.get(question.kind, "other")
+
+
+@pytest.mark.parametrize("name", ["test", "test-unseen-hands"])
+def test_near_misses_are_candidates_that_ask_nothing(name):
+    data = MiniSet(40, 4, name=f"{name}+near-misses", classic=False)
+    scenes, misses = scene_set(name, 40, 4), scene_set(f"{name}-near-misses", 40, 4)
+    assert data.scenes[:40] == scenes
+    assert 60 < len(data) <= 80
+    assert set(map(str, data.scenes[40:])) <= set(map(str, misses))
+    assert [entry.is_query for entry in data] == [True] * 40 + [False] * (len(data) - 40)
+    captions = [entry.captions[0] for entry in data]
+    assert len(set(captions)) == len(captions)
+    assert len(data.info.counts) == 3
+    assert data.info.counts["captions"] == len(data)
+
+
+class AllAlike:
+    """Embeds a picture and its caption alike, and a near miss as its scene, but a little off."""
+
+    row, settings, device = "alike", {}, torch.device("cpu")
+
+    def __init__(self, off: float) -> None:
+        self.off, self.seen = off, 0
+
+    def embed(self, pictures, texts):
+        count = len(pictures)
+        rows = torch.nn.functional.one_hot(torch.arange(count) % 6, 8).float()
+        rows[torch.arange(count) >= 6, 7] = self.off
+        rows = torch.nn.functional.normalize(rows, dim=-1)
+        return {"": rows}, rows.clone()
+
+
+def test_near_misses_are_in_the_way_of_a_model_that_does_not_see_them():
+    data = MiniSet(6, 4, name="test+near-misses", classic=False)
+    assert len(data) == 12
+    plain = MiniSet(6, 4, name="test", classic=False)
+    found = {off: evaluate_retrieval({"alike": AllAlike(off)}, data, Run(batch_size=12))["alike"] for off in (0.0, 0.5)}
+    assert evaluate_retrieval({"alike": AllAlike(0.0)}, plain, Run(batch_size=12))["alike"]["r_mean"] == 100
+    assert (found[0.5]["i2t_r1"], found[0.5]["t2i_r1"]) == (100, 100)
+    assert (found[0.0]["i2t_r1"], found[0.0]["t2i_r1"], found[0.0]["t2i_r5"]) == (0, 0, 100)
 
 
 def test_sets_are_told_apart():

@@ -33,11 +33,13 @@ TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, 
 RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
 LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
 ReaderModel = Annotated[str, typer.Option(help="A SEED language model, or a BLIP-2 of transformers on OPT.")]
+DATA = MINI  # classic scenes, which the weights in the package were trained on
 Data = Annotated[
     str,
     typer.Option(
-        metavar="DIR|mini|mini:SET",
-        help="What `data prepare` or `data pack` wrote; or scenes, classic ones or varied ones of a set, such as test.",
+        metavar="DIR|mini:SET|mini",
+        help="What `data prepare` or `data pack` wrote; or scenes: of a set, such as test or test-unseen-hands, for "
+        "retrieval also test+near-misses, or mini, classic ones.",
     ),
 ]
 Out = Annotated[
@@ -64,7 +66,7 @@ Prompt = Annotated[str, typer.Option(help="paper, lavis, or a text, with {} wher
 @app.command()
 def retrieval(
     model: RetrievalModel = MINI,
-    data: Data = MINI,
+    data: Data = DATA,
     out: Out = None,
     count: Count = None,
     seed: Seed = 0,
@@ -96,7 +98,7 @@ def retrieval(
 @app.command()
 def generation(
     model: TokenizerModel = MINI,
-    data: Data = MINI,
+    data: Data = DATA,
     out: Out = None,
     gill: Gill = None,
     clip: Clip = None,
@@ -124,7 +126,7 @@ def generation(
 @app.command()
 def codebook(
     model: TokenizerModel = MINI,
-    data: Data = MINI,
+    data: Data = DATA,
     out: Out = None,
     count: Scenes = None,
     seed: Seed = 0,
@@ -148,7 +150,7 @@ def captioning(
     model: ReaderModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
-    data: Data = MINI,
+    data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
     beams: Beams = 5,
@@ -180,7 +182,7 @@ def vqa(
     model: ReaderModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
-    data: Data = MINI,
+    data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
     beams: Beams = 5,
@@ -214,7 +216,7 @@ def drawing(
     model: LanguageModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
-    data: Data = MINI,
+    data: Data = DATA,
     out: Out = None,
     clip: Clip = None,
     count: Count = None,
@@ -247,7 +249,7 @@ def score(
             "folder of pictures, each named by an id or a file of the data set.",
         ),
     ],
-    data: Data = MINI,
+    data: Data = DATA,
     clip: Clip = None,
     count: Count = None,
     seed: Seed = 0,

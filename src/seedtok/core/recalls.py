@@ -1,16 +1,19 @@
 """Recall of image-text retrieval (Table 1), computed by the evaluation and by the validation of training."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 ROWS = 1024  # of a matrix of similarities that are compared at once
 
 
-def retrieval_recalls(similarity: Float[Tensor, "n t"], owners: Int[Tensor, " t"] | None = None) -> dict[str, float]:
+def retrieval_recalls(
+    similarity: Float[Tensor, "n t"], owners: Int[Tensor, " t"] | None = None, queries: Bool[Tensor, " n"] | None = None
+) -> dict[str, float]:
     """Recall@1, 5, 10 both ways and their mean, in percent (Table 1).
 
     similarity: images down, texts across. `owners` has the image of each text; without it, pair i is on the diagonal.
+    With `queries`, the other images, and their texts, are candidates alone.
     An image finds its texts where any of them is among the first k. A tie counts against the pair, and so does a
     similarity that is no number.
     """
@@ -25,8 +28,11 @@ def retrieval_recalls(similarity: Float[Tensor, "n t"], owners: Int[Tensor, " t"
         better_image += (rows >= own).sum(0)  # the pair itself is one of them
     of_its_own = torch.zeros_like(better_text).scatter_add(0, owners, (own >= best[owners]).long())
     asked = torch.zeros_like(better_text).scatter_add(0, owners, torch.ones_like(texts)) > 0  # images with a text
-    ranks = {"i2t": (1 + better_text - of_its_own)[asked], "t2i": better_image}
-    numbers = {"i2t": best[asked], "t2i": own}
+    asking = torch.ones_like(texts, dtype=torch.bool)
+    if queries is not None:
+        asked, asking = asked & queries.to(asked.device), queries.to(asked.device)[owners]
+    ranks = {"i2t": (1 + better_text - of_its_own)[asked], "t2i": better_image[asking]}
+    numbers = {"i2t": best[asked], "t2i": own[asking]}
     out = {}
     for name, rank in ranks.items():
         for k in (1, 5, 10):

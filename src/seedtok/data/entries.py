@@ -21,13 +21,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture's id in its data set, its file's name, and what is known of it; `domain` is NoCaps', "" elsewhere."""
+    """A picture's id in its data set, its file's name, and what is known of it; `domain` is NoCaps', "" elsewhere.
+
+    Without `is_query`, it is in retrieval a candidate alone.
+    """
 
     id: int | str
     image: str = ""
     captions: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
     domain: str = ""
+    is_query: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from seedtok.evaluation.predictions import Predictions, Record
 from seedtok.evaluation.retrieval_models import RetrievalModel
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
 
-IMAGES, TEXTS, OWNERS = "images.", "texts", "owners"  # of a file of embeddings; of pictures, each kind
+# of a file of embeddings; IMAGES before the kind of embedding
+IMAGES, TEXTS, OWNERS, QUERIES = "images.", "texts", "owners", "queries"
 
 
 def evaluate_retrieval(models: Mapping[str, RetrievalModel], data: EvaluationSet, run: Run) -> dict[str, Any]:
@@ -43,9 +44,10 @@ def score_retrieval(predictions: Predictions, device: torch.device | str = "cpu"
         firsts = accumulate([0, *(len(part[kinds[0]]) for part in parts)])  # the first picture of each part
         owners = torch.cat([part[OWNERS] + first for part, first in zip(parts, firsts, strict=False)])
         texts = torch.cat([part[TEXTS] for part in parts]).to(device)
+        queries = torch.cat([part[QUERIES] for part in parts])
         for kind in kinds:
             images = torch.cat([part[kind] for part in parts]).to(device)
-            result[kind.removeprefix(IMAGES) or name] = retrieval_recalls(best_cosines(images, texts), owners)
+            result[kind.removeprefix(IMAGES) or name] = retrieval_recalls(best_cosines(images, texts), owners, queries)
     return result
 
 
@@ -56,6 +58,7 @@ def _embed(name: str, model: RetrievalModel, batch: Batch, out: Path) -> list[Re
     owners = [place for place, own in enumerate(captions) for _ in own]
     tensors: dict[str, Tensor] = {f"{IMAGES}{kind}": embedded for kind, embedded in images.items()}
     tensors |= {TEXTS: texts[: len(every)], OWNERS: torch.tensor(owners, dtype=torch.int64)}
+    tensors[QUERIES] = torch.tensor([entry.is_query for entry in batch.entries])
     path = out / "embeddings" / name / f"{batch.number:06}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:

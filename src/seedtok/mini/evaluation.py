@@ -23,8 +23,9 @@ from seedtok.mini.judge import SceneJudge
 from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.world import questions
 from seedtok.mini.world.blind import blind_answers, blind_prior
-from seedtok.mini.world.scenes import caption, render, wordings
-from seedtok.mini.world.sets import scene_set
+from seedtok.mini.world.near_misses import near_misses
+from seedtok.mini.world.scenes import Scene, Thing, caption, render, wordings
+from seedtok.mini.world.sets import WITH_NEAR_MISSES, scene_set
 from seedtok.mini.world.told import told_right
 
 SIZE = 128  # pixels a side
@@ -34,14 +35,21 @@ PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right on
 class MiniSet:
     """`count` scenes of one of the world's sets, each with a question about it; by default test scenes.
 
-    `name` and `classic` as for `sets.scene_set`. A picture has its canonical caption, or with `every_wording` all of
-    them, the canonical one first.
+    `name` and `classic` as for `sets.scene_set`. NAME+near-misses has after the scenes of NAME one for each with one
+    thing, place, count or colour changed, but for those that are there already: in retrieval, candidates alone.
+    A picture has its canonical caption, or with `every_wording` all of them, the canonical one first.
     """
 
     def __init__(
         self, count: int, seed: int = 0, every_wording: bool = False, name: str = "test", classic: bool = True
     ) -> None:
-        self.scenes = scene_set(name, count, seed, classic)
+        self.scenes = scene_set(name.removesuffix(WITH_NEAR_MISSES), count, seed, classic)
+        self.queries = len(self.scenes)
+        if name.endswith(WITH_NEAR_MISSES):
+            every = {_content(scene): scene for scene in self.scenes}
+            for scene in near_misses(self.scenes, seed):
+                every.setdefault(_content(scene), scene)
+            self.scenes = list(every.values())
         self.seed, self.every_wording, self.name = seed, every_wording, name
 
     @property
@@ -59,7 +67,8 @@ class MiniSet:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Entry:
-        return Entry(index, f"{index}.png", self._captions(index), (self._questions[index],))
+        asked = (self._questions[index],)
+        return Entry(index, f"{index}.png", self._captions(index), asked, is_query=index < self.queries)
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[index] for index in range(len(self)))
@@ -84,6 +93,11 @@ class MiniSet:
             Question(i, q.text, (q.answer,) * PEOPLE, questions.answer_type(q.answer), q.kind)
             for i, q in enumerate(self.asked)
         ]
+
+
+def _content(scene: Scene) -> tuple[str, frozenset[Thing]]:
+    """What captions say of a scene."""
+    return scene.background, frozenset(scene.things)
 
 
 def blind_accuracy(data: MiniSet, told: int = 4000) -> dict[str, float]:

@@ -149,17 +149,17 @@ class ImageDecoder:
         Raises CheckpointError where it cannot be loaded, or is of another model; what is drawn by is then undefined.
         """
         name = str(folder_or_hub_id)
+        pipeline: Any = self.pipeline
         cached = Path(name).is_dir() or cache_only(name, "pytorch_lora_weights.safetensors")
         try:
-            self.pipeline.load_lora_weights(name, use_safetensors=True, local_files_only=cached)
-            if not self.pipeline.get_active_adapters():
+            pipeline.load_lora_weights(name, use_safetensors=True, local_files_only=cached)
+            if not pipeline.get_active_adapters():
                 raise ValueError("it has no weights for this UNet")
-            self.pipeline.fuse_lora()
-            self.pipeline.unload_lora_weights()
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CheckpointError(f"cannot use {name} as an LCM-LoRA: {reason}") from None
-        pipeline: Any = self.pipeline
         pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from seedtok.mini.world.near_misses import near_misses
 from seedtok.mini.world.scene import Scene
 from seedtok.mini.world.scenes import CLASSIC, UNSEEN_HANDS, VARIED, Split, World, scene_stream, unique_scenes
 
-NEAR_MISSES = "-near-misses"
+NEAR_MISSES, WITH_NEAR_MISSES = "-near-misses", "+near-misses"
 SETS: dict[str, tuple[Split, World]] = {
     "train": ("train", VARIED),
     "validation": ("validation", VARIED),
