@@ -12,7 +12,7 @@ import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,8 +73,7 @@ class RayEngine:
         """
         source, out = Path(source).absolute(), Path(out).absolute()
         samples = ShardSamples(source, shuffle=False, limits=limits)
-        with _cluster(self.address) as ray:
-            pool = _Pool(ray, self.load, self._resources(ray.cluster_resources()))
+        with _cluster(self.address) as ray, closing(self._pool(ray)) as pool:
             tokenizer = pool.codebook_id()
             plan = plan_shards(samples.paths, out, tokenizer, overwrite)
             images = sum(count for _, _, count in plan if count is not None)
@@ -91,12 +90,13 @@ class RayEngine:
         kept = tuple(target for _, target, count in plan if count is not None)
         return TokenizeReport(tuple(sorted(written)), kept, images, tuple(samples.skipped.reasons), far)
 
-    def _resources(self, cluster: dict[str, float]) -> dict[str, Any]:
-        """What a process asks the cluster for, and how many there can be."""
+    def _pool(self, ray: Any) -> _Pool:
+        """Processes that each ask the cluster for a GPU or a core, as many as there are."""
+        cluster = ray.cluster_resources()
         gpus = 0 if self.device == "cpu" else int(cluster.get("GPU", 0))
         if self.device == "cuda" and not gpus:
             raise ConfigError("device cuda: the Ray cluster has no GPU; use auto or cpu")
-        return {"num_cpus": 1, "num_gpus": int(gpus > 0), "count": max(1, gpus or int(cluster.get("CPU", 1)))}
+        return _Pool(ray, self.load, bool(gpus), max(1, gpus or int(cluster.get("CPU", 1))))
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ class _Worker:
 class _Pool:
     """As many workers as the cluster has room for; one that ends is replaced."""
 
-    def __init__(self, ray: Any, load: Callable[[str], Encoder], resources: dict[str, Any]) -> None:
-        self._ray, self._count = ray, resources["count"]
-        options = {name: resources[name] for name in ("num_cpus", "num_gpus")}
-        kind = ray.remote(**options)(_Worker)
-        self._start = lambda: kind.remote(load, "cuda" if options["num_gpus"] else "cpu")
+    def __init__(self, ray: Any, load: Callable[[str], Encoder], on_gpu: bool, count: int) -> None:
+        self._ray, self._count = ray, count
+        self._kind = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_Worker)
+        self._arguments = load, "cuda" if on_gpu else "cpu"
+        self._all: list[Any] = []
         self._idle = [self._start()]
         errors = ray.exceptions
         self._lost = (
@@ -166,6 +166,16 @@ class _Pool:
             errors.ObjectLostError,
         )  # fmt: skip
         self._ended: Counter[Path | None] = Counter()  # by shard; None before the first
+
+    def _start(self) -> Any:
+        self._all.append(self._kind.remote(*self._arguments))
+        return self._all[-1]
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in self._all:
+            with suppress(Exception):  # one that has ended
+                self._ray.kill(worker)
 
     def codebook_id(self) -> str:
         """The id of the codebook of the first worker."""
