@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -55,24 +56,27 @@ def quietly(*libraries: str) -> Iterator[None]:
         for category in DEPRECATIONS:
             warnings.simplefilter("ignore", category)
         warnings.filterwarnings("ignore", module=LIBRARIES)
+        optional = logging.getLogger("bitsandbytes")  # which peft and diffusers import where it is installed
+        stack.callback(optional.setLevel, optional.level)
+        optional.setLevel(logging.ERROR)
         for library in libraries:
             stack.enter_context(_quiet(import_module(f"{library}.utils.logging")))
         yield
 
 
 @contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def _quiet(switches: Any) -> Iterator[None]:
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    level, bars, downloads = logging.get_verbosity(), logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    logging.set_verbosity(max(level, logging.ERROR))
-    logging.disable_progress_bar()
+    level, bars, downloads = switches.get_verbosity(), switches.is_progress_bar_enabled(), are_progress_bars_disabled()
+    switches.set_verbosity(max(level, logging.ERROR))
+    switches.disable_progress_bar()
     # which the libraries' own switch has turned off, too
     (disable_progress_bars if downloads else enable_progress_bars)()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        switches.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            switches.enable_progress_bar()
         (disable_progress_bars if downloads else enable_progress_bars)()
