@@ -121,8 +121,7 @@ class SeedCodes(CodeVectors):
         return tokenizer.quantize(tokenizer.causal_embeddings(pixels)).vectors
 
     def table(self) -> Float[Tensor, "size d"]:
-        codebook = self.tokenizer.codebook
-        return codebook.lookup(torch.arange(codebook.config.size, device=codebook.weight.device))
+        return self.tokenizer.codebook.table()
 
 
 class VqkdCodes(CodeVectors):
@@ -141,8 +140,7 @@ class VqkdCodes(CodeVectors):
         return self.tokenizer.codebook(self.tokenizer.encoder_outputs(pixels)).vectors
 
     def table(self) -> Float[Tensor, "size d"]:
-        codebook = self.tokenizer.codebook
-        return codebook.lookup(torch.arange(codebook.config.size, device=codebook.weight.device))
+        return self.tokenizer.codebook.table()
 
 
 class VqvaeCodes(CodeVectors):

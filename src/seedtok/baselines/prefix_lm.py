@@ -6,7 +6,7 @@ that of the pilot (section 2.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from seedtok.core.hub import locate, named_part, recorded, shipped
 from seedtok.core.images import Images
 from seedtok.core.kinds import PREFIX_LM
 from seedtok.core.notices import quietly
-from seedtok.lm.adapter import LoraSettings, add_lora, has_lora, lm_of, train_lora
+from seedtok.lm.adapter import AdaptedLM, LoraSettings, add_lora, has_lora
 from seedtok.lm.base import end_id, load_base, output_head, pad_id, word_embedding
 from seedtok.lm.checkpoint import read_lora, write_lora
 from seedtok.lm.logit_map import measure_logit_map
@@ -42,7 +42,7 @@ ADAPTER = "adapter"  # the folder of LoRA in that of a checkpoint
 PROJECTION_FILE = "language_projection.safetensors"  # of a converted BLIP-2: the FC layer to its language model
 
 
-class PrefixLM(nn.Module):
+class PrefixLM(AdaptedLM):
     """A frozen LM, with or without LoRA, after the vectors of an image and one FC layer.
 
     BLIP-2's second stage (Li et al. 2023) has no LoRA, and trains the Q-Former with the FC layer.
@@ -57,22 +57,6 @@ class PrefixLM(nn.Module):
         self.network = network  # the LM, in peft's wrapper where it has LoRA
         self.language_projection = nn.Linear(images.width, word_embedding(self.lm).embedding_dim)
         self.logit_map = measure_logit_map(self.lm)
-
-    @property
-    def lm(self) -> PreTrainedModel:
-        """The LM without peft's wrapper; LoRA, where there is any, is in its layers."""
-        return lm_of(self.network)
-
-    def train(self, mode: bool = True) -> PrefixLM:
-        """Training mode is for LoRA's dropout and the Q-Former; the frozen LM stays in eval mode."""
-        super().train(mode)
-        if mode:
-            train_lora(self.network)
-        return self
-
-    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that train, with their names."""
-        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""

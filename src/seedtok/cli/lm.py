@@ -149,8 +149,7 @@ def draw(
         temperature = 0.0 if count == 1 else 1.0
     sampling = _sampling(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
-    if image_decoder is not None or lcm_lora is not None:
-        lm.seed.draw_by(image_decoder, lcm_lora)
+    lm.seed.draw_by(image_decoder, lcm_lora)
     with progress("draw", count) as done:
         for start in range(0, count, 8):
             batch = paths[start : start + 8]

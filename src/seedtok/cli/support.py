@@ -112,8 +112,7 @@ def load_tokenizer(
 
     chosen = "auto" if dtype == "auto" else getattr(torch, dtype)
     tokenizer = SeedTokenizer.from_pretrained(model, dtype=chosen, device=device)
-    if image_decoder is not None or lcm_lora is not None:
-        tokenizer.draw_by(image_decoder, lcm_lora)
+    tokenizer.draw_by(image_decoder, lcm_lora)
     return tokenizer
 
 

@@ -23,7 +23,7 @@ from seedtok.data.skipping import SkipLimits
 
 MADE_BY = b"seedtok.tokenizer"  # key in the metadata of a file: the id of the codebook
 MADE_OF = b"seedtok.shard"  # and the SHA-256 hash of the shard
-SKIPPED = ".skipped.jsonl"  # suffix of the list of what was skipped, beside a file of codes
+SKIPPED = ".skipped.jsonl"  # suffix of the file, beside one of codes, that lists its skipped samples
 GROUP = 4096  # rows in a row group of Parquet
 T = TypeVar("T")
 

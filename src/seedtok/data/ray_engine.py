@@ -9,36 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import os
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from seedtok.core.atomic import remove_leftovers
 from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokError
-from seedtok.data.codes import SKIPPED, TokenizeReport, plan_shards, tokenize_shards
+from seedtok.data.bulk import Encoder, gather, tokenize_shard
+from seedtok.data.codes import SKIPPED, TokenizeReport, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
 TRIES = 5  # processes that may end over one shard, before that is taken for the shard's fault
 DEVICES = ("auto", "cpu", "cuda")
 STORE = 100 << 20  # bytes of shared memory of a cluster that is started here; no image goes through it
-UNLIMITED = SkipLimits(at_least=1 << 62)  # in a worker: bad samples are counted where all of them are known
-
-
-class Encoder(Protocol):
-    """Images -> codes (B, 32), the id of their codebook, and how many images were far from those of training."""
-
-    codebook_id: str
-    far: int
-
-    def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -76,19 +63,10 @@ class RayEngine:
         with _cluster(self.address) as ray, closing(self._pool(ray)) as pool:
             tokenizer = pool.codebook_id()
             plan = plan_shards(samples.paths, out, tokenizer, overwrite)
-            images = sum(count for _, _, count in plan if count is not None)
-            written, far = [], 0
             jobs = [_Job(path, out, tokenizer, batch_size, overwrite) for path, _, count in plan if count is None]
-            for done in pool.run(jobs):
-                for key, reason in done.skipped:
-                    samples.skipped.add(done.shard, key, reason)
-                written += done.written
-                images, far = images + done.images, far + done.far
-                if progress:
-                    progress(images)
+            report = gather(samples, plan, pool.run(jobs), progress)
         remove_leftovers(out)  # of processes that were killed on this machine
-        kept = tuple(target for _, target, count in plan if count is not None)
-        return TokenizeReport(tuple(sorted(written)), kept, images, tuple(samples.skipped.reasons), far)
+        return report
 
     def _pool(self, ray: Any) -> _Pool:
         """Processes that each ask the cluster for a GPU or a core, as many as there are."""
@@ -108,17 +86,6 @@ class _Job:
     overwrite: bool
 
 
-@dataclass(frozen=True)
-class _Done:
-    """What came of a job: the files written (one or none), its images, and the key and reason of what was skipped."""
-
-    shard: Path
-    written: tuple[Path, ...]
-    images: int
-    far: int
-    skipped: tuple[tuple[str, str], ...]
-
-
 class _Worker:
     """The process: loads the encoder when it is first needed, so that an error of that is the call's own."""
 
@@ -134,21 +101,16 @@ class _Worker:
     def codebook_id(self) -> str:
         return self._encode().codebook_id
 
-    def tokenize(self, job: _Job) -> _Done:
+    def tokenize(self, job: _Job) -> TokenizeReport:
         encoder = self._encode()
         if encoder.codebook_id != job.tokenizer:
             raise CheckpointError("the machines of the cluster have different image tokenizers under the same name")
-        before = encoder.far
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bad samples are named where all of them are known
-            report = tokenize_shards(
-                job.shard, job.out, encoder, job.tokenizer, job.batch_size, None, job.overwrite, UNLIMITED
-            )
+        report = tokenize_shard(job.shard, job.out, encoder, job.batch_size, job.overwrite)
         listed = job.out / f"{job.shard.stem}{SKIPPED}"
         records = map(json.loads, listed.read_text(encoding="utf-8").splitlines() if listed.exists() else ())
-        skipped = tuple((record["key"], record["reason"]) for record in records if record["key"])  # "": counted before
+        skipped = tuple((str(job.shard), record["key"], record["reason"]) for record in records)
         files = (*report.written, *report.kept)  # kept: by a process that ended before it could say so
-        return _Done(job.shard, files, report.images, encoder.far - before, skipped)
+        return replace(report, written=files, kept=(), skipped=skipped)
 
 
 class _Pool:
@@ -186,7 +148,7 @@ class _Pool:
                 self._idle.append(worker)
                 return found
 
-    def run(self, jobs: list[_Job]) -> Iterator[_Done]:
+    def run(self, jobs: list[_Job]) -> Iterator[TokenizeReport]:
         """Yields what came of each job as it ends."""
         self._idle += [self._start() for _ in range(min(self._count, len(jobs)) - len(self._idle))]
         waiting, running = deque(jobs), {}

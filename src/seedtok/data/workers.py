@@ -8,32 +8,17 @@ more than one process of N threads.
 from __future__ import annotations
 
 import multiprocessing
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from PIL import Image
 
 from seedtok.core.errors import ConfigError, DataError
-from seedtok.data.codes import TokenizeReport, plan_shards, tokenize_shards
+from seedtok.data.bulk import Encoder, gather, tokenize_shard
+from seedtok.data.codes import TokenizeReport, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
-
-UNLIMITED = SkipLimits(at_least=1 << 62)  # in a worker: bad samples are counted where all of them are known
-
-
-class Encoder(Protocol):
-    """Images -> codes (B, 32), the id of their codebook, and how many images were far from those of training."""
-
-    codebook_id: str
-    far: int
-
-    def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
 
 
 def tokenize_in_processes(
@@ -54,24 +39,13 @@ def tokenize_in_processes(
         try:
             tokenizer = pool.submit(_codebook_id).result()
             plan = plan_shards(samples.paths, out, tokenizer, overwrite)
-            kept = tuple(target for _, target, count in plan if count is not None)
-            images, far, written = sum(count for _, _, count in plan if count is not None), 0, []
             job = partial(_tokenize, out=out, batch_size=batch_size, overwrite=overwrite)
             jobs: list[Future[TokenizeReport]] = [pool.submit(job, path) for path, _, count in plan if count is None]
-            for done in as_completed(jobs):
-                report = done.result()
-                for shard, key, reason in report.skipped:
-                    if key:  # those that are missing at the end of a shard are counted already
-                        samples.skipped.add(Path(shard), key, reason)
-                written += report.written
-                images, far = images + report.images, far + report.far
-                if progress:
-                    progress(images)
+            return gather(samples, plan, (done.result() for done in as_completed(jobs)), progress)
         except BrokenProcessPool:
             raise DataError("a process that encoded shards was ended, perhaps for memory: give fewer workers") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return TokenizeReport(tuple(sorted(written)), kept, images, tuple(samples.skipped.reasons), far)
 
 
 _encoder: Callable[[], Encoder]  # of this process, where it is a worker
@@ -91,9 +65,4 @@ def _codebook_id() -> str:
 
 
 def _tokenize(shard: Path, out: Path, batch_size: int, overwrite: bool) -> TokenizeReport:
-    encoder = _encoder()
-    encoder.far = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # bad samples are named where all of them are known
-        report = tokenize_shards(shard, out, encoder, encoder.codebook_id, batch_size, None, overwrite, UNLIMITED)
-    return TokenizeReport(report.written, report.kept, report.images, report.skipped, encoder.far)
+    return tokenize_shard(shard, out, _encoder(), batch_size, overwrite)

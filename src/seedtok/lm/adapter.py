@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -178,16 +179,28 @@ def has_lora(network: PreTrainedModel | PeftModel) -> bool:
     return isinstance(network, PeftModel)
 
 
-def lm_of(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """An LM without peft's wrapper; LoRA, where there is any, is in its layers."""
-    inner: Any = network
-    return cast("PreTrainedModel", inner.get_base_model() if has_lora(network) else network)
+class AdaptedLM(nn.Module):
+    """A module around a frozen LM, with or without LoRA: `network`, in peft's wrapper where it has LoRA."""
 
+    network: PreTrainedModel | PeftModel
 
-def train_lora(network: nn.Module) -> None:
-    """Training mode for LoRA alone, where there is any: the frozen LM stays in eval mode."""
-    for name, module in network.named_modules():
-        module.training = "lora_" in name
+    @property
+    def lm(self) -> PreTrainedModel:
+        """The LM without peft's wrapper; LoRA, where there is any, is in its layers."""
+        inner: Any = self.network
+        return cast("PreTrainedModel", inner.get_base_model() if has_lora(inner) else inner)
+
+    def train(self, mode: bool = True) -> AdaptedLM:
+        """Training mode is for LoRA's dropout and what is beside the LM; the frozen LM stays in eval mode."""
+        super().train(mode)
+        if mode:
+            for name, module in self.network.named_modules():
+                module.training = "lora_" in name
+        return self
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that train, with their names."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
 
 def merged_copy(network: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seedtok.core.errors import InputError
 from seedtok.core.records import encodable
-from seedtok.lm.adapter import VisualAdapter, lm_of, train_lora
+from seedtok.lm.adapter import AdaptedLM, VisualAdapter
 from seedtok.lm.base import cache_argument, output_head, pad_id, word_embedding
 from seedtok.lm.logit_map import measure_logit_map
 from seedtok.lm.native import TokenNames
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class JointLM(nn.Module):
+class JointLM(AdaptedLM):
     """A causal LM over the joint vocabulary, with its text tokenizer.
 
     Visual ids have either the paper's parametrisation, an `adapter` beside the LM's own embedding and head, or, where
@@ -51,11 +51,6 @@ class JointLM(nn.Module):
     # ------------------------------------------------------------ parts
 
     @property
-    def lm(self) -> PreTrainedModel:
-        """The LM without peft's wrapper; LoRA, where there is any, is in its layers."""
-        return lm_of(self.network)
-
-    @property
     def device(self) -> torch.device:
         return word_embedding(self.lm).weight.device
 
@@ -63,17 +58,6 @@ class JointLM(nn.Module):
     def context(self) -> int:
         """The longest sequence the LM takes, in ids."""
         return int(getattr(self.lm.config.get_text_config(), "max_position_embeddings", None) or 1 << 20)
-
-    def train(self, mode: bool = True) -> JointLM:
-        """Training mode is for LoRA's dropout and the adapter; the frozen LM stays in eval mode."""
-        super().train(mode)
-        if mode:
-            train_lora(self.network)
-        return self
-
-    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that train, with their names."""
-        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     # ------------------------------------------------------------ ids
 

@@ -117,7 +117,7 @@ class Codebook(nn.Module):
             z = self._normalized(z.float())
             if self.training and self.config.restart_after is not None:
                 self._restart(z.detach().flatten(0, 1))
-            table = self._table()
+            table = self.table()
             codes = nearest(z.detach().flatten(0, 1), table.detach())[0].view(z.shape[:-1])
             z_q = F.embedding(codes, table)
             loss = self._loss(z, z_q)
@@ -135,7 +135,7 @@ class Codebook(nn.Module):
     def encode(self, z: Float[Tensor, "*b d"]) -> Int[Tensor, "*b"]:
         """The codes (...), int64, of vectors (..., dim)."""
         with torch.autocast(z.device.type, enabled=False):
-            return nearest(self._normalized(z.float()).flatten(0, -2), self._table())[0].view(z.shape[:-1])
+            return nearest(self._normalized(z.float()).flatten(0, -2), self.table())[0].view(z.shape[:-1])
 
     def lookup(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
         """Codes (...) -> their vectors (..., dim).
@@ -147,7 +147,7 @@ class Codebook(nn.Module):
             low, high = int(codes.min()), int(codes.max())
             if low < 0 or high >= self.config.size:
                 raise InputError(f"codes in {low}..{high}; expected codes in 0..{self.config.size - 1}")
-        return F.embedding(codes, self._table()).to(self.weight.dtype)
+        return F.embedding(codes, self.table()).to(self.weight.dtype)
 
     @torch.no_grad()
     def initialise(
@@ -190,7 +190,7 @@ class Codebook(nn.Module):
     def _normalized(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=-1) if self.config.normalize else x
 
-    def _table(self) -> Tensor:
+    def table(self) -> Tensor:
         """The code vectors (size, dim) in float32, normalised where `normalize` says so."""
         return self._normalized(self.weight.float())
 

@@ -237,6 +237,8 @@ class SeedTokenizer(CompositeModule):
             self._image_decoder = None
         if lcm_lora is not None:
             self.image_decoder.add_lcm_lora(lcm_lora)
+        if image_decoder is None and lcm_lora is None:
+            return  # the image decoder is not loaded before it is used
         if steps := self.image_decoder.few_steps:
             self.config = replace(self.config, num_inference_steps=steps, guidance_scale=1.0)
 

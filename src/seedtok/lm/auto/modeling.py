@@ -82,7 +82,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return seed if (seed.device, seed.dtype) == (self.device, self.dtype) else seed.to(self.device, self.dtype)
 
     def use_image_tokenizer(self, seed: SeedTokenizer) -> None:
-        """Takes an image tokenizer in place of the one that the configuration names."""
+        """Sets the image tokenizer, instead of loading the one that the configuration names."""
         self._image_tokenizers = [seed]
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:

@@ -17,7 +17,7 @@ SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of sm
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run that is trained once a seed; `steps` in place of its recipe's."""
+    """A training run that is repeated for each seed; `steps`, if given, replaces the recipe's number of steps."""
 
     part: Part
     steps: int | None = None
