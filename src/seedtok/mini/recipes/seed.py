@@ -87,7 +87,7 @@ def stage3a() -> RunConfig:
     return RunConfig(
         recipe="mini.stage3a",
         stage=AutoregressionSettings(
-            base="mini", tokenizer="mini", row=128, rank=96, alpha=192, dropout=0.0, neighbour_head=True,
+            base="mini", tokenizer="mini", replay=0.2, row=128, rank=96, alpha=192, dropout=0.0, neighbour_head=True,
         ),
         data=SceneData(world="varied"),
         optimization=Optimization(steps=1200, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
@@ -116,6 +116,7 @@ def instructed() -> RunConfig:
     runs: docs/log.md.
     """
     joint = stage3b()
-    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), "drawing": 0.5, "asking": 0.25})
+    update = {"start": Path("runs/stage3b/final"), "drawing": 0.5, "asking": 0.25, "replay": 0.0}
+    stage = joint.stage.model_copy(update=update)
     optimization = joint.optimization.model_copy(update={"steps": 6700, "lr": 7e-4})
     return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage, "optimization": optimization})

@@ -17,6 +17,8 @@ from seedtok.mini.world.scenes import CLASSIC, VARIED, Scene, Split, World, capt
 from seedtok.mini.world.telling import Telling, telling
 from seedtok.training.source import Data
 
+REPLAYED = Telling(scenes=1)  # 96 % of such texts are shorter than a packed row of 128 tokens
+
 
 class SceneBatch(Batch):
     """A batch of whose metadata some, or all, hold a scene, as JSON under "scene"."""
@@ -36,9 +38,9 @@ class SceneBatch(Batch):
         return asked.text, asked.answer
 
     def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
-        """Of a scene, a text as the mini OPT was pretrained on, about scenes of which no picture is shown."""
+        """Of a scene, a text as the mini OPT was pretrained on, about that scene alone, without its picture."""
         scene = self._scene(index)
-        return super().replayed(index, rng) if scene is None else telling(scene, rng, Telling())
+        return super().replayed(index, rng) if scene is None else telling(scene, rng, REPLAYED)
 
     def _scene(self, index: int) -> Scene | None:
         return scene_of(self.metadata[index]) if self.metadata else None
