@@ -18,7 +18,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.image_size=64", "stage.stem=[8,16,16]", "stage.width=32", "stage.layers=1", "stage.head_width=16",
     ),
     "text": ("stage.width=32", "stage.layers=1", "stage.head_width=16"),
-    "autoencoder": ("stage.image_size=64", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
+    "autoencoder": ("stage.image_size=64", "stage.patch_size=8", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
     "diffusion": (
         "stage.clip=RUNS/text/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
         "stage.head_width=16", "stage.sample_steps=2",

@@ -4,14 +4,16 @@ import hashlib
 import json
 import math
 from dataclasses import replace
-from itertools import combinations, islice
+from itertools import combinations, islice, product
 
 import numpy as np
 import pytest
 
 from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, EMOJI, PLACES, PLURALS
+from seedtok.mini.world.drawing import render
 from seedtok.mini.world.hands import HELD_OUT_HANDS, SEEN_HANDS
 from seedtok.mini.world.looks import AWAY, SHADES, SIZES, STEP, TURN, UNMIRRORED
+from seedtok.mini.world.scene import Ground
 from seedtok.mini.world.scenes import (
     CLASSIC,
     PHRASINGS,
@@ -252,6 +254,21 @@ def test_things_keep_inside_the_picture_and_apart():
             assert all(half <= at <= 8 - half for at in boxes[-1][:2])
         for (y, x, half), (other_y, other_x, other_half) in combinations(boxes, 2):
             assert max(abs(y - other_y), abs(x - other_x)) >= half + other_half
+
+
+def test_a_tidy_artist_draws_as_classic_scenes_are_drawn():
+    """On whole cells, upright, of one size: but for the ground, and how a drawing is reduced, pixel for pixel."""
+    tidy = list(islice(scene_stream("train", 11, world=World(("openmoji",), tidy=True)), 40))
+    for s in tidy:
+        down, right = (int(part + 0.5) for part in (s.look.things[0].down, s.look.things[0].right))
+        plain = replace(s, look=replace(s.look, ground=Ground()))
+        near, moved = (
+            np.abs(render(plain).astype(float) - render(replace(s, look=None, shift=shift))).mean()
+            for shift in ((down, right), (1 - down, right))
+        )
+        assert near < 0.4 * moved
+    assert {(s.look.things[0].down, s.look.things[0].right) for s in tidy} == set(product((-0.5, 0.5), repeat=2))
+    assert len({s.look.ground for s in tidy}) > 30
 
 
 def test_a_world_of_one_hand_has_what_that_hand_draws():

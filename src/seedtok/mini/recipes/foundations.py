@@ -64,13 +64,13 @@ def autoencoder() -> RunConfig:
 def diffusion() -> RunConfig:
     """The mini latent diffusion model, on a text encoder and an autoencoder; 25 to 30 samples a second on one core.
 
-    It draws in one artist's style, as any frozen diffusion model draws in its own; the images that a tokenizer sees are
-    of all.
+    It draws in the style of one artist, who draws upright, of one size, on whole cells, as any frozen diffusion model
+    draws in its own. The images that a tokenizer sees are of all.
     """
     return RunConfig(
         recipe="mini.diffusion",
-        stage=DiffusionSettings(clip="mini", autoencoder="mini"),
-        data=SceneData(world="varied", hands=(STYLE,)),
+        stage=DiffusionSettings(clip="mini", autoencoder="mini", naming=0.1),
+        data=SceneData(world="varied", hands=(STYLE,), tidy=True),
         optimization=Optimization(
             steps=30_000,
             batch_size=8,
@@ -95,7 +95,7 @@ def lcm() -> RunConfig:
     return RunConfig(
         recipe="mini.lcm",
         stage=LcmSettings(teacher="mini"),
-        data=SceneData(world="varied", hands=(STYLE,)),
+        data=SceneData(world="varied", hands=(STYLE,), tidy=True),
         optimization=Optimization(
             steps=5000, batch_size=8, lr=1e-4, min_lr=1e-6, warmup_steps=200, weight_decay=0.0, ema_decay=0.99
         ),

@@ -6,19 +6,23 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from seedtok.core.errors import ConfigError
 from seedtok.core.files import load_strictly, read_json
 from seedtok.core.hub import resolve
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
+from seedtok.mini.judge import places_of
+from seedtok.mini.naming import Naming, batch_labels
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.mini.networks.positioned_unet import PositionedUNet
 from seedtok.mini.stages.pipelines import pipeline_of, save_pipeline
-from seedtok.stages.contrastive import image_encoder
-from seedtok.stages.pixels import clip_normalize, unit_range
+from seedtok.mini.world.scenes import GRID
+from seedtok.mini.world.source import scenes_of
+from seedtok.stages.pixels import unit_range
 from seedtok.tokenizer.image_decoder import plain_attention
 from seedtok.training.config import StageSettings
 from seedtok.training.settings import NameOrFolder
@@ -35,8 +39,7 @@ class DiffusionSettings(StageSettings):
     transformer_layers: int = 1
     head_width: int = 64
     caption_dropout: float = 0.1  # for classifier-free guidance
-    aligned_with: NameOrFolder | None = None  # an image encoder that sees as many patches as there are latents
-    alignment: float = 0.5  # weight of the cosine between the UNet's middle and that encoder's features
+    naming: float = 0.0  # weight of the loss that has the UNet's middle name what stands where in a scene; 0: none
     timestep_shift: float = 1.0  # of the steps trained on, to the noisy ones, where the caption decides; 1: uniform
     sample_steps: int = 10
     guidance_scale: float = 2.5
@@ -60,6 +63,8 @@ class DiffusionStage(Stage):
     The UNet predicts the clean latents: a patch has 48 channels, most of them fine detail, and to pass on their noise,
     as a velocity asks for, was the slowest part to learn. Errors are weighted as a velocity's, by one over the variance
     of the noise (Salimans and Ho 2022, section 4), up to `MOST_WEIGHT`.
+
+    What a caption puts where is little of that loss and learnt late; `naming` asks for it plainly.
     """
 
     def __init__(self, settings: DiffusionSettings) -> None:
@@ -88,15 +93,22 @@ class DiffusionStage(Stage):
             before = PositionedUNet.from_pretrained(settings.start, torch_dtype=torch.float32)
             load_strictly(self.unet, before.state_dict(), str(settings.start))
         plain_attention(self.unet)
-        if settings.aligned_with is not None:
-            self.encoder = freeze(image_encoder(settings.aligned_with))
-            width, seen = settings.widths[-1], self.encoder.config.width
-            self.alignment = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, seen))
+        if settings.naming:
+            if config.image_size // config.patch_size >> depth - 1 != GRID:
+                raise ConfigError(
+                    f"things are named on {GRID} x {GRID} cells, as the UNet's middle has not: set stage.naming=0"
+                )
+            self.naming = Naming(settings.widths[-1])
         self.scheduler = DDIMScheduler(
             num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
             prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing",
             clip_sample=False, set_alpha_to_one=True, steps_offset=1,
         )  # fmt: skip
+
+    def check_batch(self, batch: Batch) -> None:
+        super().check_batch(batch)
+        if self.settings.naming and scenes_of(batch) is None:
+            raise ConfigError("what stands where is named in scenes, not in other images: set stage.naming=0")
 
     def text_features(self, captions: list[str]) -> Tensor:
         """What `StableDiffusionPipeline` conditions on: (B, 77, width)."""
@@ -122,27 +134,27 @@ class DiffusionStage(Stage):
         noise = torch.randn_like(latents)
         steps = self.random_steps(len(latents)).to(latents.device)
         noisy = self.scheduler.add_noise(latents, noise, steps)  # type: ignore[arg-type]
-        middle: list[Tensor] = []
-        watching = self.unet.mid_block.register_forward_hook(lambda *call: middle.append(call[-1]))
-        predicted = self.unet(noisy, steps, features.float()).sample.float()
-        watching.remove()
+        predicted, middle = self.predict(noisy, steps, features.float())
         noise_variance = 1 - self.scheduler.alphas_cumprod.to(steps.device)[steps]
         weight = (1 / noise_variance).clamp(max=MOST_WEIGHT)
         error = weight * F.mse_loss(predicted, latents, reduction="none").mean((1, 2, 3))
         noisiest = (steps >= 700).float()
         high_noise = (error * noisiest).sum() / noisiest.sum().clamp(min=1)
         losses = {"loss": error.mean(), "high_noise": torch.where(noisiest.any(), high_noise, error.mean())}
-        if self.settings.aligned_with is None:
-            return losses
-        losses["apart"] = self.apart(middle[0], batch.pixels)
-        return {**losses, "loss": losses["loss"] + self.settings.alignment * losses["apart"]}
+        if self.settings.naming:
+            cells = middle.flatten(2).transpose(1, 2)
+            losses["naming"] = self.naming(places_of(cells), cells.mean(1), batch_labels(batch, cells.device))
+            losses["loss"] = losses["loss"] + self.settings.naming * losses["naming"]
+        return losses
 
-    def apart(self, middle: Tensor, pixels: Tensor) -> Tensor:
-        """One minus the cosine of what the UNet has in its middle, (B, width, H, W), with the encoder's patches."""
-        with torch.no_grad():
-            seen = self.encoder(clip_normalize(pixels))[:, 1:]
-        shown = self.alignment(middle.flatten(2).transpose(1, 2))
-        return 1 - F.cosine_similarity(shown.float(), seen.float(), dim=-1).mean()
+    def predict(self, noisy: Tensor, steps: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean latents that the UNet predicts, float32, and what it has in its middle: (B, width, H, W)."""
+        middle: list[Tensor] = []
+        watching = self.unet.mid_block.register_forward_hook(lambda *call: middle.append(call[-1]))
+        try:
+            return self.unet(noisy, steps, features).sample.float(), middle[0]
+        finally:
+            watching.remove()
 
     def pipeline(self) -> StableDiffusionPipeline:
         return pipeline_of(self.autoencoder, self.text_encoder, self.tokenizer, self.unet, self.scheduler)

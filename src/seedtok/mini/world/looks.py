@@ -33,6 +33,16 @@ def random_look(scene: Scene, hands: tuple[str, ...], rng: np.random.Generator, 
     return Look(ground, things)
 
 
+def tidy_look(scene: Scene, hands: tuple[str, ...], rng: np.random.Generator) -> Look:
+    """A look by an artist who draws things upright, of one size and on whole cells; the whole scene may shift by one.
+
+    Grounds are as varied as others'.
+    """
+    down, right = (float(part) for part in rng.integers(2, size=2) - 0.5)
+    things = (ThingLook(random_hand(t.concept, hands, rng), down=down, right=right) for t in scene.things)
+    return Look(random_ground(scene.background, rng), tuple(things))
+
+
 def random_style(rng: np.random.Generator) -> Style:
     """Half of them in colours all around the circle of hues, the others near the artist's."""
     u = rng.random(10).tolist()

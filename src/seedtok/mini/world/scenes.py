@@ -16,7 +16,7 @@ from seedtok.mini.world.captions import PHRASINGS, WORDINGS, an, at, caption, wo
 from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLACES
 from seedtok.mini.world.drawing import SIZES, render
 from seedtok.mini.world.hands import HANDS, HELD_OUT_HANDS, SEEN_HANDS, hands_of
-from seedtok.mini.world.looks import random_look
+from seedtok.mini.world.looks import random_look, tidy_look
 from seedtok.mini.world.scene import CORNERS, GRID, ICON, PAIRS, TRIPLES, WITH_CROWDED, Scene, Thing
 
 __all__ = [
@@ -34,12 +34,13 @@ class World:
     """Whose drawings scenes are made of. Without hands, scenes are classic: see `Scene`.
 
     To train image encoders on: a share `crowded` of scenes have four things, and of things a share `restyled` is in
-    colours and proportions other than its artist's.
+    colours and proportions other than its artist's. In a `tidy` world things are drawn as `tidy_look` says.
     """
 
     hands: tuple[str, ...] = ()
     crowded: float = 0.0
     restyled: float = 0.0
+    tidy: bool = False
 
     def __post_init__(self) -> None:
         if unknown := [hand for hand in self.hands if hand not in HANDS]:
@@ -51,11 +52,11 @@ class World:
 
     def drawn(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """A scene with a random look by these hands; as it is in a classic world."""
-        return (
-            replace(scene, shift=(0, 0), look=random_look(scene, self.hands, rng, self.restyled))
-            if self.hands
-            else scene
-        )
+        if not self.hands:
+            return scene
+        if self.tidy:
+            return replace(scene, shift=(0, 0), look=tidy_look(scene, self.hands, rng))
+        return replace(scene, shift=(0, 0), look=random_look(scene, self.hands, rng, self.restyled))
 
 
 CLASSIC = World()

@@ -88,14 +88,19 @@ class SceneData(Data):
     validation: Annotated[float, Field(gt=0, lt=1)] | Literal["scenes"] | Path | None = None
     world: Literal["classic", "varied"] = "classic"  # OpenMoji's drawings on a grid, or many hands in varied looks
     hands: tuple[str, ...] = ()  # that draw varied scenes; none: all but those held out
+    tidy: bool = False  # whether varied scenes are drawn upright, of one size, on whole cells
     crowded: float = Field(default=0.0, ge=0, le=1)  # share of varied training scenes with four things
     restyled: float = Field(default=0.0, ge=0, le=1)  # share of their things in other colours and proportions
     group: int = Field(default=1, ge=1)  # scenes in a row that are near copies of one another: hard negatives
     phrasing: Literal["random", "canonical"] = "random"
 
     def check(self) -> None:
-        if self.world == "classic" and (self.crowded or self.restyled or self.hands):
-            raise ConfigError("data.hands, data.crowded and data.restyled are of varied scenes: set data.world=varied")
+        if self.world == "classic" and (self.crowded or self.restyled or self.hands or self.tidy):
+            raise ConfigError(
+                "data.hands, data.tidy, data.crowded and data.restyled are of varied scenes: set data.world=varied"
+            )
+        if self.tidy and self.restyled:
+            raise ConfigError("things are restyled or, with data.tidy, as their artist draws them: set one of both")
         if self.shards is not None or self.codes is not None:
             super().check()
         elif isinstance(self.validation, float):
@@ -141,4 +146,6 @@ class SceneData(Data):
         if self.world == "classic":
             return CLASSIC
         hands = self.hands or VARIED.hands
-        return World(hands, self.crowded, self.restyled) if split == "train" else World(hands)
+        return (
+            World(hands, self.crowded, self.restyled, self.tidy) if split == "train" else World(hands, tidy=self.tidy)
+        )
