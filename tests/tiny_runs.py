@@ -18,7 +18,9 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.image_size=64", "stage.stem=[8,16,16]", "stage.width=32", "stage.layers=1", "stage.head_width=16",
     ),
     "text": ("stage.width=32", "stage.layers=1", "stage.head_width=16"),
-    "autoencoder": ("stage.image_size=64", "stage.patch_size=8", "stage.width=64", "stage.layers=1", "stage.latent_channels=4"),
+    "autoencoder": (
+        "stage.image_size=64", "stage.patch_size=8", "stage.width=64", "stage.layers=1", "stage.latent_channels=4",
+    ),
     "diffusion": (
         "stage.clip=RUNS/text/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
         "stage.head_width=16", "stage.sample_steps=2",
@@ -31,7 +33,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.codebook_dim=8", "stage.kmeans_per_code=4", "stage.decoder_layers=1", "stage.reverse_layers=1",
         "stage.sample_steps=2",
     ),
-    "judge": ("data.size=128",),
+    "judge": ("data.size=128", "stage.image_decoder=none"),
     "opt": ("stage.width=32", "stage.layers=1", "stage.heads=2"),
     "stage3a": ("stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.rank=4"),
     "stage3b": (

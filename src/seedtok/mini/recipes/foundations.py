@@ -124,10 +124,10 @@ def opt() -> RunConfig:
 
 
 def judge() -> RunConfig:
-    """The scene judge of the evaluation."""
+    """The scene judge of the evaluation, a quarter of whose pictures the diffusion model has drawn anew."""
     return RunConfig(
         recipe="mini.judge",
-        stage=JudgeSettings(),
+        stage=JudgeSettings(image_decoder="mini"),
         data=SceneData(world="varied", crowded=0.3, restyled=0.3, phrasing="canonical"),
         optimization=Optimization(steps=8000, batch_size=32, lr=1e-3, min_lr=1e-5, warmup_steps=100),
         checkpoint_every=250,
