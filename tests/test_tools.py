@@ -1,5 +1,6 @@
 """The programs in tools/ run, as a user would run them."""
 
+import json
 import os
 import re
 import subprocess
@@ -97,3 +98,20 @@ def test_a_sheet_of_the_world_is_drawn(tmp_path: Path):
     assert "bytes" in run_tool("world_sheet.py", "--out", tmp_path / "world.png", "--seed", 5)
     with Image.open(tmp_path / "world.png") as drawn, Image.open(ROOT / "docs" / "world.png") as kept:
         assert np.array_equal(np.asarray(drawn), np.asarray(kept))
+
+
+def test_judge_sheet_draws_and_scores(tmp_path):
+    out = tmp_path / "judged"
+    assert run_tool("judge_sheet.py", "draw", out, "--count", 4).endswith("4 drawings\n")
+    with Image.open(out / "sheet-0.png") as sheet:
+        assert sheet.size == (5 * 132 + 4, 132 + 4)
+    scenes = json.loads((out / "scenes.json").read_text())
+    right = [
+        {"background": s["background"]} | {thing["place"]: thing["concept"] for thing in s["things"]} for s in scenes
+    ]
+    (out / "labels.json").write_text(json.dumps(right))
+    said = run_tool("judge_sheet.py", "score", out)
+    assert "right by the eye 100.0 %" in said
+    (out / "labels.json").write_text(json.dumps([{"background": s["background"]} for s in scenes[:3]]))
+    assert "3 drawings" in (said := run_tool("judge_sheet.py", "score", out))
+    assert "right by the eye 0.0 %" in said
