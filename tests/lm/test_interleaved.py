@@ -55,6 +55,30 @@ def test_text_streams_as_it_comes(model):
     assert "".join(pieces).strip() == "".join(map(str, out))
 
 
+@torch.no_grad()
+def test_images_stream_between_the_texts(model):
+    """Each piece of text and each image comes once, in order."""
+    begin = model.vocabulary.begin
+    script = iter([*model.text_ids("a red"), begin, begin, *model.text_ids("a fox")])
+
+    class Scripted(Sampling):
+        def next_tokens(self, logits):
+            return torch.tensor([next(script)]) if logits.shape[1] > 8192 else super().next_tokens(logits)
+
+    parts: list = []
+    length = len(model.text_ids("a red")) + len(model.text_ids("a fox"))
+    out = generate(model, ["a"], length, sampling=Scripted(), on_text=parts.append, on_image=parts.append)
+    assert [isinstance(part, str) for part in out] == [True, False, False, True]
+    texts: list = [""]
+    for part in parts:
+        if isinstance(part, str):
+            texts[-1] += part
+        else:
+            texts += [part, ""]
+    for whole, streamed in zip(out, [part for part in texts if not isinstance(part, str) or part], strict=True):
+        assert streamed.strip() == whole if isinstance(whole, str) else streamed is whole
+
+
 def test_an_empty_prompt_is_refused(model):
     for segments in ([], [""]):
         with pytest.raises(InputError, match="an empty prompt"):

@@ -5,16 +5,19 @@ And what of gradio can be reached by those who do not use the page: its files, a
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import torch
 from PIL import Image
 
+from seedtok.lm.prompts import CAPTION, question_prompt
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.serving.page.paths import is_page
 from serving.conftest import listening_server
@@ -29,6 +32,7 @@ needs_browser = pytest.mark.skipif(not HAS_BROWSER, reason="needs Chromium and p
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 WAIT = 60_000  # milliseconds
 KEY = "correct-horse"
+ANSWER = "#chat-log [data-testid=bot]"
 
 pytestmark = pytest.mark.slow
 
@@ -292,13 +296,60 @@ def test_a_chat_has_texts_and_images(page: Any, lm: SeedLM):
     open_tab(page, "Chat")
     choose(page, "Image to send", 2)
     page.click("#chat-run")
-    wait_for_turn(page, lm.caption(picture(2))[0])
+    wait_for_turn(page, written(lm, picture(2), CAPTION, 30))
     page.fill("#chat-text textarea, #chat-text input", "draw a fox")
     page.click("#chat-run")
     image = opened(page.locator("#chat-log img").nth(1).get_attribute("src")).convert("RGB")
     page.fill("#chat-text textarea, #chat-text input", "What is it?")
     page.click("#chat-run")
-    wait_for_turn(page, lm.answer(image, "What is it?")[0])
+    wait_for_turn(page, written(lm, image, question_prompt("What is it?"), 10))
+
+
+@needs_browser
+def test_an_answer_grows_in_the_chat_and_can_be_stopped(
+    page: Any, page_address: str, lm: SeedLM, monkeypatch: pytest.MonkeyPatch
+):
+    words = [f"word{number} " for number in range(600)]
+
+    def generate(*_, on_text, **__):
+        for word in words:
+            time.sleep(0.1)
+            lm.joint.states(lm.joint.embed(torch.tensor([[5]])))  # where the server stops what nobody waits for
+            on_text(word)
+        return ["".join(words)]
+
+    open_tab(page, "Chat")
+    assert not page.locator("#chat-stop").is_visible()
+    with monkeypatch.context() as patched:
+        patched.setattr(lm, "generate", generate)
+        choose(page, "Image to send", 2)
+        page.click("#chat-run")
+        page.wait_for_selector("#chat-stop", state="visible")
+        page.wait_for_selector("#chat-log img")  # what was sent is shown at once
+        for number in (3, 6):
+            page.wait_for_selector(f"{ANSWER}:has-text('word{number} ')")
+        assert "".join(words).startswith(page.locator(ANSWER).inner_text())
+        page.fill("#chat-text textarea, #chat-text input", "and this")
+        page.press("#chat-text textarea, #chat-text input", "Enter")
+        wait_for_notice(page, "An answer is being written")
+        page.click("#chat-stop")
+        page.wait_for_selector("#chat-run", state="visible")
+        stopped = page.locator(ANSWER).inner_text()
+        while "seedtok_cancelled_total 1.0" not in metrics(page_address):
+            page.wait_for_timeout(100)
+        assert page.locator(ANSWER).inner_text() == stopped
+    page.fill("#chat-text textarea, #chat-text input", "draw a fox")
+    page.click("#chat-run")
+    page.wait_for_selector("#chat-log img >> nth=1")
+
+
+def written(lm: SeedLM, image: Image.Image, prompt: str, length: int) -> str:
+    """What the model writes token by token."""
+    return " ".join(map(str, lm.generate([image, prompt], max_images=0, max_new_tokens=length)))
+
+
+def metrics(address: str) -> str:
+    return httpx2.get(f"{address}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
 
 
 @needs_browser

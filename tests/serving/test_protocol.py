@@ -150,6 +150,24 @@ def test_a_stream_of_a_drawing(openai: OpenAI, lm: SeedLM):
     assert alike(opened(images[0]["image_url"]["url"]), lm.draw("a fox", generator=[noise(5)])[0])
 
 
+def test_pictures_of_a_stream_come_between_its_texts(openai: OpenAI, lm: SeedLM, monkeypatch: pytest.MonkeyPatch):
+    drawn = picture(9)
+
+    def generate(*_, on_text, on_image, **__):
+        for part in ("a ", "red", drawn, "  a ", "fox"):
+            (on_text if isinstance(part, str) else on_image)(part)
+        return ["a red", drawn, "a fox"]
+
+    monkeypatch.setattr(lm, "generate", generate)
+    chunks = openai.chat.completions.create(model="tiny", messages=asked("go on"), stream=True)
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    texts = ["image" if hasattr(delta, "images") else delta.content for delta in deltas]
+    assert texts == ["", "a ", "red", "image", " a ", "fox", None]
+    [images] = [delta.images for delta in deltas if hasattr(delta, "images")]
+    assert images[0]["index"] == 0
+    assert alike(opened(images[0]["image_url"]["url"]), drawn)
+
+
 def test_what_is_wrong_with_a_stream_is_an_error_of_http(openai: OpenAI):
     with pytest.raises(BadRequestError, match="this model takes 160: shorten it"):
         openai.chat.completions.create(model="tiny", messages=asked("draw " + "a fox " * 300), stream=True)

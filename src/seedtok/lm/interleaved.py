@@ -24,17 +24,19 @@ def generate(
     max_images: int = 4,
     sampling: Sampling = GREEDY,
     on_text: Callable[[str], None] | None = None,
+    on_image: Callable[[Tensor], None] | None = None,
 ) -> list[str | Tensor]:
     """Continues any order of texts and codes (32,) by texts and codes (32,).
 
     Between images a token is text or begin-of-image; begin-of-image is followed by 32 codes and end-of-image. Stops at
     an end id of the LM, after `max_new_tokens` of text, or at the end of the LM's context. `on_text` gets the text as
-    it grows. Raises InputError for an empty prompt, or one too long for the LM.
+    it grows, and `on_image` the codes of an image when they are complete, after all text before it. Raises InputError
+    for an empty prompt, or one too long for the LM.
     """
     prompt = model.sequence(segments)
     if len(prompt) == len(model.start_ids):
         raise InputError("an empty prompt: give a text or an image")
-    output = _Output(model, CachedSequences(model, [prompt], supports_cache(model)), on_text)
+    output = _Output(model, CachedSequences(model, [prompt], supports_cache(model)), on_text, on_image)
     image_length = model.vocabulary.span + 2
     room = model.context - len(prompt)
     while output.text_tokens < max_new_tokens and output.used < room:
@@ -62,8 +64,11 @@ def _between_images(model: JointLM, states: Float[Tensor, "1 hidden"], image_fit
 class _Output:
     """What has been generated so far, and the sequence that it extends."""
 
-    def __init__(self, model: JointLM, sequences: CachedSequences, on_text: Callable[[str], None] | None):
-        self.model, self.sequences = model, sequences
+    def __init__(
+        self, model: JointLM, sequences: CachedSequences, on_text: Callable[[str], None] | None,
+        on_image: Callable[[Tensor], None] | None,
+    ):  # fmt: skip
+        self.model, self.sequences, self.on_image = model, sequences, on_image
         self.streamer = None if on_text is None else TextStreamer(model, on_text)
         self.segments: list[str | Tensor] = []
         self.open_text: list[int] = []  # ids of the text since the last image
@@ -84,6 +89,10 @@ class _Output:
         self._append(vocabulary.begin)
         (codes,) = decode_image(self.sequences, sampling)
         self.segments.append(codes)
+        if self.streamer is not None:
+            self.streamer.end()
+        if self.on_image is not None:
+            self.on_image(codes)
         self._append(int(vocabulary.code_ids(codes[-1])))
         self._append(vocabulary.end)
         self.images, self.used = self.images + 1, self.used + vocabulary.span - 1

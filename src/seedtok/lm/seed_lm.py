@@ -145,7 +145,7 @@ class SeedLM(CompositeModule):
     def generate(
         self, segments: Sequence[str | ImageSource | Tensor], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
-        on_text: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
         """Continues texts and images in any order by texts and images: a chat of one turn.
 
@@ -156,16 +156,17 @@ class SeedLM(CompositeModule):
             max_images: the most images.
             sampling: how tokens and codes are chosen.
             on_text: gets the text as it grows.
+            on_image: gets each image when its codes are complete, after the text before it.
 
         Raises:
             InputError: an empty prompt, or one too long for the LM.
         """
-        return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text)
+        return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text, on_image)
 
     def chat(
         self, turns: Sequence[Sequence[str | ImageSource | Tensor]], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
-        on_text: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
         """The answer to a chat: turns of texts and images, the user's and the model's alternately, the user's last.
 
@@ -178,8 +179,16 @@ class SeedLM(CompositeModule):
         prompts = [text for text in text_segments if not _is_image_file(text)]
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
         given = self.template.wrap([[self._segment(segment) for segment in turn] for turn in turns])
-        made = interleaved.generate(self.joint, given, max_new_tokens, max_images, sampling, on_text)
-        return [part if isinstance(part, str) else self.seed.decode(part, generator=generator)[0] for part in made]
+        drawn: list[Image.Image] = []
+
+        def draw(codes: Tensor) -> None:
+            drawn.extend(self.seed.decode(codes, generator=generator))
+            if on_image is not None:
+                on_image(drawn[-1])
+
+        made = interleaved.generate(self.joint, given, max_new_tokens, max_images, sampling, on_text, draw)
+        images = iter(drawn)
+        return [part if isinstance(part, str) else next(images) for part in made]
 
     def _sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
         return self.joint.sequence(self.template.wrap([segments]))

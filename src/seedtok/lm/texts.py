@@ -109,9 +109,10 @@ class TextStreamer:
         self._show(text, text.rfind(" ") + 1)
 
     def end(self) -> None:
-        """Passes the rest on."""
+        """Passes the rest on; ids that follow are another text."""
         text = self.model.text_of(self.ids)
         self._show(text, len(text))
+        self.ids, self.shown = [], 0
 
     def _show(self, text: str, until: int) -> None:
         if until > self.shown:

@@ -6,11 +6,12 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
+from PIL import Image
 
 from seedtok.serving.conversation import Conversation, most_tokens, read, task_of
 from seedtok.serving.errors import ClientGone, ErrorBody, as_api_error, body_of
@@ -48,7 +49,7 @@ async def complete(body: ChatRequest, request: Request, service: TheService) -> 
 
 def _completion(body: ChatRequest, service: Service, task: Task, outcome: Outcome) -> Completion:
     text, reason = _finished(body, task, outcome)
-    message = ResponseMessage(content=text, images=_images(outcome) or None)
+    message = ResponseMessage(content=text, images=_images(outcome.pictures) or None)
     return Completion(
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
@@ -71,9 +72,9 @@ def _finished(body: ChatRequest, task: Task, outcome: Outcome) -> tuple[str, Any
     return outcome.text, "length" if is_cut else "stop"
 
 
-def _images(outcome: Outcome) -> list[ResponseImage]:
-    urls = map(data_url, outcome.pictures)
-    return [ResponseImage(index=i, image_url=ResponseImageUrl(url=url)) for i, url in enumerate(urls)]
+def _images(pictures: Sequence[Image.Image], first: int = 0) -> list[ResponseImage]:
+    urls = map(data_url, pictures)
+    return [ResponseImage(index=i, image_url=ResponseImageUrl(url=url)) for i, url in enumerate(urls, first)]
 
 
 def _usage(outcome: Outcome) -> Usage:
@@ -85,7 +86,7 @@ def _usage(outcome: Outcome) -> Usage:
 
 
 async def _streamed(body: ChatRequest, request: Request, service: Service, conversation: Conversation) -> EventStream:
-    """Begins with the first piece of text or the end of the work, so that an error before it is one of HTTP."""
+    """Begins with the first piece of the answer or the end of the work, so that an error before it is one of HTTP."""
     stream = Stream(service, request)
     task = task_of(conversation, body, None if body.stop else stream.put)
     first = await stream.start(task)
@@ -93,25 +94,23 @@ async def _streamed(body: ChatRequest, request: Request, service: Service, conve
 
 
 async def _events(
-    body: ChatRequest, service: Service, stream: Stream, task: Task, piece: str | Outcome
+    body: ChatRequest, service: Service, stream: Stream, task: Task, piece: str | Image.Image | Outcome
 ) -> AsyncGenerator[str]:
-    """The chunks of an answer: its text as it comes, or word by word where it is searched for; then its pictures."""
+    """The chunks of an answer: texts and pictures as they are made; or all at its end, where it is searched for."""
     chunks = _Chunks(service.name)
-    sent = ""
+    answer = _Sent()
     try:
         yield chunks.of({"role": "assistant", "content": ""})
-        while isinstance(piece, str):
-            piece = piece if sent else piece.lstrip()
-            sent += piece
-            if piece:
-                yield chunks.of({"content": piece})
+        while not isinstance(piece, Outcome):
+            if delta := await answer.delta(piece, service):
+                yield chunks.of(delta)
             piece = await stream.next()
         text, reason = _finished(body, task, piece)
-        for word in re.findall(r"\s*\S+\s*?", text.removeprefix(sent)) if text.startswith(sent) else ():
-            yield chunks.of({"content": word})
-        if piece.pictures:
-            images = await service.in_thread(_images, piece)
-            yield chunks.of({"images": [image.model_dump() for image in images]})
+        if not answer.text:
+            for word in re.findall(r"\s*\S+\s*?", text):
+                yield chunks.of({"content": word})
+        for picture in piece.pictures[answer.pictures :]:
+            yield chunks.of(await answer.delta(picture, service))
         warnings = {"warnings": list(piece.warnings)} if piece.warnings else {}
         yield chunks.of({}, reason, **warnings)
         if body.stream_options and body.stream_options.include_usage:
@@ -123,6 +122,28 @@ async def _events(
         yield chunks.event(body_of(as_api_error(error)))
     finally:
         stream.drop()
+
+
+@dataclass
+class _Sent:
+    """What has been sent of an answer."""
+
+    text: str = ""
+    pictures: int = 0
+    opens: bool = True  # whether the next piece of text begins a text
+
+    async def delta(self, piece: str | Image.Image, service: Service) -> dict[str, Any]:
+        """The change to the message that a piece is; empty for the spaces before a text."""
+        if isinstance(piece, str):
+            if self.opens:
+                piece = piece.lstrip()
+                piece = f" {piece}" if self.text and piece else piece  # as in `Outcome.text`
+                self.opens = not piece
+            self.text += piece
+            return {"content": piece} if piece else {}
+        images = await service.in_thread(_images, [piece], self.pictures)
+        self.pictures, self.opens = self.pictures + 1, True
+        return {"images": [image.model_dump() for image in images]}
 
 
 @dataclass(frozen=True)

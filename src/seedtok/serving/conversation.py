@@ -15,7 +15,7 @@ from seedtok.lm.prompts import CAPTION, question_prompt
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
 from seedtok.serving.service import Service, new_seed
-from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnText, Task
+from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task
 
 DRAWING = re.compile(
     r"(?:please\s+)?(?:draw|paint|sketch|(?:generate|create|make)(?:\s+me)?\s+an?\s+(?:image|picture|drawing))\b"
@@ -73,18 +73,18 @@ def _parts(message: Message) -> list[str | ImagePart]:
     return [*parts, *(message.images or [])]
 
 
-def task_of(conversation: Conversation, request: ChatRequest, on_text: OnText | None = None) -> Task:
+def task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart | None = None) -> Task:
     """The work that answers a conversation.
 
-    `modalities` of "image" alone draws, of "text" alone does not; both, or none, leave it to the message. `on_text`
-    gets the text token by token where the answer is not searched for by beams.
+    `modalities` of "image" alone draws, of "text" alone does not; both, or none, leave it to the message. `on_part`
+    gets text and pictures as they are made, where the answer is not searched for by beams.
     """
     modalities = set(request.modalities or ("text", "image"))
     drawing = DRAWING.fullmatch(conversation.text)
     if modalities == {"image"} or ("image" in modalities and drawing):
         return _drawing(drawing["prompt"] if drawing else conversation.text, request)
     if conversation.picture is None or conversation.picture_count > 1:
-        return _continuation(conversation.segments, request, DRAWN if "image" in modalities else 0, on_text)
+        return _continuation(conversation.segments, request, DRAWN if "image" in modalities else 0, on_part)
     asked = QUESTION.fullmatch(conversation.text)
     question = asked["question"] if asked else conversation.text
     is_caption = question.strip(" .:").lower() in ("", CAPTION.lower())
@@ -92,7 +92,7 @@ def task_of(conversation: Conversation, request: ChatRequest, on_text: OnText | 
     beams = request.num_beams or BEAMS
     if request.temperature or beams == 1:  # token by token
         prompt = CAPTION if is_caption else question_prompt(question)
-        return replace(_continuation((conversation.picture, prompt), request, 0, on_text), max_new_tokens=length)
+        return replace(_continuation((conversation.picture, prompt), request, 0, on_part), max_new_tokens=length)
     if is_caption:
         return Caption(conversation.picture, beams, length)
     return Answer(conversation.picture, question, beams, length)
@@ -115,9 +115,9 @@ def _drawing(prompt: str, request: ChatRequest) -> Draw:
 
 
 def _continuation(
-    segments: tuple[str | Image.Image, ...], request: ChatRequest, max_images: int, on_text: OnText | None
+    segments: tuple[str | Image.Image, ...], request: ChatRequest, max_images: int, on_part: OnPart | None
 ) -> Continue:
     return Continue(
         segments, new_seed(request.seed), _length(request, CONTINUED), max_images,
-        request.temperature or 0.0, request.top_p or 1.0, on_text,
+        request.temperature or 0.0, request.top_p or 1.0, on_part,
     )  # fmt: skip

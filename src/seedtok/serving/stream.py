@@ -1,4 +1,4 @@
-"""One piece of work whose text is passed on while it comes."""
+"""One piece of work whose texts and pictures are passed on while they come."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import Request
+from PIL import Image
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,19 +18,19 @@ from seedtok.serving.worker import Job
 
 
 class Stream:
-    """Pieces of text from the worker's thread, in order, and then the outcome of the work."""
+    """Pieces of text and pictures from the worker's thread, in order, and then the outcome of the work."""
 
     def __init__(self, service: Service, request: Request):
         self.service, self.request = service, request
         self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()  # None is the end
+        self._pieces: asyncio.Queue[str | Image.Image | None] = asyncio.Queue()  # None is the end
         self._jobs: list[Job] = []
 
-    def put(self, piece: str) -> None:
+    def put(self, piece: str | Image.Image) -> None:
         """Takes a piece, from any thread."""
         self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
-    async def start(self, task: Task) -> str | Outcome:
+    async def start(self, task: Task) -> str | Image.Image | Outcome:
         """Puts a task in the queue and waits for what `next` returns first."""
         self._ends = self._loop.time() + self.service.limits.seconds
         self._jobs = self.service.worker.submit([task])
@@ -42,7 +43,7 @@ class Stream:
             self.drop()
             raise
 
-    async def next(self) -> str | Outcome:
+    async def next(self) -> str | Image.Image | Outcome:
         """The next piece, or the outcome once there is none left; raises as `Service.work` does."""
         piece = asyncio.ensure_future(self._pieces.get())
         try:

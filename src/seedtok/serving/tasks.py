@@ -14,7 +14,7 @@ from seedtok.lm.decoding import Sampling
 from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.serving.engine import Engine
 
-OnText = Callable[[str], None]
+OnPart = Callable[[str | Image.Image], None]  # a piece of text, or a picture
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Continue(Task):
     max_images: int = 4
     temperature: float = 0.0
     top_p: float = 1.0
-    on_text: OnText | None = None
+    on_part: OnPart | None = None
 
     @property
     def is_alone(self) -> bool:
@@ -191,7 +191,8 @@ class Continue(Task):
             sampling=Sampling(self.temperature, self.top_p, torch.Generator().manual_seed(self.seed)),
             max_new_tokens=self.max_new_tokens,
             max_images=self.max_images,
-            on_text=self.on_text,
+            on_text=self.on_part,
+            on_image=self.on_part,
         )
         texts = [part for part in self.segments if isinstance(part, str)]
         warnings = {*(line for lines in warned for line in lines), *engine.warned_words(*texts)}

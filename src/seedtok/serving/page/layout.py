@@ -119,8 +119,12 @@ def _chat() -> None:
                 show_label=False, placeholder="draw a bear on a red background", elem_id="chat-text", scale=4
             )
             run = gr.Button("Send", variant="primary", elem_id="chat-run")
+            stop = gr.Button("Stop", elem_id="chat-stop")
+        ticker: Any = parts.ticker()
     for listener in (run.click, text.submit):
-        _on(listener, "chat", [log, text, image], [log, text, image])
+        _on(_on(listener, "send", [log, text, image], [log, text, image]).then, "reply", [log], [log])
+    _on(ticker.input, "grow", [], [log])
+    _on(stop.click, "stop", [], [])
 
 
 def _explore(code_count: int) -> gr.HTML:

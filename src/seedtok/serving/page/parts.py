@@ -72,6 +72,11 @@ def pictures(elem_id: str, usable: bool = False) -> gr.HTML:
     )  # fmt: skip
 
 
+def ticker() -> gr.HTML:
+    """A component that is not seen. Event: `input`, which the page's scripts begin."""
+    return gr.HTML("", visible="hidden", js_on_load=_on_load("startTicker"), apply_default_css=False)
+
+
 def tiles(elem_id: str, name: str = "", usable: bool = False) -> gr.HTML:
     """Codes as tiles: {codes, marked, titles, chosen}, where places in `marked` and `chosen` are pointed out.
 

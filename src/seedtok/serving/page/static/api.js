@@ -29,24 +29,46 @@ async function askForKey() {
 
 let asking = null; // requests that are refused together ask once
 
-async function request(path, body) {
+/** The response to a request; `body` is posted, `signal` ends it. */
+async function respond(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   const key = sessionStorage.getItem(STORED);
   if (key) headers.Authorization = `Bearer ${key}`;
-  const options = body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) };
+  const posted = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
   let response;
   try {
-    response = await fetch(new URL(path, document.baseURI), options);
+    response = await fetch(new URL(path, document.baseURI), { headers, signal, ...posted });
   } catch {
     throw new ApiError("The server cannot be reached.");
   }
   if (response.status === 401) {
     asking ??= askForKey().finally(() => (asking = null));
-    if (await asking) return request(path, body);
+    if (await asking) return respond(path, body, signal);
   }
+  if (response.ok) return response;
   const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
   throw new ApiError(answer?.error?.message ?? `The server answered with status ${response.status}.`);
+}
+
+const request = async (path, body) => (await respond(path, body)).json();
+
+/** The records of a stream of server-sent events; raises an error for a stream that ends early. */
+async function* streamed(path, body, signal) {
+  const reader = (await respond(path, body, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  while (true) {
+    const { value, done } = await reader.read();
+    if (done) throw new ApiError("The server ended its answer early.");
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: /, "");
+      if (data === "[DONE]") return;
+      const record = JSON.parse(data);
+      if (record.error) throw new ApiError(record.error.message);
+      yield record;
+    }
+  }
 }
 
 const asUrl = (image) => `data:image/png;base64,${image.b64_json}`;
@@ -73,6 +95,15 @@ export async function chat(messages) {
   const answer = await request("v1/chat/completions", { messages });
   const { content, images } = answer.choices[0].message;
   return { text: content, urls: (images ?? []).map((image) => image.image_url.url), warnings: answer.warnings ?? [] };
+}
+
+/** An answer to a conversation as it is written: text, images as data URLs and warnings in each piece. */
+export async function* chatPieces(messages, signal) {
+  const body = { messages, stream: true, num_beams: 1 }; // a search by beams knows its words at the end only
+  for await (const { choices, warnings } of streamed("v1/chat/completions", body, signal)) {
+    const { content, images } = choices[0].delta;
+    yield { text: content ?? "", urls: (images ?? []).map((image) => image.image_url.url), warnings: warnings ?? [] };
+  }
 }
 
 /** A message: a text, and images as data URLs. */

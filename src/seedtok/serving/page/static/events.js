@@ -1,17 +1,14 @@
 // The events of the page: values of components in, values of components out.
 
 import * as api from "./api.js";
+import * as chat from "./chat.js";
 import * as explorer from "./explorer.js";
-import { FAR, say, tiles, UNCHANGED } from "./parts.js";
+import { FAR, say, tiles, UNCHANGED, warn } from "./parts.js";
 
 /** An image that has been chosen; raises an error that asks for one. */
 function needed(url) {
   if (!url) throw new Error("Choose an image first: click the frame, drop a file on it, or paste one.");
   return url;
-}
-
-function warn(warnings) {
-  if (warnings.length) say(`${warnings.join("; ")}.`);
 }
 
 async function start() {
@@ -54,38 +51,10 @@ async function use({ images, chosen }) {
   return Array(4).fill(images[chosen].url);
 }
 
-// ---------------------------------------------------------------- chat
-
-/** What the chat shows of a message. */
-function shown(role, text, urls) {
-  const images = urls.map((url) => ({ type: "file", file: { path: "image.png", url, mime_type: "image/png", meta: { _type: "gradio.FileData" } } }));
-  return { role, content: [...images, ...(text ? [{ type: "text", text }] : [])], metadata: null, options: null };
-}
-
-/** What the server is sent of messages that are shown: all texts, and the latest images, since no others count. */
-function sent(messages) {
-  const partsOf = ({ content }) => (typeof content === "string" ? [{ type: "text", text: content }] : content);
-  const filesOf = (message) => partsOf(message).filter((part) => part.type === "file");
-  const latest = messages.findLastIndex((message) => filesOf(message).length);
-  return messages.map((message, number) => {
-    const texts = partsOf(message).filter((part) => part.type === "text").map((part) => part.text);
-    return api.message(message.role, texts.join("\n"), number === latest ? filesOf(message).map((part) => part.file.url) : []);
-  });
-}
-
-async function chat(history, text, url) {
-  const words = (text ?? "").trim();
-  if (!words && !url) throw new Error("Write a message, or choose an image.");
-  const said = [...(history ?? []), shown("user", words, url ? [url] : [])];
-  const answer = await api.chat(sent(said));
-  warn(answer.warnings);
-  return [[...said, shown("assistant", answer.text, answer.urls)], "", ""];
-}
-
 // ---------------------------------------------------------------- running them
 
-const events = { start, encode, decode, caption, ask, draw, use, chat, ...explorer.events };
-const FOLLOWING = ["decode", "redraw"]; // the second halves of others, whose notice stays
+const events = { start, encode, decode, caption, ask, draw, use, ...chat.events, ...explorer.events };
+const FOLLOWING = ["decode", "redraw", "reply", "grow", "stop"]; // what goes on from others, whose notice stays
 let running = 0;
 
 /** Runs an event; where it fails, says why and leaves its `count` outputs as they are. */

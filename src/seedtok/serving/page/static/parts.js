@@ -19,6 +19,11 @@ export function say(text, isError = false) {
   notice.classList.toggle("error", isError);
 }
 
+/** Shows what the server warns of. */
+export function warn(warnings) {
+  if (warnings.length) say(`${warnings.join("; ")}.`);
+}
+
 async function dataUrl(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (bitmap === null) throw new Error("This file is not an image that can be read.");
@@ -68,5 +73,23 @@ export function startChoice(element, props, trigger) {
     if (!button) return;
     props.value = { ...props.value, chosen: Number(button.dataset.place) };
     trigger("select");
+  });
+}
+
+let trigger = null;
+let isTicking = false;
+
+/** A component that is not seen, for events that the page itself begins. */
+export function startTicker(element, props, triggerOfGradio) {
+  trigger = triggerOfGradio;
+}
+
+/** Has the ticker's event begin, at most once a frame. */
+export function tick() {
+  if (isTicking) return;
+  isTicking = true;
+  requestAnimationFrame(() => {
+    isTicking = false;
+    trigger?.("input");
   });
 }
