@@ -1,9 +1,10 @@
 """A server under load: many clients with mixed work against the library's own answers, and drawing together.
 
-    python benchmarks/serving.py --clients 100 --seconds 300
+    python benchmarks/serving.py --clients 100 --minutes 5
 
 Starts `seedtok serve` as a process. Prints one JSON object: requests by kind and status, wrong answers, the server's
-memory, and how much more a server draws for 16 clients than for one after another.
+memory, and how much more a server draws for 16 clients than for one after another, by the clock and by the server's
+CPU time, which other processes on the machine change less.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ QUESTIONS = ["What color is the background?", "What is on the left?"]
 STEPS = 10  # between two looks at the server's memory, in seconds
 TOLERANCE = 3.0
 WRONG = "WRONG"
+TOGETHER = 16  # clients that draw at once
 
 
 def data_url(image: Image.Image) -> str:
@@ -164,12 +166,12 @@ class Client:
         await self.openai.close()
 
 
-def memory(address: str) -> float:
-    """The server's resident memory, in MB."""
+def metric(address: str, name: str) -> float:
+    """A value of the server's /metrics."""
     for line in httpx2.get(f"{address}/metrics").text.splitlines():
-        if line.startswith("process_resident_memory_bytes"):
-            return float(line.split()[1]) / 1e6
-    raise RuntimeError("the server does not tell its memory")
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise RuntimeError(f"the server does not tell its {name}")
 
 
 async def soak(address: str, expected: Expected, clients: int, seconds: float) -> dict[str, Any]:
@@ -181,24 +183,42 @@ async def soak(address: str, expected: Expected, clients: int, seconds: float) -
     sizes = []
     while not working.done():
         await asyncio.wait({working}, timeout=STEPS)
-        sizes.append(round(await asyncio.to_thread(memory, address)))
+        sizes.append(round(await asyncio.to_thread(metric, address, "process_resident_memory_bytes") / 1e6))
     await working
-    return {"results": dict(sorted(results.items())), "memory_mb": sizes}
+    faults = {name: count for name, count in results.items() if WRONG in name or "FAILED" in name}
+    others = {name: count for name, count in results.items() if name.startswith("status") and name != "status 429"}
+    return {
+        "requests": results.total(), "faults": faults | others, "results": dict(sorted(results.items())),
+        "memory_mb": {"begin": sizes[0], "end": sizes[-1], "most": max(sizes), "all": sizes},
+    }  # fmt: skip
 
 
-async def drawing(address: str, clients: int, count: int) -> float:
-    """Pictures a second, drawn by so many clients at once, each of which asks for the next when it has one."""
+async def drawing(address: str, clients: int, count: int) -> dict[str, float]:
+    """Pictures a second, and of the server's CPU time, where each of so many clients asks for the next when it has one.
+
+    `batch` is how many were drawn together on average.
+    """
     openai = AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=600)
     left = iter(range(count))
 
     async def draw() -> None:
         for number in left:
-            await openai.images.generate(model="mini", prompt=PROMPTS[number % len(PROMPTS)], extra_body={"seed": 0})
+            await draw_one(openai, number)
 
-    started = time.monotonic()
+    def read() -> list[float]:
+        names = ("process_cpu_seconds_total", 'seedtok_batch_size_count{task="draw"}')
+        return [time.monotonic(), *(metric(address, name) for name in names)]
+
+    await draw_one(openai)  # so that both counters are there
+    begun = read()
     await asyncio.gather(*(draw() for _ in range(clients)))
+    seconds, cpu, batches = (now - before for now, before in zip(read(), begun, strict=True))
     await openai.close()
-    return count / (time.monotonic() - started)
+    return {"a_second": count / seconds, "a_cpu_second": count / cpu, "batch": count / batches}
+
+
+async def draw_one(openai: AsyncOpenAI, number: int = 0) -> None:
+    await openai.images.generate(model="mini", prompt=PROMPTS[number % len(PROMPTS)], extra_body={"seed": 0})
 
 
 @contextmanager
@@ -219,7 +239,7 @@ def server(options: list[str]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--minutes", type=float, default=5, help="of mixed work; 0 for none")
     parser.add_argument("--draws", type=int, default=32, help="pictures for each measurement of drawing; 0 for none")
     parser.add_argument("--drawing-dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     args, options = parser.parse_known_args()  # others are those of `seedtok serve`
@@ -227,16 +247,20 @@ def main() -> None:
     dtype = getattr(torch, args.drawing_dtype, None)
     if args.drawing_dtype == "auto":
         dtype = torch.bfloat16 if computes_bfloat16_fast(model.device) else torch.float32
-    expected = Expected(model, dtype)
+    expected = Expected(model, dtype) if args.minutes else None
     del model
-    report: dict[str, Any] = {"clients": args.clients, "seconds": args.seconds, "drawing_dtype": str(dtype)}
+    report: dict[str, Any] = {"clients": args.clients, "minutes": args.minutes, "drawing_dtype": str(dtype)}
     with server(["--drawing-dtype", args.drawing_dtype, *options]) as address:
         if args.draws:
-            rates = {clients: asyncio.run(drawing(address, clients, args.draws)) for clients in (1, 16, 1, 16)}
-            report["pictures_a_second"] = {clients: round(rate, 2) for clients, rate in rates.items()}
-            report["times_as_many"] = round(rates[16] / rates[1], 2)
-        if args.seconds:
-            report |= asyncio.run(soak(address, expected, args.clients, args.seconds))
+            rows = [(clients, asyncio.run(drawing(address, clients, args.draws))) for clients in (1, TOGETHER) * 2]
+            alone, together = ([row for clients, row in rows if clients == count] for count in (1, TOGETHER))
+            report["drawing"] = {"alone": alone, f"{TOGETHER} clients": together}
+            report["times_as_many"] = {
+                unit: round(max(row[unit] for row in together) / max(row[unit] for row in alone), 2)
+                for unit in ("a_second", "a_cpu_second")
+            }
+        if expected is not None:
+            report |= asyncio.run(soak(address, expected, args.clients, 60 * args.minutes))
     print(json.dumps(report, indent=1))
 
 

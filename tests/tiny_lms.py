@@ -46,6 +46,17 @@ def text_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
+def save_llama_of_blocks(folder: Path) -> Path:
+    """A Llama whose matrices have whole blocks of 64 values, which can be held in 4 bits."""
+    torch.manual_seed(0)
+    tokenizer = text_tokenizer()
+    sizes = {**WIDE, "hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2, "head_dim": 32}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer)}
+    LlamaForCausalLM(LlamaConfig(**sizes, **ids, initializer_range=0.2)).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders, tokenizer = {}, text_tokenizer()

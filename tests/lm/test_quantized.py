@@ -5,26 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, QuantoConfig
+from transformers import QuantoConfig
 
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.lm.base import Quantization, load_base, quantization
 from seedtok.lm.seed_lm import SeedLM
-from tiny_lms import WIDE, text_tokenizer, with_random_lora
+from tiny_lms import save_llama_of_blocks, with_random_lora
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A Llama whose matrices have whole blocks of 64 values."""
-    torch.manual_seed(0)
-    folder, tokenizer = tmp_path_factory.mktemp("quantized") / "base", text_tokenizer()
-    sizes = {**WIDE, "hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2, "head_dim": 32}
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer)}
-    LlamaForCausalLM(LlamaConfig(**sizes, **ids, initializer_range=0.2)).save_pretrained(folder)
-    tokenizer.save_pretrained(str(folder))
-    return folder
+    return save_llama_of_blocks(tmp_path_factory.mktemp("quantized") / "base")
 
 
 @pytest.fixture(scope="module")

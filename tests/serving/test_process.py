@@ -16,7 +16,9 @@ import pytest
 from openai import APIConnectionError, AuthenticationError, OpenAI
 
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.tokenizer.seed import SeedTokenizer
 from serving.helpers import asked, picture
+from tiny_lms import save_llama_of_blocks
 
 KEY = "correct-horse-battery"
 
@@ -88,8 +90,22 @@ def test_a_server_answers_drains_and_starts_again(lm: SeedLM, lm_folder: Path, t
         assert process.wait(60) == 130
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_a_quantized_model_is_served(seed: SeedTokenizer, tmp_path: Path, bits: str):
+    pytest.importorskip("bitsandbytes")
+    lm = SeedLM.build(save_llama_of_blocks(tmp_path / "base"), seed)
+    lm.save_pretrained(tmp_path / "lm", standalone=True)
+    quantized = SeedLM.from_pretrained(tmp_path / "lm", quantize=bits)
+    with served(tmp_path / "lm", 0, "--quantize", bits) as (_, _, port):
+        client = client_of(port)
+        found = client.chat.completions.create(model="lm", messages=asked("", picture()))
+        assert found.choices[0].message.content == quantized.caption(picture())[0]
+        assert draw_many(client) == 10
+
+
 def draw_many(client: OpenAI) -> int:
-    return len(client.images.generate(model="tiny", prompt="a fox", n=10).data or [])
+    return len(client.images.generate(prompt="a fox", n=10).data or [])
 
 
 @pytest.mark.parametrize(

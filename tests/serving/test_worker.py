@@ -88,6 +88,22 @@ def test_what_waits_runs_together_in_full_batches(worker: Worker, busy: Callable
     assert Note.ran == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
 
 
+def test_a_batch_waits_for_as_many_as_there_were_before(
+    worker: Worker, busy: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("seedtok.serving.worker.COMPANY", 1e9)
+    monkeypatch.setattr("seedtok.serving.worker.LONGEST", 5)
+    jobs = worker.submit([Note(1), Note(2), Note(3)])
+    busy()
+    texts(jobs)
+    later = []
+    for number in (4, 5, 6):
+        later += worker.submit([Note(number)])
+        time.sleep(0.05)
+    assert texts(later) == ["4", "5", "6"]
+    assert Note.ran == [[0], [1, 2, 3], [4, 5, 6]]
+
+
 def test_groups_run_apart_the_oldest_first(worker: Worker, busy: Callable):
     kinds = ["plain", "other", "plain", "other", "plain"]
     jobs = worker.submit([Note(number, kind) for number, kind in enumerate(kinds, 1)])

@@ -18,6 +18,7 @@ from seedtok.cli import convert as cli_convert
 from seedtok.cli import data as cli_data
 from seedtok.cli import demo as cli_demo
 from seedtok.cli import evaluate as cli_evaluate
+from seedtok.cli import export as cli_export
 from seedtok.cli import finetune as cli_finetune
 from seedtok.cli import lm as cli_lm
 from seedtok.cli import plan as cli_plan
@@ -242,6 +243,7 @@ def _show_parts(rows: dict[str, dict[str, int]]) -> None:
 app.command()(cli_finetune.finetune)
 app.command()(cli_plan.plan)
 app.command()(cli_convert.convert)
+app.command()(cli_export.export)
 app.command()(cli_demo.demo)
 app.command()(cli_serve.serve)
 app.command()(cli_reproduce.reproduce)

@@ -20,6 +20,8 @@ from seedtok.serving.tasks import Outcome, Task
 
 logger = logging.getLogger(__name__)
 GATHERING = 0.005  # seconds that an idle worker waits for more requests of the same moment
+COMPANY = 0.05  # of a batch's time: the longest wait for as many requests as it had, whose clients may ask again
+LONGEST = 0.25  # seconds of that wait
 
 
 @dataclass(eq=False)
@@ -42,6 +44,7 @@ class Worker:
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
+        self._last_size, self._last_seconds = 0, 0.0  # of the batch before
         self._thread = threading.Thread(target=self._loop, name="seedtok-worker", daemon=True)
 
     def start(self) -> None:
@@ -93,14 +96,30 @@ class Worker:
 
     def _loop(self) -> None:
         while self._wait():
-            time.sleep(GATHERING)
-            self._run(self._next())
+            self._gather()
+            jobs, started = self._next(), time.monotonic()
+            self._run(jobs)
+            self._last_size = sum(job.task.weight for job in jobs)
+            self._last_seconds = time.monotonic() - started
 
     def _wait(self) -> bool:
         """Returns once there is work, or False when the worker is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._is_closing)
             return bool(self._queue)
+
+    def _gather(self) -> None:
+        """Waits for more requests: a moment, and then a while for as many as there were before.
+
+        Clients that get their pictures together ask for the next ones almost together; without the wait the first of
+        them would be drawn alone.
+        """
+        time.sleep(GATHERING)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._waiting() >= self._last_size or self._is_closing,
+                min(COMPANY * self._last_seconds, LONGEST),
+            )
 
     def _next(self) -> list[Job]:
         """Takes the oldest job from the queue, and those behind it of its group, as many as run together."""

@@ -16,7 +16,7 @@ from seedtok.data.prepared import ShardSet
 from seedtok.data.shards import pack
 from seedtok.mini.finetuning import run
 from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune
-from seedtok.tokenizer.familiarity import pooled_features
+from seedtok.tokenizer.familiarity import encode_and_check, pooled_features
 from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
 from tiny_lms import text_tokenizer
 
@@ -113,6 +113,28 @@ def test_its_own_pictures_are_near_and_others_far(done, wanted):
     noise = rng.integers(0, 256, (4, 40, 40, 3), dtype=np.uint8)
     assert (seed.familiarity.squared(pooled_features(seed, list(noise))) > seed.familiarity.threshold).all()
     assert SeedLM.from_pretrained(wanted.model).seed.familiarity is None
+
+
+def test_its_result_is_served(done, wanted):
+    """The server answers as the library, has the page, and knows the pictures and the words that were learnt."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("gradio")
+    from starlette.testclient import TestClient
+
+    from seedtok.serving.app import create_app
+    from serving.helpers import asked, data_url
+
+    lm = SeedLM.from_pretrained(done / "final")
+    picture = ShardSet(wanted.data).picture(0)
+    codes, far = encode_and_check(lm.seed, lm.seed.pixels([picture]))
+    with TestClient(create_app(lm, "own", with_page=True)) as client:
+        assert client.get("/").status_code == 200
+        encoded = client.post("/v1/seed/encode", json={"images": [data_url(picture)]}).json()["data"][0]
+        assert encoded == {"index": 0, "codes": codes[0].tolist(), "is_far": bool(far[0])}
+        answer = client.post("/v1/chat/completions", json={"messages": asked("", picture)}).json()
+        assert answer["choices"][0]["message"]["content"] == lm.caption(picture)[0]
+        drawn = client.post("/v1/images/generations", json={"prompt": "zebras on red", "seed": 0}).json()
+        assert "warnings" not in drawn
 
 
 def test_what_was_measured_is_written_and_the_held_out_pictures_are_apart(done, wanted):
