@@ -19,9 +19,9 @@ from seedtok.serving.metrics import Metrics
 from seedtok.serving.tasks import Outcome, Task
 
 logger = logging.getLogger(__name__)
-GATHERING = 0.005  # seconds that an idle worker waits for more requests of the same moment
+GATHERING = 0.005  # seconds between requests of the same moment
 COMPANY = 0.05  # of a batch's time: the longest wait for as many requests as it had, whose clients may ask again
-LONGEST = 0.25  # seconds of that wait
+LONGEST = 0.25  # seconds of either wait
 
 
 @dataclass(eq=False)
@@ -109,13 +109,16 @@ class Worker:
             return bool(self._queue)
 
     def _gather(self) -> None:
-        """Waits for more requests: a moment, and then a while for as many as there were before.
+        """Waits for more requests: while they follow each other, and then for as many as there were before.
 
         Clients that get their pictures together ask for the next ones almost together; without the wait the first of
         them would be drawn alone.
         """
-        time.sleep(GATHERING)
+        ends, seen = time.monotonic() + LONGEST, 0
         with self._changed:
+            while seen < (waiting := self._waiting()) < self.engine.batch and time.monotonic() < ends:
+                seen = waiting
+                self._changed.wait_for(lambda seen=seen: self._waiting() > seen or self._is_closing, GATHERING)
             self._changed.wait_for(
                 lambda: self._waiting() >= self._last_size or self._is_closing,
                 min(COMPANY * self._last_seconds, LONGEST),
