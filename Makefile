@@ -57,16 +57,14 @@ fix: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(SOURCES)
 
 # renews the lock: the newest releases within pyproject.toml's ranges, torch as in constraints.txt
-LOCKED := all dev docs quantize ray test
+LOCKED := all bench dev docs quantize ray test
 lock: $(VENV)/.installed-dev
 	echo hatchling | $(BIN)/uv pip compile -q pyproject.toml - $(addprefix --extra ,$(LOCKED)) --universal --upgrade \
 		--python-version 3.11 -c constraints.txt --no-annotate --no-header -o $(LOCK)
 
-# speeds beside those of other ways to compute the same, as tables; 10 GiB of memory
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/encode.py --threads 1
-	$(BIN)/python benchmarks/encode.py --threads 1 --full --batch 4 --rounds 3
-	$(BIN)/python benchmarks/language.py --threads 1
+# speeds beside those of other ways to compute the same, as one table and in bench.json; 10 GiB of memory
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/table.py --json bench.json
 
 # wheel and sdist in dist/, checked, and the wheel's commands in an environment without extras
 release: $(VENV)/.installed-dev
@@ -79,7 +77,7 @@ release: $(VENV)/.installed-dev
 	ls -l dist
 
 clean:
-	rm -rf demo smoke site build dist .pytest_cache .ruff_cache .hypothesis .venv-bare .venv-latest .venv-oldest
+	rm -rf bench.json demo smoke site build dist .pytest_cache .ruff_cache .hypothesis .venv-bare .venv-latest .venv-oldest
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

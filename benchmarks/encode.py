@@ -5,15 +5,18 @@ products and a softmax, a convolution for the patches, the distance to every cod
 ratio is how many images ours encodes in the port's time for one, in the same dtype; of the mixture (`dtype="auto"`), in
 float32 and in bfloat16. `--full` is the paper's size, with random weights: 10 GiB of memory.
 
-    python benchmarks/encode.py [--full] [--batch 32] [--threads 2] [--model mini] [--rounds 5]
+Of the mini size it also runs what onnxruntime and OpenVINO make of the port, where they are installed (extra `bench`).
+
+    python benchmarks/encode.py [--full] [--batch 32] [--threads 2] [--model mini] [--rounds 5] [--json FILE]
 """
 
-import argparse
 import copy
+from collections.abc import Callable, Iterator
 
 import torch
+from exported import PACKAGES, exported, missing
 from full_size import filled
-from measuring import HEADER, gemm_limit, in_turn, row
+from measuring import Row, arguments, compared, gemm_limit, in_turn, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -136,56 +139,92 @@ def spread_codes(tokenizers: tuple[SeedTokenizer, ...], pixels: Tensor) -> None:
         tokenizer.codebook.weight.copy_(table)
 
 
+BARS = {  # of the mini and of the full size; the last two are of all sizes
+    ("float32", "port float32"): (1.6, 1.8),
+    ("bfloat16", "port bfloat16"): (None, 1.0),
+    ("auto", "bfloat16"): (0.9, 0.9),
+    ("auto", "port float32"): (2.5, None),
+}
+
+
+class Encoders:
+    """Ours and their opponents, on the same pixels: of each, a function without arguments that gives codes."""
+
+    def __init__(self, pixels: Tensor, exact: SeedTokenizer, half: SeedTokenizer, mixed: SeedTokenizer):
+        self.pixels, self.exact = pixels, exact
+        self.port = PlainPort(exact)
+        half_port, narrow = PlainPort(half), pixels.bfloat16()
+        self.runs: dict[str, Callable[[], Tensor]] = {
+            "port float32": lambda: self.port.encode(pixels),
+            "float32": lambda: exact.encode_pixels(pixels),
+            "port bfloat16": lambda: half_port.encode(narrow),
+            "bfloat16": lambda: half.encode_pixels(narrow),
+            "auto": lambda: mixed.encode_pixels(pixels),
+        }
+
+    def operations(self) -> int:
+        self.exact.requires_grad_(False)  # what the counter cannot do without a graph
+        with FlopCounterMode(display=False) as counter:
+            self.exact.encode_pixels(self.pixels)
+        return counter.get_total_flops()
+
+    def equality(self, name: str) -> tuple[float, str]:
+        """How many of a run's codes are those of float32, and how much further the others are."""
+        codes, expected = self.runs[name](), self.runs["float32"]()
+        changed = codes != expected
+        if not changed.any():
+            return 1.0, "all codes equal to float32's"
+        z = self.exact.encode_head(self.exact.causal_embeddings(self.pixels))
+        distance, least = ((z - self.exact.codebook.lookup(rows)).norm(dim=-1) for rows in (codes, expected))
+        equal, further = 1 - float(changed.double().mean()), float((distance / least - 1)[changed].mean())
+        return equal, f"{equal:.2%} of codes equal to float32's; the others {further:.2%} further from the vector"
+
+
+def loaded(full: bool, model: str, batch: int) -> Encoders:
+    if full:
+        models = full_size()
+        pixels = F.interpolate(torch.randn(batch, 3, 16, 16), size=(224, 224), mode="bicubic")
+        spread_codes(models, pixels[:2])
+        return Encoders(pixels, *models)
+    load = SeedTokenizer.from_pretrained
+    exact, half, mixed = load(model), load(model, dtype=torch.bfloat16), load(model)
+    mixed.embedder.narrow_products(torch.bfloat16)
+    return Encoders(exact.pixels(to_batch(unique_scenes("test", batch), 128).pixels), exact, half, mixed)
+
+
+def rows(encoders: Encoders, size: str, threads: int, rounds: int) -> Iterator[Row]:
+    full, count = size == "full size", len(encoders.pixels)
+    others = {} if full else exported(encoders.port, encoders.port.encode, encoders.pixels, threads)
+    encoders.runs |= others
+    seconds, operations = in_turn(encoders.runs, rounds), encoders.operations()
+    limits = {name: gemm_limit(getattr(torch, name)) for name in ("float32", "bfloat16")}
+    pairs = [*BARS, *(("float32", name) for name in others)]
+    for ours, theirs in pairs:
+        own, bar = seconds[ours], BARS[ours, theirs][full] if (ours, theirs) in BARS else 1.0
+        share = operations / sorted(own)[len(own) // 2] / limits["float32" if ours == "float32" else "bfloat16"]
+        told = encoders.equality(theirs if ours == "float32" else ours)[1]
+        note = f"{theirs}: {told}" if ours == "float32" else told
+        yield compared(f"encode, {size}, batch {count}, {ours}", theirs, count, own, seconds[theirs], bar, share, note)
+    yield Row(f"encode, {size}, auto: codes equal", "float32", encoders.equality("auto")[0], bar=0.99)
+    for name in () if full else PACKAGES:
+        if package := missing(name):
+            yield Row(
+                f"encode, {size}, batch {count}, float32", name, note=f"{package} is not installed: extra `bench`"
+            )
+
+
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, rounds=5)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     keep_freed_memory()
-    if arguments.full:
-        exact, half, mixed = full_size()
-        pixels = F.interpolate(torch.randn(arguments.batch, 3, 16, 16), size=(224, 224), mode="bicubic")
-        spread_codes((exact, half, mixed), pixels[:2])
-    else:
-        load = SeedTokenizer.from_pretrained
-        exact, half = load(arguments.model), load(arguments.model, dtype=torch.bfloat16)
-        mixed = load(arguments.model)
-        mixed.embedder.narrow_products(torch.bfloat16)
-        pixels = exact.pixels(to_batch(unique_scenes("test", arguments.batch), 128).pixels)
-    port, half_port, narrow = PlainPort(exact), PlainPort(half), pixels.bfloat16()
-    runs = {
-        "port float32": lambda: port.encode(pixels),
-        "float32": lambda: exact.encode_pixels(pixels),
-        "port bfloat16": lambda: half_port.encode(narrow),
-        "bfloat16": lambda: half.encode_pixels(narrow),
-        "auto": lambda: mixed.encode_pixels(pixels),
-    }
-    exact.requires_grad_(False)  # what the counter cannot do without a graph
-    with FlopCounterMode(display=False) as counter:
-        expected = exact.encode_pixels(pixels)
-    seconds, operations = in_turn(runs, arguments.rounds), counter.get_total_flops()
-    limits = {"float32": gemm_limit(torch.float32), "bfloat16": gemm_limit(torch.bfloat16)}
-    size = "full size" if arguments.full else arguments.model
-    print(f"encoding, {size}, batch {len(pixels)}, {arguments.threads} threads\n{HEADER}")
-    for ours, theirs in (
-        ("float32", "port float32"), ("bfloat16", "port bfloat16"), ("auto", "bfloat16"), ("auto", "port float32"),
-    ):  # fmt: skip
-        limit = limits["float32" if ours == "float32" else "bfloat16"]
-        print(row(f"{ours}, against {theirs}", len(pixels), seconds[ours], seconds[theirs], operations, limit))
-    z = exact.encode_head(exact.causal_embeddings(pixels))
-    for name in ("port float32", "bfloat16", "auto"):
-        codes = runs[name]()
-        changed = codes != expected
-        print(f"codes equal to float32's: {name} {1 - changed.double().mean():.2%}")
-        if changed.any():
-            distance, least = ((z - exact.codebook.lookup(rows)).norm(dim=-1) for rows in (codes, expected))
-            print(f"  the others are further from the image's vector by {(distance / least - 1)[changed].mean():.2%}")
+    encoders, size = loaded(args.full, args.model, args.batch), "full size" if args.full else args.model
+    report(f"encoding, {args.threads} threads", rows(encoders, size, args.threads, args.rounds), args.json)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@
 LM's weights, as peft loads it, or on the plain language model (`lm.plain.fold`). Captions are compared with `generate`
 on the same LM and batches.
 
-    python benchmarks/language.py [--threads 2] [--model mini] [--dtype float32] [--rounds 5]
+    python benchmarks/language.py [--threads 2] [--model mini] [--dtype float32] [--rounds 5] [--json FILE]
 """
 
-import argparse
 import copy
-import statistics
-import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from measuring import HEADER, in_turn, row
+from measuring import Row, arguments, compared, gemm_limit, in_turn, report
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedLM
 from seedtok.core.processes import keep_freed_memory
@@ -49,59 +48,64 @@ def joint_lm(model: SeedLM) -> nn.Module:
     return lm.eval()
 
 
-def draw(model: SeedLM, others: dict[str, nn.Module], prompts: list[str], rounds: int) -> None:
-    """Prints how many images' codes `SeedLM` draws in the time in which `generate`, on other models, draws one's."""
-    joint, span = model.joint, model.vocabulary.span
-    rows = [[*joint.sequence([drawing_prompt(prompt)]), joint.vocabulary.begin] for prompt in prompts]
-    ids, mask = left_pad(rows, model.device)
-    runs = {"": lambda: draw_codes(joint, [row[:-1] for row in rows])} | {
+def drawing_rows(model: SeedLM, others: dict[str, nn.Module], prompts: list[str], rounds: int) -> Iterator[Row]:
+    """How many images' codes `SeedLM` draws in the time in which `generate`, on other models, draws one's."""
+    joint, span, count = model.joint, model.vocabulary.span, len(prompts)
+    sequences = [joint.sequence([drawing_prompt(prompt)]) for prompt in prompts]
+    ids, mask = left_pad([[*sequence, joint.vocabulary.begin] for sequence in sequences], model.device)
+    runs: dict[str, Callable[[], torch.Tensor]] = {"": lambda: draw_codes(joint, sequences)} | {
         name: lambda lm=lm: lm.generate(
             ids, attention_mask=mask, min_new_tokens=span, max_new_tokens=span, do_sample=False,
             pad_token_id=joint.pad_id,
-        ) for name, lm in others.items()
+        )[:, -span:] - joint.vocabulary.first_code for name, lm in others.items()
     }  # fmt: skip
-    seconds = in_turn(runs, rounds)
+    seconds, codes = in_turn(runs, rounds), runs[""]()
+    with FlopCounterMode(display=False) as counter:
+        runs[""]()
+    limit = gemm_limit(model.joint.lm.dtype) * sorted(seconds[""])[rounds // 2]
     for name in others:
-        print(row(f"{len(prompts)} at a time, against generate, {name}", len(prompts), seconds[""], seconds[name]))
-    for name in others:
-        drawn = runs[name]()[:, -span:] - joint.vocabulary.first_code
-        print(f"codes equal to those of generate, {name}: {(runs['']() == drawn).double().mean():.1%}")
+        equal = (codes == runs[name]()).double().mean()
+        yield compared(
+            f"draw, batch {count}", f"generate, {name}", count, seconds[""], seconds[name],
+            {1: 2.5, 8: 2}.get(count), counter.get_total_flops() / limit, f"{equal:.1%} of codes equal to generate's",
+        )  # fmt: skip
+
+
+def caption_rows(model: SeedLM, rounds: int) -> Iterator[Row]:
+    codes = model.seed.encode(to_batch(unique_scenes("test", 128), 128).pixels)
+    sequences = [model.joint.sequence([image, CAPTION]) for image in codes]
+    by_generate = replace(CAPTIONING, generate_options={"use_cache": True})  # any option of its own, and it decodes
+    for size in (1, 8, 32):
+        runs = {
+            name: lambda how=how, size=size: complete(model.joint, sequences, how, size)
+            for name, how in (("", CAPTIONING), ("generate", by_generate))
+        }
+        seconds = in_turn(runs, rounds)
+        yield compared(f"captions, 5 beams, batch {size}", "generate", len(codes), seconds[""], seconds["generate"])
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = arguments(__doc__, rounds=5)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=5, help="the median counts")
+    parser.add_argument("--part", choices=("drawing", "captions"), help="that alone")
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     model = SeedLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
-    scenes = unique_scenes("test", 8)
-    prompts = [caption(scene) for scene in scenes]
-    plain = fold(model.joint)
-    model.joint.network.unmerge_adapter()
-    beside = joint_lm(model)
-    model.joint.network.merge_adapter()
-    print(f"drawing 32 codes, {args.dtype}, {args.threads} threads\n{HEADER}")
-    for batch in (1, 8):
-        draw(model, {"LoRA beside the weights": beside, "plain": plain}, prompts[:batch], args.rounds)
-    codes = model.seed.encode(to_batch(unique_scenes("test", 128), 128).pixels)
-    rows = [model.joint.sequence([image, CAPTION]) for image in codes]
-    by_generate = replace(CAPTIONING, generate_options={"use_cache": True})  # any option of its own, and it decodes
-    rates = {(size, name): [] for size in (1, 8, 32) for name in ("SeedLM", "generate")}
-    for _ in range(args.rounds):  # in turn, so that a slow minute of the machine slows all of them
-        for (size, name), measured in rates.items():
-            began = time.process_time()
-            complete(model.joint, rows, by_generate if name == "generate" else CAPTIONING, size)
-            measured.append(len(codes) / (time.process_time() - began))
-    median = {key: statistics.median(measured) for key, measured in rates.items()}
-    print(f"{len(codes)} captions, beams of 5, a second of CPU time:")
-    for size in (1, 8, 32):
-        ours, theirs = median[size, "SeedLM"], median[size, "generate"]
-        print(f"  {size} at a time: SeedLM {ours:.1f}, generate {theirs:.1f}; {ours / theirs:.2f} times as many")
+    prompts = [caption(scene) for scene in unique_scenes("test", 8)]
+    rows: list[Row] = []
+    if args.part != "captions":
+        plain = fold(model.joint)
+        model.joint.network.unmerge_adapter()
+        others = {"merged": plain, "LoRA beside the weights": joint_lm(model)}
+        model.joint.network.merge_adapter()
+        for batch in (1, 8):
+            rows += drawing_rows(model, others, prompts[:batch], args.rounds)
+    if args.part != "drawing":
+        rows += caption_rows(model, args.rounds)
+    report(f"the language model, {args.dtype}, {args.threads} threads", rows, args.json)
 
 
 if __name__ == "__main__":
