@@ -52,3 +52,14 @@ def test_they_are_used_where_they_are_exact_and_faster(monkeypatch, exact, times
             assert settings.fp32_precision == before
     finally:
         products._is_worthwhile.cache_clear()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", [(32,), (3, 32), (2, 8, 32), (40, 32), (200, 32)])
+def test_products_of_few_rows(monkeypatch, shape, turned):
+    monkeypatch.setattr(products, "_is_turned_faster", lambda: turned)
+    x, weight, bias = torch.randn(shape), torch.randn(24, 32), torch.randn(24)
+    for dtype in (torch.float32, torch.float64):
+        given = [t.to(dtype) for t in (x, weight, bias)]
+        torch.testing.assert_close(products.linear_of_few(*given), F.linear(*given), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(products.linear_of_few(*given[:2]), F.linear(*given[:2]), rtol=1e-5, atol=1e-5)

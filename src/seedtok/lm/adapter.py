@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from seedtok.core.errors import CheckpointError
 from seedtok.core.notices import quietly
+from seedtok.core.products import linear_of_few
 from seedtok.lm.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class VisualAdapter(nn.Module):
 
     def code_logits(self, states: Float[Tensor, "*b hidden"]) -> Float[Tensor, "*b codes"]:
         """Logits of the codes alone."""
-        logits = F.linear(states, self.visual_head.weight[:-2], self._bias(slice(None, -2)))
+        product = F.linear if torch.is_grad_enabled() else linear_of_few
+        logits = product(states, self.visual_head.weight[:-2], self._bias(slice(None, -2)))
         if self.neighbour_head is None:
             return logits
         return logits + self.neighbour_head(states) @ self._code_directions().T.to(logits.dtype)

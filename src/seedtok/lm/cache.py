@@ -24,6 +24,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from seedtok.lm.opt import OPTDecoder
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -122,34 +124,36 @@ class PreallocatedCache(Cache):
     def __init__(self, lm: PreTrainedModel, room: int):
         count = lm.config.get_text_config().num_hidden_layers
         super().__init__(layers=[CacheLayer(room) for _ in range(count)])
+        self.decoder = OPTDecoder.of(lm)  # in place of the LM's own, where there is one
 
     @property
     def room_left(self) -> int:
         """How many positions can be written before it has to allocate."""
-        return self._layers[0].capacity - self._layers[0].length
+        return self.own_layers[0].capacity - self.own_layers[0].length
 
     def truncate(self, length: int) -> None:
         """Drops the positions from `length` on."""
-        for layer in self._layers:
+        for layer in self.own_layers:
             layer.resize(length)
 
     def select_rows(self, rows: Int[Tensor, " b"]) -> None:
         """Replaces the batch by some of its rows, in this order; a row may occur more than once."""
-        for layer in self._layers:
+        for layer in self.own_layers:
             layer.select_rows(rows)
 
     def select_positions(self, positions: Int[Tensor, "b t"]) -> None:
         """Replaces the positions of every row by some of them, in this order."""
-        for layer in self._layers:
+        for layer in self.own_layers:
             layer.select_positions(positions)
 
     def replace_row(self, row: int, other: PreallocatedCache, other_row: int) -> None:
         """Copies a row of another cache over one of this; positions past its end stay, and have to be masked."""
-        for own, new in zip(self._layers, other._layers, strict=True):
+        for own, new in zip(self.own_layers, other.own_layers, strict=True):
             own.replace_row(row, new, other_row)
 
     @property
-    def _layers(self) -> list[CacheLayer]:
+    def own_layers(self) -> list[CacheLayer]:
+        """The cache layers, one for each of the LM's."""
         return cast(list[CacheLayer], self.layers)
 
 

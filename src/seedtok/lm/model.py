@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,8 @@ from seedtok.lm.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from seedtok.lm.cache import PreallocatedCache
 
 
 class JointLM(AdaptedLM):
@@ -133,16 +135,18 @@ class JointLM(AdaptedLM):
         embeddings: Float[Tensor, "b t width"],
         mask: Tensor | None = None,
         position_ids: Int[Tensor, "b t"] | None = None,
-        cache: Any = None,
+        cache: PreallocatedCache | None = None,
     ) -> Float[Tensor, "b t hidden"]:
         """Input embeddings -> the decoder's last states, of which all logits are made.
 
-        `mask` has ones and zeros, (B, T so far), or is boolean, (B, 1, T, T so far). `cache` is a KV cache of
-        transformers, which is extended.
+        `mask` has ones and zeros, (B, T so far), or is boolean, (B, 1, T, T so far). `cache` is extended; position ids
+        have to be given with it.
         """
         if mask is not None and mask.dtype == torch.bool:  # some models add a 4-D mask to their scores
             lowest = torch.finfo(embeddings.dtype).min
             mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)
+        if cache is not None and position_ids is not None and cache.decoder is not None:
+            return cache.decoder(embeddings, mask, position_ids, cache.own_layers)
         decoder = self.lm.base_model
         given = {"position_ids": position_ids, cache_argument(type(decoder)): cache}
         out = decoder(
