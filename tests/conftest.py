@@ -33,7 +33,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
 from seedtok.training.loop import train
-from tiny_lms import bases, model, seed, seed_lm  # noqa: F401  (fixtures)
+from tiny_lms import bases, model, seed, seed_lm, tiny_lm  # noqa: F401  (fixtures)
 from tiny_runs import TINY, tiny
 
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77

@@ -74,6 +74,15 @@ def seed(tiny_tokenizer: Path) -> SeedTokenizer:
     return SeedTokenizer.from_pretrained(tiny_tokenizer)
 
 
+@pytest.fixture(scope="session")
+def tiny_lm(bases: dict[str, Path], seed: SeedTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a random SEED LM on the tiny OPT, with LoRA that has an effect."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("lm") / "lm"
+    with_random_lora(SeedLM.build(bases["opt"], seed)).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(params=FAMILIES)
 def seed_lm(request: pytest.FixtureRequest, bases: dict[str, Path], seed: SeedTokenizer) -> SeedLM:
     """A SEED LM of each family, with LoRA that has an effect."""

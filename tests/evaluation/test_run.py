@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +20,12 @@ from seedtok.cli.app import app
 from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
 from seedtok.data.prepared import PreparedSet
 from seedtok.evaluation.captioning import evaluate_captioning
+from seedtok.evaluation.readers import SeedReader
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.prompts import TextSettings
+from seedtok.lm.seed_lm import SeedLM
 
 
 def say(size: tuple[int, int], prompt: str) -> str:
@@ -52,6 +57,40 @@ def test_stopped_and_resumed_it_is_as_unstopped(sets, tmp_path, stop_after):
     assert len(first.asked) == stop_after
     assert len(second.asked) == 5 - stop_after  # none is asked for twice
     assert contents(run.out) == contents(tmp_path / "whole")
+
+
+class Stopping(SeedReader):
+    """A SEED language model whose evaluation is stopped before it reads that many batches more."""
+
+    def __init__(self, model: SeedLM, batches: int) -> None:
+        super().__init__(model)
+        self.batches = batches
+
+    def write(self, *asked: Any) -> list[str]:
+        if self.batches == 0:
+            raise KeyboardInterrupt
+        self.batches -= 1
+        return super().write(*asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluate", "batches"), [("coco", evaluate_captioning, 3), ("vqav2", evaluate_vqa, 2)]
+)
+def test_a_language_model_goes_on_where_it_was_stopped(sets, tiny_lm, tmp_path, name, evaluate, batches):
+    lm, decoding = SeedLM.from_pretrained(tiny_lm), TextSettings(2, 5)
+
+    def evaluated(folder: str, batches: int) -> dict[str, Any]:
+        run = Run(tmp_path / folder, batch_size=2)
+        return evaluate({"stub": Stopping(lm, batches)}, sets[name], run, decoding=decoding)
+
+    whole = evaluated("whole", batches)
+    for attempt in range(batches):  # stopped at once, and then after one batch more each time
+        with pytest.raises(KeyboardInterrupt):
+            evaluated("stopped", min(attempt, 1))
+    assert evaluated("stopped", 1) == whole
+    said = {text for record in json.loads((tmp_path / "whole/stub.json").read_text()) for text in record.values()}
+    assert len(said) > 4  # it does not say the same of every picture
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
 def test_what_is_complete_is_only_scored_again(sets, tmp_path):
@@ -189,24 +228,44 @@ def test_a_result_says_what_it_is_of(sets, tmp_path):
 # ---------------------------------------------------------------- several processes
 
 
-def commands(data: dict[str, str], tokenizer: str, clip: str, out: str) -> list[list[str]]:
-    """Evaluations of each kind of predictions: tensors, pictures, codes."""
-    model = ["--model", tokenizer, "--data", data["coco"], "--batch-size", "2"]
+def commands(data: dict[str, str], tokenizer: str, lm: str, clip: str, out: str) -> list[list[str]]:
+    """Evaluations of each kind of predictions: tensors, pictures, codes, texts."""
+    model, reader = (["--model", name, "--batch-size", "2"] for name in (tokenizer, lm))
+    coco = ["--data", data["coco"]]
     return [
-        ["evaluate", "retrieval", *model, "--out", f"{out}/retrieval"],
-        ["evaluate", "generation", *model, "--clip", clip, "--out", f"{out}/generation"],
-        ["evaluate", "codebook", *model, "--out", f"{out}/codebook"],
+        ["evaluate", "retrieval", *model, *coco, "--out", f"{out}/retrieval"],
+        ["evaluate", "generation", *model, *coco, "--clip", clip, "--out", f"{out}/generation"],
+        ["evaluate", "codebook", *model, *coco, "--out", f"{out}/codebook"],
+        ["evaluate", "vqa", *reader, "--data", data["vqav2"], "--beams", "2", "--out", f"{out}/vqa"],
+        ["evaluate", "captioning", *reader, *coco, "--beams", "2", "--out", f"{out}/captioning"],
     ]
 
 
+def begin(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the evaluation of a language model until its second batch, where it is stopped."""
+    left, write = iter([True]), SeedReader.write
+
+    def stopped(self: SeedReader, *asked: Any) -> list[str]:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        return write(self, *asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SeedReader, "write", stopped)
+        assert CliRunner().invoke(app, command).exit_code != 0
+    assert len(list(Path(command[-1], "parts/seed_opt").iterdir())) == 1
+
+
 @pytest.mark.slow
-def test_two_ranks_give_what_one_gives(prepared, tiny_tokenizer, small_clip, tmp_path):
+def test_two_ranks_give_what_one_gives(prepared, tiny_tokenizer, tiny_lm, small_clip, tmp_path, monkeypatch):
+    """Also where one process began, was stopped, and two go on."""
     data = {name: str(folder) for name, folder in prepared.items()}
-    for command in commands(data, str(tiny_tokenizer), str(small_clip), str(tmp_path / "one")):
+    models = str(tiny_tokenizer), str(tiny_lm), str(small_clip)
+    for command in commands(data, *models, str(tmp_path / "one")):
         assert CliRunner().invoke(app, command).exit_code == 0
-    (tmp_path / "jobs.json").write_text(
-        json.dumps(commands(data, str(tiny_tokenizer), str(small_clip), str(tmp_path / "two")))
-    )
+    shared_out = commands(data, *models, str(tmp_path / "two"))
+    begin(shared_out[-1], monkeypatch)
+    (tmp_path / "jobs.json").write_text(json.dumps(shared_out))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -229,6 +288,7 @@ def test_two_ranks_give_what_one_gives(prepared, tiny_tokenizer, small_clip, tmp
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    shutil.which = lambda name: None  # as `_no_java` has it
     dist.init_process_group("gloo")  # once for all of the commands
     warnings.simplefilter("ignore")
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
