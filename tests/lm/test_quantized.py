@@ -1,16 +1,23 @@
 """Language models whose matrices are held in 8 and 4 bits: near the whole one, and every image whole."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import QuantoConfig
 
+from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError, ConfigError
+from seedtok.evaluation.prompts import PAPER
+from seedtok.evaluation.readers import SeedReader
 from seedtok.lm.base import Quantization, load_base, quantization
+from seedtok.lm.prompts import ANSWERING, CAPTION, CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
-from tiny_lms import save_llama_of_blocks, with_random_lora
+from seedtok.mini.evaluation import MiniSet
+from tiny_lms import WIDE, save_llama_of_blocks, text_tokenizer, with_random_lora
 
 CPU = torch.device("cpu")
 
@@ -62,6 +69,36 @@ def test_what_is_written_of_a_quantized_lm_is_its_adapter(saved, seed, tmp_path)
     again, whole = (SeedLM.from_pretrained(folder, seed=seed) for folder in (tmp_path / "adapter", saved))
     for one, other in zip(again.joint.state_dict().values(), whole.joint.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table", "bits"), [("captioning", "8bit"), ("vqa", "4bit")])
+def test_an_evaluation_of_a_quantized_lm_says_so(saved, seed, cli, monkeypatch, tmp_path, table, bits):
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr("shutil.which", lambda name: None)  # no Java, which tokenises captions slowly
+    arguments = ("evaluate", table, "--model", saved, "--data", "mini:test", "--count", 3, "--beams", 1, "--out")
+    code, out, error = cli(*arguments, tmp_path / "out", "--quantize", bits, "--json")
+    assert (code, error) == (0, "")
+    found = json.loads(out)
+    assert found["settings"]["quantize"] == bits
+    assert found["settings"]["models"]["seed_opt"]["quantization"][f"load_in_{bits}"] is True
+    reader = SeedReader(SeedLM.from_pretrained(saved, seed=seed, quantize=bits))
+    data, decoding = MiniSet(3, every_wording=True, classic=False), CAPTIONING if table == "captioning" else ANSWERING
+    asked = [[CAPTION if table == "captioning" else PAPER.asked(entry.questions[0].text)] for entry in data]
+    said = reader.write([data.picture(i) for i in range(3)], asked, replace(decoding, num_beams=1))
+    written = json.loads((tmp_path / "out/seed_opt.json").read_text())
+    assert [record["caption" if table == "captioning" else "answer"] for record in written] == said
+    code, _, error = cli(*arguments, tmp_path / "out")
+    assert code == 2
+    assert f'made with quantize "{bits}", not null' in error
+
+
+def test_a_baseline_is_not_quantized(bases, seed, cli, tmp_path):
+    seed.embedder.save_pretrained(tmp_path / "qformer")
+    PrefixLM.on_qformer(bases["opt"], tmp_path / "qformer").save_pretrained(tmp_path / "baseline")
+    code, _, error = cli("evaluate", "vqa", "--model", tmp_path / "baseline", "--quantize", "8bit", "--count", 1)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "is no SEED language model, and of others none is quantized" in error
 
 
 def test_what_is_missing_or_unknown_is_said_in_a_line(base, monkeypatch, cli):

@@ -16,11 +16,13 @@ from seedtok.cli.evaluate_support import (
     gill_features,
     identified,
     is_scenes,
+    lm_record,
     place_of,
+    readers_by_row,
     report,
     scene_scorer,
 )
-from seedtok.cli.lm import Base, Beams, Tokenizer, load_lm
+from seedtok.cli.lm import Base, Beams, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
 from seedtok.core.hub import MINI, shipped
 
@@ -150,6 +152,7 @@ def captioning(
     model: ReaderModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    quantize: Quantize = None,
     data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
@@ -171,8 +174,8 @@ def captioning(
     check_installed()
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed, every_wording=True)
-    readers = _readers(model, base, tokenizer, dtype, place_of(device), data)
-    given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
+    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), data)
+    given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
     decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
 
@@ -182,6 +185,7 @@ def vqa(
     model: ReaderModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    quantize: Quantize = None,
     data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
@@ -201,8 +205,8 @@ def vqa(
 
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed)
-    readers = _readers(model, base, tokenizer, dtype, place_of(device), data, instructed=True)
-    given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
+    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), data, instructed=True)
+    given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
 
     def measured() -> dict[str, Any]:
         result = evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams))
@@ -216,6 +220,7 @@ def drawing(
     model: LanguageModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    quantize: Quantize = None,
     data: Data = DATA,
     out: Out = None,
     clip: Clip = None,
@@ -231,11 +236,11 @@ def drawing(
     quiet(loading=True)
     where = place_of(device)
     found = evaluation_set(data, count or 1000, count, seed)
-    lm = load_lm(model, dtype.value, str(where), base, tokenizer)
+    lm = load_lm(model, dtype.value, str(where), base, tokenizer, quantize=quantize)
     from seedtok.evaluation.drawing import evaluate_drawing
 
     judges, drawn_in = drawing_judges(data, found, clip, where), drawing_dtype(drawing, where)
-    given = Given(model, out, batch_size, seed, {"model": identified(model, "lm"), "dtype": dtype.value})
+    given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
     report(lambda: evaluate_drawing(lm, found, given.run, *judges, drawn_in), given, found, as_json)
 
 
@@ -269,29 +274,3 @@ def score(
         judges = Judges(scorer=scene_scorer(found), device=where)
     given = Given(str(predictions), None, 1, seed, {})
     report(lambda: score_predictions(predictions, found, judges), given, found, as_json)
-
-
-def _readers(
-    model: str, base: str | None, tokenizer: str | None, dtype: Precision, device: Any, data: str,
-    instructed: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """The model by its row, and on scenes beside the shipped one the shipped others, which say nothing about any else.
-
-    With `instructed`, for questions: the shipped model has seen some of the training split; beside it stands the one
-    that has seen captions alone, as the paper's.
-    """
-    import torch
-
-    from seedtok.baselines.prefix_lm import PrefixLM
-    from seedtok.evaluation.readers import PrefixReader, SeedReader, load_reader
-    from seedtok.lm.seed_lm import SeedLM
-
-    kind = getattr(torch, dtype.value)
-    reader = load_reader(model, kind, device, base, tokenizer)
-    if model != MINI or not is_scenes(data) or not isinstance(reader, SeedReader):
-        return {reader.row: reader}
-    readers: dict[str, Any] = {reader.row: reader}
-    if instructed:
-        others = SeedLM.from_pretrained(shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device)
-        readers = {"zero_shot": SeedReader(others), "instructed": reader}
-    return readers | {"blip2": PrefixReader(PrefixLM.from_pretrained().to(device, kind))}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from seedtok.cli.support import out, say
+from seedtok.cli.support import Precision, out, say
 from seedtok.core.hub import MINI, shipped
 
 if TYPE_CHECKING:
@@ -119,6 +119,40 @@ def identified(name: str, part: str = "tokenizer") -> dict[str, str]:
     from seedtok.evaluation.foreign import identity_of
 
     return identity_of(name, part)
+
+
+def lm_record(model: str, dtype: Precision, quantize: str | None) -> dict[str, Any]:
+    """What the predictions of a language model depend on."""
+    quantized = {} if quantize is None else {"quantize": quantize}
+    return {"model": identified(model, "lm"), "dtype": dtype.value, **quantized}
+
+
+def readers_by_row(
+    model: str, base: str | None, tokenizer: str | None, quantize: str | None, dtype: Precision, device: Any, data: str,
+    instructed: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """The model by its row, and on scenes beside the shipped one the shipped others, which say nothing about any else.
+
+    With `instructed`, for questions: the shipped model has seen some of the training split; beside it stands the one
+    that has seen captions alone, as the paper's. Of the rows, those of SEED language models are quantized.
+    """
+    import torch
+
+    from seedtok.baselines.prefix_lm import PrefixLM
+    from seedtok.evaluation.readers import PrefixReader, SeedReader, load_reader
+    from seedtok.lm.seed_lm import SeedLM
+
+    kind = getattr(torch, dtype.value)
+    reader = load_reader(model, kind, device, base, tokenizer, quantize)
+    if model != MINI or not is_scenes(data) or not isinstance(reader, SeedReader):
+        return {reader.row: reader}
+    readers: dict[str, Any] = {reader.row: reader}
+    if instructed:
+        others = SeedLM.from_pretrained(
+            shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device, quantize=quantize
+        )
+        readers = {"zero_shot": SeedReader(others), "instructed": reader}
+    return readers | {"blip2": PrefixReader(PrefixLM.from_pretrained().to(device, kind))}
 
 
 def report(evaluate: Callable[[], dict[str, Any]], given: Given, data: EvaluationSet, as_json: bool) -> None:

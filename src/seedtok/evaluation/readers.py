@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.baselines.prefix_lm import PrefixLM
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.core.hub import MINI
 from seedtok.core.kinds import LM, PREFIX_LM
 from seedtok.core.records import encodable
@@ -55,7 +55,9 @@ class SeedReader:
     @property
     def settings(self) -> dict[str, Any]:
         seed = self.model.seed
-        return {"preprocessing": stretched(seed.config.embedder.vision.image_size), "codebook": seed.codebook_id}
+        record = {"preprocessing": stretched(seed.config.embedder.vision.image_size), "codebook": seed.codebook_id}
+        quantized = getattr(self.model.joint.lm.config, "quantization_config", None)
+        return record if quantized is None else {**record, "quantization": quantized.to_diff_dict()}
 
     def write(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
@@ -124,20 +126,28 @@ class ForeignBlip2Reader:
 
 def load_reader(
     name: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-    base: str | None = None, tokenizer: str | None = None,
+    base: str | None = None, tokenizer: str | None = None, quantize: Any = None,
 ) -> Reader:  # fmt: skip
     """A model by its folder or hub id: a SEED language model, a baseline of ours, or a BLIP-2 of transformers.
 
-    `base` and `tokenizer` are a SEED language model's, in place of those it names. Raises CheckpointError for others.
+    `base`, `tokenizer` and `quantize` are as for `SeedLM.from_pretrained`, and for a SEED language model alone. Raises
+    CheckpointError for other models, ConfigError for another one that is to be quantized.
     """
 
+    def check_whole() -> None:
+        if quantize is not None:
+            raise ConfigError(f"{name} is no SEED language model, and of others none is quantized: leave out quantize")
+
     def seed_lm() -> Reader:
-        return SeedReader(SeedLM.from_pretrained(name, base=base, seed=tokenizer, dtype=dtype, device=device))
+        model = SeedLM.from_pretrained(name, base=base, seed=tokenizer, dtype=dtype, device=device, quantize=quantize)
+        return SeedReader(model)
 
     def baseline() -> Reader:
+        check_whole()
         return PrefixReader(PrefixLM.from_pretrained(name).to(device, dtype))
 
     def blip2() -> Reader:
+        check_whole()
         from transformers import Blip2ForConditionalGeneration
 
         model = load_foreign(Blip2ForConditionalGeneration, name, dtype, device)
