@@ -17,7 +17,7 @@ from seedtok.lm.base import Quantization, load_base, quantization
 from seedtok.lm.prompts import ANSWERING, CAPTION, CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet
-from tiny_lms import WIDE, save_llama_of_blocks, text_tokenizer, with_random_lora
+from tiny_lms import save_llama_of_blocks, with_random_lora
 
 CPU = torch.device("cpu")
 
