@@ -27,12 +27,12 @@ from torch.nn.functional import normalize
 
 from seedtok.data.prepared import PreparedSet, prepare
 from seedtok.evaluation.predictions import Predictions
-from seedtok.evaluation.retrieval import IMAGES, OWNERS, TEXTS, score_retrieval
+from seedtok.evaluation.retrieval import IMAGES, OWNERS, QUERIES, TEXTS, score_retrieval
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import TextSettings
 
-QUERIES, WIDTH, BATCH = 32, 256, 100  # BLIP-2's and SEED's, and images in a file
+PER_IMAGE, WIDTH, BATCH = 32, 256, 100  # BLIP-2's and SEED's, and images in a file
 ANSWERS = ("yes", "no", "2", "red", "a dog", "on the left", "tennis", "don't know")
 
 
@@ -47,7 +47,7 @@ class StubReader:
         return [random.choice(ANSWERS) for own in prompts for _ in own]
 
 
-def write_embeddings(folder: Path, images: int, captions: int, queries: int = QUERIES) -> None:
+def write_embeddings(folder: Path, images: int, captions: int, queries: int = PER_IMAGE) -> None:
     """The files of `evaluate_retrieval`: unit embeddings of images (B, 32, 256) and captions (T, 256), by batches."""
     predictions = Predictions(folder)
     predictions.prepare({"models": {"random": {}}})
@@ -59,7 +59,8 @@ def write_embeddings(folder: Path, images: int, captions: int, queries: int = QU
         owners = every[(every >= first) & (every < first + count)] - first
         embedded = torch.randn(count, queries, WIDTH), torch.randn(len(owners), WIDTH)
         pictures, texts = (normalize(some, dim=-1) for some in embedded)
-        save_file({IMAGES: pictures, TEXTS: texts, OWNERS: owners}, parts / f"{number:06}.safetensors")
+        tensors = {IMAGES: pictures, TEXTS: texts, OWNERS: owners, QUERIES: torch.ones(count, dtype=torch.bool)}
+        save_file(tensors, parts / f"{number:06}.safetensors")
 
 
 def write_questions(folder: Path, count: int) -> None:

@@ -18,6 +18,7 @@ from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import ANSWERING, CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.lm.texts import complete
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,25 @@ def test_a_seed_lm_of_any_base_says_what_it_says_by_itself(seed_lm: SeedLM, pict
     several = [pictures[0], pictures[0], pictures[2]]
     flat = [question for own in QUESTIONS for question in own]
     assert reader.write(pictures, ASKED, ANSWER) == seed_lm.answer(several, flat, num_beams=2)
+
+
+def test_described_first_the_picture_is_not_read_for_the_answer(tiny_lm, sets, cli, prepared, tmp_path):
+    model = SeedLM.from_pretrained(tiny_lm)
+    data = sets["vqav2"]
+    arguments = ("evaluate", "vqa", "--model", tiny_lm, "--data", prepared["vqav2"], "--beams", 1, "--json")
+    code, out, error = cli(*arguments, "--describe", "--out", tmp_path / "out")
+    assert (code, error) == (0, "")
+    found = json.loads(out)
+    plain = json.loads(cli(*arguments)[1])
+    assert found["seed_opt"] == plain["seed_opt"]
+    assert found["settings"]["models"]["seed_opt_describing"]["describes_first"]["prompt"] == PAPER.caption
+    said = {}
+    for entry, text in zip(data, model.caption([data.picture(i) for i in range(len(data))]), strict=True):
+        for question in entry.questions:
+            prompt = model.joint.sequence([f"{text} {PAPER.asked(question.text)}"])
+            (said[question.id],) = complete(model.joint, [prompt], replace(ANSWERING, num_beams=1), 1)
+    written = json.loads((tmp_path / "out/seed_opt_describing.json").read_text())
+    assert {record["question_id"]: record["answer"] for record in written} == said
 
 
 def test_the_baseline_says_what_it_says_by_itself(bases, seed, tmp_path, pictures):

@@ -163,3 +163,13 @@ def test_a_foreign_model_that_is_not_whole_is_refused(small_clip, tmp_path):
     save_file(tensors, tmp_path / "clip/model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks tensor visual_projection\.weight"):
         load_retrieval_model(tmp_path / "clip")
+
+
+def test_the_benchmark_at_full_counts_writes_what_is_scored(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import full_counts
+
+    full_counts.write_embeddings(tmp_path / "out", 120, 600, 3)
+    found = full_counts.score_embeddings(tmp_path / "out")
+    assert set(found) == set(RECALLS)
+    assert found["r_mean"] < 30  # of random embeddings

@@ -62,6 +62,13 @@ Clip = Annotated[
     typer.Option(help="The CLIP that compares pictures: CLIP ViT-L/14, or for scenes the shipped one."),
 ]
 Gill = Annotated[Path | None, typer.Option(metavar="DIR", help="A GILL baseline, which draws from captions too.")]
+Describe = Annotated[
+    bool,
+    typer.Option(
+        "--describe",
+        help="Beside each SEED language model a row where it answers of its own caption, without the picture.",
+    ),
+]
 Prompt = Annotated[str, typer.Option(help="paper, lavis, or a text, with {} where a question goes.")]
 
 
@@ -189,6 +196,7 @@ def vqa(
     data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
+    describe: Describe = False,
     beams: Beams = 5,
     count: Count = None,
     seed: Seed = 0,
@@ -200,12 +208,15 @@ def vqa(
     """Table 3: answers to questions, by VQAv2's accuracy and type of answer, and by GQA's exact match."""
     quiet(loading=True)
     from seedtok.evaluation.prompts import prompts_named
+    from seedtok.evaluation.readers import describing
     from seedtok.evaluation.vqa import evaluate_vqa
     from seedtok.lm.prompts import ANSWERING
 
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed)
     readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), data, instructed=True)
+    if describe:
+        readers = describing(readers)
     given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
 
     def measured() -> dict[str, Any]:

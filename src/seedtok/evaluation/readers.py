@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_wo
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
 from seedtok.lm.base import pad_id
 from seedtok.lm.packing import left_pad
-from seedtok.lm.prompts import TextSettings
+from seedtok.lm.prompts import CAPTION, CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
 
@@ -66,6 +66,21 @@ class SeedReader:
         codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
         rows = [model.joint.sequence([own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
         return complete(model.joint, rows, decoding, AT_ONCE)
+
+
+class DescribingReader(SeedReader):
+    """A SEED language model that answers of its own caption of a picture, without the picture."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "describes_first": {"prompt": CAPTION, "decoding": CAPTIONING.arguments()}}
+
+    def write(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
+    ) -> list[str]:  # fmt: skip
+        described = super().write(pictures, [[CAPTION]] * len(pictures), CAPTIONING)
+        texts = [f"{said.strip()} {text}" for said, own in zip(described, prompts, strict=True) for text in own]
+        return complete(self.model.joint, [self.model.joint.sequence([text]) for text in texts], decoding, AT_ONCE)
 
 
 class PrefixReader:
@@ -122,6 +137,16 @@ class ForeignBlip2Reader:
     def _ids(self, text: str) -> list[int]:
         config = self.model.config
         return [config.image_token_index] * config.num_query_tokens + self.words(encodable(text)).input_ids
+
+
+def describing(readers: Mapping[str, Reader]) -> dict[str, Reader]:
+    """Readers by their rows, and beside each SEED language model one that answers of its own captions alone."""
+    rows: dict[str, Reader] = {}
+    for row, reader in readers.items():
+        rows[row] = reader
+        if isinstance(reader, SeedReader):
+            rows[f"{row}_describing"] = DescribingReader(reader.model)
+    return rows
 
 
 def load_reader(
