@@ -26,12 +26,13 @@ FOX = {"prompt": "a fox", "seed": 0}
 @contextmanager
 def before_each_step(lm: SeedLM, call: Callable[..., None]) -> Iterator[None]:
     """Within, the language model calls this before each of its steps."""
-    handles = [module.register_forward_pre_hook(call, prepend=True) for module in (lm.joint.lm, lm.joint.lm.base_model)]
+    handle = lm.joint.lm.register_forward_pre_hook(call, prepend=True)
+    lm.joint.before_states.insert(0, call)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
+        lm.joint.before_states.remove(call)
 
 
 @contextmanager

@@ -167,7 +167,12 @@ def test_what_is_abandoned_while_it_waits_does_not_run(worker: Worker, busy: Cal
 
 def test_what_runs_stops_once_nobody_wants_it(engine: Engine, worker: Worker, lm: SeedLM):
     started = threading.Event()
-    handle = lm.joint.lm.base_model.register_forward_hook(lambda *_: (started.set(), time.sleep(0.01))[0])
+
+    def slowly() -> None:
+        started.set()
+        time.sleep(0.01)
+
+    lm.joint.before_states.insert(0, slowly)
     wanted, unwanted = worker.submit([Draw("a fox", 0), Draw("a cake", 0)])
     assert started.wait(10)
     worker.abandon([unwanted])
@@ -179,7 +184,7 @@ def test_what_runs_stops_once_nobody_wants_it(engine: Engine, worker: Worker, lm
     for job in jobs:
         with pytest.raises(Interrupted):
             job.future.result(10)
-    handle.remove()
+    lm.joint.before_states.remove(slowly)
     assert len(worker.submit([Draw("a fox", 0)])[0].future.result(30).pictures) == 1
 
 

@@ -200,7 +200,7 @@ def test_the_evaluations_clip_loads_again(runs):
 def test_autoencoder_loads_again(runs):
     model = PatchAutoencoder.from_pretrained(runs / "autoencoder" / "final")
     latents = model.encode(torch.zeros(2, 3, 64, 64)).latents
-    assert latents.shape == (2, 4, 4, 4)
+    assert latents.shape == (2, 4, 8, 8)
     assert model.decode(latents).sample.shape == (2, 3, 64, 64)
 
 

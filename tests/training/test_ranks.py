@@ -26,7 +26,7 @@ BATCH, STEPS = 8, 4
 
 def config(kind: str, runs: Path, world: int, sharded: bool = False) -> RunConfig:
     """Without what is drawn by chance for every rank alone, and of one batch in all."""
-    own = {"stage1": ["stage.auxiliary=none"]}
+    own = {"stage1": ["stage.auxiliary=none"], "stage3a": ["stage.replay=0"]}
     return tiny(
         kind, runs, f"optimization.batch_size={BATCH // world}", f"optimization.steps={STEPS}", "precision=no",
         "optimization.lr=1e-3", f"sharded={str(sharded).lower()}", "validate_every=4", "checkpoint_every=1",
@@ -92,7 +92,10 @@ def validated(run: Path) -> dict[str, float]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["whole2", "sharded2", "whole4", "sharded4"])
 def test_ranks_validate_together_on_what_one_process_does(ran, kind, name):
-    assert validated(ran / kind / name) == pytest.approx(validated(ran / kind / "one"), rel=1e-3, abs=1e-3)
+    alone, found = validated(ran / kind / "one"), validated(ran / kind / name)
+    one_rank = 100 / (3 * BATCH * 2) + 1e-3  # of a caption or image that is nearly as near as the next: rounding
+    assert found.pop("r_mean", None) == pytest.approx(alone.pop("r_mean", None), abs=one_rank)
+    assert found == pytest.approx(alone, rel=1e-3, abs=1e-3)
 
 
 def test_the_main_rank_draws(ran):

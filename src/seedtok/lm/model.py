@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -49,6 +49,7 @@ class JointLM(AdaptedLM):
         self.adapter = adapter
         self.names = names  # of the visual ids in the text tokenizer, where prompts are tokenized with them
         self.logit_map = measure_logit_map(self.lm)
+        self.before_states: list[Callable[[], object]] = []  # called before `states`; one that raises ends it
 
     # ------------------------------------------------------------ parts
 
@@ -142,6 +143,8 @@ class JointLM(AdaptedLM):
         `mask` has ones and zeros, (B, T so far), or is boolean, (B, 1, T, T so far). `cache` is extended; position ids
         have to be given with it.
         """
+        for call in self.before_states:
+            call()
         if mask is not None and mask.dtype == torch.bool:  # some models add a 4-D mask to their scores
             lowest = torch.finfo(embeddings.dtype).min
             mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)

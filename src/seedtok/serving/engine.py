@@ -37,8 +37,8 @@ class Engine:
         self.codebook_size = model.seed.config.codebook.size
         self.codebook_id = model.seed.codebook_id
         self._is_unwanted: Callable[[], bool] | None = None
-        # the library runs the LM's decoder, and transformers' `generate` the LM around it
-        for module in (model.joint.lm, model.joint.lm.base_model, model.seed.image_decoder.pipeline.unet):
+        model.joint.before_states.append(self._before_forward)
+        for module in (model.joint.lm, model.seed.image_decoder.pipeline.unet):  # the LM for transformers' `generate`
             module.register_forward_pre_hook(self._before_forward)
 
     # ------------------------------------------------------------ stopping
