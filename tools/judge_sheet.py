@@ -79,16 +79,10 @@ def score(given: argparse.Namespace) -> None:
     check(labels)
     scenes = [Scene.from_json(record) for record in json.loads((given.out / "scenes.json").read_text())][: len(labels)]
     judge = SceneJudge.from_pretrained(resolve(given.judge, "judge")).eval()
-    with torch.no_grad():
-        things, backgrounds = (x.argmax(-1) for x in judge(unit_range(pictures(given.out, len(labels)))))
-    eye, judged, order = [], [], list(PLACES)
-    colors = sum(
-        judge.config.backgrounds[int(b)] == label["background"] for b, label in zip(backgrounds, labels, strict=True)
-    )
-    for scene, label, seen in zip(scenes, labels, things.tolist(), strict=True):
-        for thing in scene.things:
-            eye.append(label.get(thing.place) == thing.concept)
-            judged.append(seen[order.index(thing.place)] == 1 + judge.config.concepts.index(thing.concept))
+    found, backgrounds = judge.seen(unit_range(pictures(given.out, len(labels))), scenes)
+    judged = [there for things in found for there in things]
+    eye = [label.get(t.place) == t.concept for scene, label in zip(scenes, labels, strict=True) for t in scene.things]
+    colors = sum(color == label["background"] for color, label in zip(backgrounds, labels, strict=True))
     agree = sum(a == b for a, b in zip(eye, judged, strict=True))
     print(f"{len(labels)} drawings, {len(eye)} things: right by the eye {100 * np.mean(eye):.1f} %, by the judge")
     print(f"{100 * np.mean(judged):.1f} %; agreed on {agree} of {len(eye)}, {100 * agree / len(eye):.1f} %")

@@ -8,18 +8,15 @@ other parts when these are shipped. `tests/mini/test_loss_traces.py` takes the s
 """
 
 import hashlib
-import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from seedtok.cli.support import recipe_named
 from seedtok.core.hub import shipped
-from seedtok.mini import recipes
 from seedtok.tokenizer.seed import SeedTokenizer
-from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import set_up
 from seedtok.training.step import take_step
 
@@ -69,11 +66,6 @@ def read_trace(path: Path) -> Trace:
     return Trace(record["recipe"], record["start"], record["first"], [(s, loss) for s, loss in record["later"]])
 
 
-def recipe_of(part: str) -> RunConfig:
-    functions: dict[str, Callable[[], RunConfig]] = dict(inspect.getmembers(recipes, inspect.isfunction))
-    return functions[part]()
-
-
 def start_of(part: str) -> str:
     """A hash of the weights in the package that a part begins on; "" where it begins from nothing."""
     if part not in STARTS:
@@ -94,7 +86,7 @@ def first_losses(part: str, steps: int = FIRST) -> list[float]:
             overrides.append(f"stage.embedder={Path(scratch, 'embedder')}")
         if part == "instructed":
             overrides.append(f"stage.start={shipped('lm_captions')}")
-        run = set_up(with_overrides(recipe_of(part), overrides), Path(scratch, "run"), resume=False)
+        run = set_up(recipe_named(f"mini.{part}", overrides), Path(scratch, "run"), resume=False)
         run.stage.train()
         data = run.batches()
         return [float(take_step(run, data, step)["loss"]) for step in range(steps)]

@@ -124,7 +124,7 @@ class PreallocatedCache(Cache):
     def __init__(self, lm: PreTrainedModel, room: int):
         count = lm.config.get_text_config().num_hidden_layers
         super().__init__(layers=[CacheLayer(room) for _ in range(count)])
-        self.decoder = OPTDecoder.of(lm)  # in place of the LM's own, where there is one
+        self.decoder = OPTDecoder.of(lm)  # computes what the LM's own does; None where the LM is no such OPT
 
     @property
     def room_left(self) -> int:

@@ -16,6 +16,7 @@ from seedtok.lm.adapter import AdaptedLM, VisualAdapter
 from seedtok.lm.base import cache_argument, output_head, pad_id, word_embedding
 from seedtok.lm.logit_map import measure_logit_map
 from seedtok.lm.native import TokenNames
+from seedtok.lm.opt import added_to_scores
 from seedtok.lm.packing import Packed, block_causal_mask
 from seedtok.lm.vocabulary import Vocabulary
 
@@ -146,8 +147,7 @@ class JointLM(AdaptedLM):
         for call in self.before_states:
             call()
         if mask is not None and mask.dtype == torch.bool:  # some models add a 4-D mask to their scores
-            lowest = torch.finfo(embeddings.dtype).min
-            mask = torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)
+            mask = added_to_scores(mask, embeddings.dtype)
         if cache is not None and position_ids is not None and cache.decoder is not None:
             return cache.decoder(embeddings, mask, position_ids, cache.own_layers)
         decoder = self.lm.base_model

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,4 +101,9 @@ def causal_bias(mask: Tensor | None, stored: int, x: Float[Tensor, "b t d"]) -> 
     visible = torch.ones(new, stored + new, dtype=torch.bool, device=x.device).tril(stored)[None]
     if mask is not None:
         visible = visible & mask[:, None].bool()
-    return torch.zeros_like(visible, dtype=x.dtype).masked_fill(~visible, torch.finfo(x.dtype).min)[:, None]
+    return added_to_scores(visible, x.dtype)[:, None]
+
+
+def added_to_scores(visible: Bool[Tensor, "*b t s"], dtype: torch.dtype) -> Float[Tensor, "*b t s"]:
+    """A boolean mask as what is added to the scores: zero where a position is visible, the lowest number elsewhere."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)

@@ -49,15 +49,20 @@ class SceneJudge(nn.Module):
         return self.thing(places_of(states[:, 1:])), self.background(states[:, 0])
 
     @torch.no_grad()
-    def verdict(self, images: Float[Tensor, "b 3 h w"], scenes: list[Scene]) -> Verdict:
-        """Compares pictures with the scenes they should show."""
+    def seen(self, images: Float[Tensor, "b 3 h w"], scenes: list[Scene]) -> tuple[list[list[bool]], list[str]]:
+        """Of pictures, which things of the scenes that they should show are there, and which background each has."""
         things, backgrounds = (logits.argmax(-1).cpu() for logits in self(images))
         found = [
             [int(seen[places.index(t.place)]) == 1 + self.config.concepts.index(t.concept) for t in scene.things]
             for places in [list(PLACES)]
             for seen, scene in zip(things, scenes, strict=True)
         ]
-        right = [self.config.backgrounds[int(b)] == s.background for b, s in zip(backgrounds, scenes, strict=True)]
+        return found, [self.config.backgrounds[int(b)] for b in backgrounds]
+
+    def verdict(self, images: Float[Tensor, "b 3 h w"], scenes: list[Scene]) -> Verdict:
+        """Compares pictures with the scenes they should show."""
+        found, backgrounds = self.seen(images, scenes)
+        right = [color == scene.background for color, scene in zip(backgrounds, scenes, strict=True)]
         return Verdict(sum(map(sum, found)), sum(map(len, found)), sum(right), len(right))
 
     def save_pretrained(self, folder: str | Path) -> None:

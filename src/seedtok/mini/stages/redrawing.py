@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,10 +22,9 @@ class Redrawing(nn.Module):
         pipeline: Any = decoder.pipeline
         self.text_encoder, self.vae = freeze(pipeline.text_encoder), freeze(pipeline.vae)
         self.unet = freeze(pipeline.unet)
-        scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
-        self.prediction: str = scheduler.config["prediction_type"]
+        self.prediction: str = pipeline.scheduler.config["prediction_type"]
         self.alphas: Tensor  # cumulative products by step
-        self.register_buffer("alphas", scheduler.alphas_cumprod.clone(), persistent=False)
+        self.register_buffer("alphas", pipeline.scheduler.alphas_cumprod.clone(), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "b 3 h w"], captions: list[str]) -> Float[Tensor, "b 3 h w"]:

@@ -54,9 +54,8 @@ class World:
         """A scene with a random look by these hands; as it is in a classic world."""
         if not self.hands:
             return scene
-        if self.tidy:
-            return replace(scene, shift=(0, 0), look=tidy_look(scene, self.hands, rng))
-        return replace(scene, shift=(0, 0), look=random_look(scene, self.hands, rng, self.restyled))
+        look = tidy_look(scene, self.hands, rng) if self.tidy else random_look(scene, self.hands, rng, self.restyled)
+        return replace(scene, shift=(0, 0), look=look)
 
 
 CLASSIC = World()

@@ -71,6 +71,9 @@ async function* streamed(path, body, signal) {
   }
 }
 
+/** The data URLs of a message's images, where it has any. */
+const urlsOf = (images) => (images ?? []).map((image) => image.image_url.url);
+
 const asUrl = (image) => `data:image/png;base64,${image.b64_json}`;
 
 export const modelName = async () => (await request("v1/models")).data[0].id;
@@ -94,7 +97,7 @@ export async function draw(prompt, n, seed) {
 export async function chat(messages) {
   const answer = await request("v1/chat/completions", { messages });
   const { content, images } = answer.choices[0].message;
-  return { text: content, urls: (images ?? []).map((image) => image.image_url.url), warnings: answer.warnings ?? [] };
+  return { text: content, urls: urlsOf(images), warnings: answer.warnings ?? [] };
 }
 
 /** An answer to a conversation as it is written: text, images as data URLs and warnings in each piece. */
@@ -102,7 +105,7 @@ export async function* chatPieces(messages, signal) {
   const body = { messages, stream: true, num_beams: 1 }; // a search by beams knows its words at the end only
   for await (const { choices, warnings } of streamed("v1/chat/completions", body, signal)) {
     const { content, images } = choices[0].delta;
-    yield { text: content ?? "", urls: (images ?? []).map((image) => image.image_url.url), warnings: warnings ?? [] };
+    yield { text: content ?? "", urls: urlsOf(images), warnings: warnings ?? [] };
   }
 }
 
