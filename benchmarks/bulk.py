@@ -26,7 +26,7 @@ from seedtok.core.processes import keep_freed_memory
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.tars import writing
 from seedtok.data.workers import tokenize_in_processes
-from seedtok.mini.world.scenes import unique_scenes
+from seedtok.mini.world.scenes import VARIED, unique_scenes
 from seedtok.mini.world.source import to_batch
 from seedtok.tokenizer.familiarity import CheckedEncoder
 
@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
-    pictures = to_batch(unique_scenes("test", args.images), args.size).pixels
+    pictures = to_batch(unique_scenes("test", args.images, world=VARIED), args.size).pixels
     with tempfile.TemporaryDirectory() as folder:
         found = rows(args.model, args.workers, pictures, Path(folder), args.rounds)
         report("bulk, one thread a process", found, args.json)

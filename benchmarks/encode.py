@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seedtok import SeedTokenizer
 from seedtok.core.processes import keep_freed_memory
 from seedtok.mini.text import bert_tokenizer
-from seedtok.mini.world.scenes import unique_scenes
+from seedtok.mini.world.scenes import VARIED, unique_scenes
 from seedtok.mini.world.source import to_batch
 from seedtok.recipes import paper_size
 
@@ -189,7 +189,7 @@ def loaded(full: bool, model: str, batch: int) -> Encoders:
     load = SeedTokenizer.from_pretrained
     exact, half, mixed = load(model), load(model, dtype=torch.bfloat16), load(model)
     mixed.embedder.narrow_products(torch.bfloat16)
-    return Encoders(exact.pixels(to_batch(unique_scenes("test", batch), 128).pixels), exact, half, mixed)
+    return Encoders(exact.pixels(to_batch(unique_scenes("test", batch, world=VARIED), 128).pixels), exact, half, mixed)
 
 
 def rows(encoders: Encoders, size: str, threads: int, rounds: int) -> Iterator[Row]:

@@ -23,7 +23,7 @@ from seedtok.lm.packing import left_pad
 from seedtok.lm.plain import fold
 from seedtok.lm.prompts import CAPTION, CAPTIONING, drawing_prompt
 from seedtok.lm.texts import complete
-from seedtok.mini.world.scenes import caption, unique_scenes
+from seedtok.mini.world.scenes import VARIED, caption, unique_scenes
 from seedtok.mini.world.source import to_batch
 
 
@@ -72,7 +72,7 @@ def drawing_rows(model: SeedLM, others: dict[str, nn.Module], prompts: list[str]
 
 
 def caption_rows(model: SeedLM, rounds: int) -> Iterator[Row]:
-    codes = model.seed.encode(to_batch(unique_scenes("test", 128), 128).pixels)
+    codes = model.seed.encode(to_batch(unique_scenes("test", 128, world=VARIED), 128).pixels)
     sequences = [model.joint.sequence([image, CAPTION]) for image in codes]
     by_generate = replace(CAPTIONING, generate_options={"use_cache": True})  # any option of its own, and it decodes
     for size in (1, 8, 32):
@@ -94,7 +94,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     model = SeedLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
-    prompts = [caption(scene) for scene in unique_scenes("test", 8)]
+    prompts = [caption(scene) for scene in unique_scenes("test", 8, world=VARIED)]
     rows: list[Row] = []
     if args.part != "captions":
         plain = fold(model.joint)

@@ -18,7 +18,7 @@ from seedtok import SeedTokenizer
 from seedtok.core.hub import shipped
 from seedtok.core.image_search import list_images
 from seedtok.core.images import load_image
-from seedtok.mini.world.scenes import Split, render, unique_scenes
+from seedtok.mini.world.scenes import VARIED, Split, render, unique_scenes
 from seedtok.tokenizer.familiarity import Familiarity, pooled_features
 
 COMPONENTS = 192  # of 384 pooled features
@@ -26,7 +26,7 @@ SIDE = 128
 
 
 def scenes(split: Split, count: int, seed: int = 0) -> Iterable[np.ndarray]:
-    return (render(scene) for scene in unique_scenes(split, count, seed))
+    return (render(scene) for scene in unique_scenes(split, count, seed, world=VARIED))
 
 
 def squares() -> dict[str, list[np.ndarray]]:

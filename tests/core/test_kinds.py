@@ -12,13 +12,11 @@ from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 FOLDERS = {  # of the shipped weights: what each is, and a part of what comes next
-    "bidirectional": ("an embedder of stage I", "stage.start="),
     "lm": ("a SEED language model", "caption, ask, draw and chat"),
     "diffusion": ("a diffusion model", "stage.image_decoder="),
-    "clip": ("a CLIP", "stage.clip="),
+    "vision": ("an image encoder", "stage.clip="),
     "opt": ("a language model of transformers", "stage.base="),
     "judge": ("a scene judge", "only the evaluation"),
-    "blip2": ("a baseline that reads images as vectors", "only the evaluation"),
     "diffusion/vae": ("an autoencoder", "stage.autoencoder="),
 }
 
@@ -28,9 +26,7 @@ def embedder(tmp_path):
     """Only the configuration of what stage I gives."""
     folder = tmp_path / "runs" / "stage1" / "final"
     folder.mkdir(parents=True)
-    record = json.loads((shipped("bidirectional") / "config.json").read_text())
-    record["qformer"]["causal"] = True
-    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "config.json").write_text(json.dumps({"format": "seedtok.embedder", "qformer": {"causal": True}}))
     return folder
 
 
@@ -57,18 +53,34 @@ def test_info_describes_it(cli, name):
 
 def test_what_a_language_model_has_of_its_own_is_counted():
     parts = stored_parts(shipped("lm"))
-    assert {"adapter", "read", "write"} <= set(parts)
+    assert {"adapter", "input_projection", "visual_head"} <= set(parts)
 
 
 def test_stage_ones_result_leads_to_stage_two(cli, embedder, tmp_path):
     for command in (["encode", tmp_path], ["info", embedder]):
-        (tmp_path / "picture.png").write_bytes((shipped("clip") / "config.json").read_bytes())
+        (tmp_path / "picture.png").write_bytes((shipped("vision") / "config.json").read_bytes())
         given = [*command, "--model", embedder] if command[0] == "encode" else command
         code, out, err = cli(*given)
         words = " ".join((out + err).split())
         assert code == (0 if command[0] == "info" else 2)
         assert "is an embedder of stage I" in words
         assert f"seedtok train mini.stage2 --out RUN stage.embedder={embedder}" in words
+
+
+@pytest.mark.parametrize(
+    ("record", "what", "then"),
+    [
+        ({"format": "seedtok.embedder", "qformer": {"causal": False}}, "an embedder of stage I", "stage.start="),
+        ({"format": "seedtok.blip2"}, "a baseline that reads images as vectors", "only the evaluation"),
+        ({"model_type": "clip"}, "a CLIP", "stage.clip="),
+    ],
+)
+def test_what_is_not_in_the_package_is_named_too(tmp_path, record, what, then):
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    kind = kind_of(tmp_path)
+    assert kind is not None
+    assert kind.name == what
+    assert then in kind.next
 
 
 def test_the_folder_of_a_run_leads_to_its_result(embedder):

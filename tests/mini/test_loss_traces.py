@@ -34,7 +34,7 @@ tool = load_tool()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [part for part in TINY if part not in tool.NOT_SHIPPED])
+@pytest.mark.parametrize("part", list(TINY))
 def test_first_steps_are_those_of_the_kept_run(part):
     path = tool.KEPT / f"{part}.json"
     if not path.is_file():
@@ -55,7 +55,7 @@ def test_a_kept_trace_is_small_and_of_a_whole_run(path):
     steps, losses = zip(*trace.later, strict=True)
     assert steps[-1] == recipe.optimization.steps - 1
     assert all(b > a for a, b in pairwise(steps))
-    assert min(losses[-5:]) < min(trace.first)
+    assert min(losses[-5:]) < (losses[0] if path.stem in tool.STAND_INS else min(trace.first))
 
 
 def write_run(folder: Path, losses: dict[int, float]) -> Path:

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from seedtok.core.errors import ConfigError
-from seedtok.core.hub import shipped
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.training.config import with_overrides
 from seedtok.training.loop import train
@@ -69,11 +68,12 @@ def test_a_run_starts_at_the_checkpoints_temperature_and_writes_the_one_it_learn
     assert written != pytest.approx(last, rel=1e-6)
 
 
-def test_a_new_embedder_starts_at_0_07_and_the_shipped_ones_keep_theirs():
+def test_a_new_embedder_starts_at_0_07_and_a_stored_one_keeps_its_own(runs):
     new = with_overrides(recipes()["bidirectional"](), ["stage.width=32", "stage.layers=1", "stage.heads=2"])
     assert float(new.stage.build().temperature()) == pytest.approx(0.07)
-    stored = load_file(shipped("bidirectional") / "model.safetensors")["temperature"]
-    assert torch.equal(ImageTextEmbedder.from_pretrained(shipped("bidirectional")).temperature, stored.float())
+    folder = runs / "bidirectional" / "final"
+    stored = load_file(folder / "model.safetensors")["temperature"]
+    assert torch.equal(ImageTextEmbedder.from_pretrained(folder).temperature, stored)
 
 
 @pytest.mark.parametrize("bounds", ["[0.5, 0.01]", "[0, 1]", "[0.1]"])

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from seedtok.baselines.image_vectors import ImageVectors, QFormerVectors, load_codes
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, read_config, write_checkpoint
 from seedtok.core.files import assign_strictly, built_for, load_strictly, read_tensors
-from seedtok.core.hub import locate, named_part, recorded, shipped
+from seedtok.core.hub import locate, named_part, recorded
 from seedtok.core.images import Images
 from seedtok.core.kinds import PREFIX_LM
 from seedtok.core.notices import quietly
@@ -159,12 +159,9 @@ class PrefixLM(AdaptedLM):
 
     @classmethod
     @quietly("transformers")
-    def from_pretrained(cls, folder: str | Path | None = None) -> PrefixLM:
-        """Reads what `save_pretrained` wrote, the shipped BLIP-2-style one by default.
-
-        Raises CheckpointError for anything else.
-        """
-        folder = shipped("blip2") if folder is None else Path(folder)
+    def from_pretrained(cls, folder: str | Path) -> PrefixLM:
+        """Reads what `save_pretrained` wrote; raises CheckpointError for anything else."""
+        folder = Path(folder)
         config = read_config(folder, PREFIX_LM, VERSION)
         source = locate(named_part(config, "base", folder), "opt", folder)
         lm, text_tokenizer = load_base(source, torch.float32)

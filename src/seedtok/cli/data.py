@@ -58,9 +58,8 @@ def scenes(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     shard_size: ShardSize = 1000,
     world: Annotated[
-        WorldName | None,
-        typer.Option(help="One drawing of a thing, or many hands' in varied looks.", show_default="classic"),
-    ] = None,
+        WorldName, typer.Option(help="Many hands' drawings in varied looks, or one drawing of a thing, on a grid.")
+    ] = WorldName.varied,
     form: Annotated[
         Format, typer.Option("--format", help="Or the files that a data set's publisher gives.")
     ] = Format.shards,
@@ -69,8 +68,7 @@ def scenes(
     from seedtok.data.tars import holds_shards
     from seedtok.mini.world.shards import write_scene_shards
 
-    many_hands = split.startswith((SetName.unseen_hands, SetName.all_hands))
-    classic = not many_hands if world is None else world is WorldName.classic
+    classic = world is WorldName.classic
     if form is not Format.shards:
         _export(out, split, count, size, seed, classic, form)
         return

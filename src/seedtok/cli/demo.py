@@ -57,12 +57,12 @@ def demo(
     drawn_in = drawing_dtype(drawing, tokenizer.device) if dtype == Precision.float32 else None
     from seedtok.core.images import grid
     from seedtok.lm.seed_lm import SeedLM
-    from seedtok.mini.world.scenes import caption, unique_scenes
+    from seedtok.mini.world.scenes import VARIED, caption, unique_scenes
 
     language = None
     if lm is not None:
         language = SeedLM.from_pretrained(lm, seed=tokenizer, dtype=tokenizer.dtype, device=tokenizer.device)
-    scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed)
+    scenes = unique_scenes("test", count + DRAWN + PROMPTS, seed, VARIED)
     seen, captioned, asked = scenes[:count], scenes[count : count + DRAWN], scenes[count + DRAWN :]
     files = {"original | reconstruction": (FILES[0], _reconstructions(tokenizer, seen, seed, drawn_in))}
     captions = [caption(scene) for scene in captioned]

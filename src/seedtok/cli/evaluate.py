@@ -21,10 +21,12 @@ from seedtok.cli.evaluate_support import (
     readers_by_row,
     report,
     scene_scorer,
+    with_beside,
+    with_others,
 )
 from seedtok.cli.lm import Base, Beams, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
-from seedtok.core.hub import MINI, shipped
+from seedtok.core.hub import MINI
 
 app = typer.Typer(
     help="Measure a model: on test scenes that no training saw, or on what `seedtok data prepare` wrote.",
@@ -35,13 +37,13 @@ TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, 
 RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
 LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
 ReaderModel = Annotated[str, typer.Option(help="A SEED language model, or a BLIP-2 of transformers on OPT.")]
-DATA = MINI  # classic scenes, which the weights in the package were trained on
+DATA = "mini:test"
 Data = Annotated[
     str,
     typer.Option(
         metavar="DIR|mini:SET|mini",
         help="What `data prepare` or `data pack` wrote; or scenes: of a set, such as test or test-unseen-hands, for "
-        "retrieval also test+near-misses, or mini, classic ones.",
+        "retrieval also test+near-misses; or mini, scenes by one artist on a grid.",
     ),
 ]
 Out = Annotated[
@@ -69,12 +71,17 @@ Describe = Annotated[
         help="Beside each SEED language model a row where it answers of its own caption, without the picture.",
     ),
 ]
+Beside = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODEL", help="Another model, a row of its own on the same pictures; may be given again."),
+]
 Prompt = Annotated[str, typer.Option(help="paper, lavis, or a text, with {} where a question goes.")]
 
 
 @app.command()
 def retrieval(
     model: RetrievalModel = MINI,
+    beside: Beside = None,
     data: Data = DATA,
     out: Out = None,
     count: Count = None,
@@ -89,18 +96,14 @@ def retrieval(
     import torch
 
     from seedtok.evaluation.retrieval import evaluate_retrieval
-    from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieval_model
-    from seedtok.tokenizer.embedder import ImageTextEmbedder
+    from seedtok.evaluation.retrieval_models import load_retrieval_model
 
-    where, kind = place_of(device), getattr(torch, dtype.value)
+    where, kind, others = place_of(device), getattr(torch, dtype.value), beside or []
     found = evaluation_set(data, count or 1000, count, seed)
     chosen = load_retrieval_model(model, kind, where)
-    models: dict[str, Any] = {}
-    if is_scenes(data):  # the BLIP-2-style Q-Former, as in the paper's table
-        baseline = ImageTextEmbedder.from_pretrained(shipped("bidirectional")).to(where, kind)
-        models["bidirectional"] = EmbedderRetrieval(baseline)
-    models[chosen.row] = chosen
-    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
+    models = with_others({chosen.row: chosen}, others, lambda name: load_retrieval_model(name, kind, where))
+    record = with_beside({"model": identified(model), "dtype": dtype.value}, others, "tokenizer")
+    given = Given(model, out, batch_size, seed, record)
     report(lambda: evaluate_retrieval(models, found, given.run), given, found, as_json)
 
 
@@ -160,6 +163,7 @@ def captioning(
     base: Base = None,
     tokenizer: Tokenizer = None,
     quantize: Quantize = None,
+    beside: Beside = None,
     data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
@@ -181,8 +185,9 @@ def captioning(
     check_installed()
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed, every_wording=True)
-    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), data)
-    given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
+    others = beside or []
+    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), others)
+    given = Given(model, out, batch_size, seed, with_beside(lm_record(model, dtype, quantize), others, "lm"))
     decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
 
@@ -193,6 +198,7 @@ def vqa(
     base: Base = None,
     tokenizer: Tokenizer = None,
     quantize: Quantize = None,
+    beside: Beside = None,
     data: Data = DATA,
     out: Out = None,
     prompt: Prompt = "paper",
@@ -214,10 +220,11 @@ def vqa(
 
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed)
-    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), data, instructed=True)
+    others = beside or []
+    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), others, is_scenes(data))
     if describe:
         readers = describing(readers)
-    given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
+    given = Given(model, out, batch_size, seed, with_beside(lm_record(model, dtype, quantize), others, "lm"))
 
     def measured() -> dict[str, Any]:
         result = evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,31 +128,41 @@ def lm_record(model: str, dtype: Precision, quantize: str | None) -> dict[str, A
 
 
 def readers_by_row(
-    model: str, base: str | None, tokenizer: str | None, quantize: str | None, dtype: Precision, device: Any, data: str,
-    instructed: bool = False,
+    model: str, base: str | None, tokenizer: str | None, quantize: str | None, dtype: Precision, device: Any,
+    beside: Sequence[str] = (), zero_shot: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """The model by its row, and on scenes beside the shipped one the shipped others, which say nothing about any else.
+    """The model and those beside it by their rows.
 
-    With `instructed`, for questions: the shipped model has seen some of the training split; beside it stands the one
-    that has seen captions alone, as the paper's. Of the rows, those of SEED language models are quantized.
+    With `zero_shot`, for questions about scenes: the shipped model has seen some of the training split, and the shipped
+    one that has seen captions alone, as the paper's, gets a row too. What is quantized is these.
     """
     import torch
 
-    from seedtok.baselines.prefix_lm import PrefixLM
-    from seedtok.evaluation.readers import PrefixReader, SeedReader, load_reader
+    from seedtok.evaluation.readers import SeedReader, load_reader
     from seedtok.lm.seed_lm import SeedLM
 
     kind = getattr(torch, dtype.value)
     reader = load_reader(model, kind, device, base, tokenizer, quantize)
-    if model != MINI or not is_scenes(data) or not isinstance(reader, SeedReader):
-        return {reader.row: reader}
     readers: dict[str, Any] = {reader.row: reader}
-    if instructed:
+    if zero_shot and model == MINI and isinstance(reader, SeedReader):
         others = SeedLM.from_pretrained(
             shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device, quantize=quantize
         )
         readers = {"zero_shot": SeedReader(others), "instructed": reader}
-    return readers | {"blip2": PrefixReader(PrefixLM.from_pretrained().to(device, kind))}
+    return with_others(readers, beside, lambda name: load_reader(name, kind, device))
+
+
+def with_others(models: dict[str, Any], beside: Sequence[str], load: Callable[[str], Any]) -> dict[str, Any]:
+    """Models by their rows, and after them others by theirs or, where that is taken, by their names."""
+    for name in beside:
+        other = load(name)
+        models[name if other.row in models else other.row] = other
+    return models
+
+
+def with_beside(record: dict[str, Any], beside: Sequence[str], part: str) -> dict[str, Any]:
+    """What predictions depend on, with the models beside the first."""
+    return {**record, "beside": [identified(name, part) for name in beside]} if beside else record
 
 
 def report(evaluate: Callable[[], dict[str, Any]], given: Given, data: EvaluationSet, as_json: bool) -> None:

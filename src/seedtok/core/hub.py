@@ -53,6 +53,8 @@ def locate(name: str | Path, part: str, beside: Path | None = None) -> str:
     folder = local_folder(source, part)
     if folder is None or folder.is_dir():
         return source
+    if source == MINI:
+        raise CheckpointError(f"the package has no {part}: train one, and give its folder")
     if beside is None:
         raise CheckpointError(f"no such checkpoint: {name} (expected 'mini', a folder, or a hub id)")
     option = {"opt": " (--base)", "tokenizer": " (--tokenizer)"}.get(part, "")

@@ -81,10 +81,9 @@ class EmbedderRetrieval:
     Raises CheckpointError for one without the projections and the text branch.
     """
 
-    row = "embedder"
-
     def __init__(self, embedder: ImageTextEmbedder) -> None:
         self.embedder = embedder
+        self.row = "embedder" if embedder.config.qformer.causal else "bidirectional"
         _check_text_branch(embedder)
 
     @property

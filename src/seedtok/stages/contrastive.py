@@ -36,9 +36,9 @@ from seedtok.training.stage import Losses, Stage, freeze, full_precision
 
 
 class ContrastiveSettings(StageSettings):
-    # the frozen image encoder: a folder of one, or a CLIP, "mini" or a folder, whose ViT it is; None: that of `start`
+    # the frozen image encoder: "mini", a folder of one, or a CLIP's, whose ViT it is; None: that of `start`
     clip: NameOrFolder | None = None
-    # the bidirectional Q-Former, "mini" or a folder, to start from, whose sizes it keeps; None: from nothing
+    # the bidirectional Q-Former, a folder, to start from, whose sizes it keeps; None: from nothing
     start: NameOrFolder | None = None
     # from nothing: a folder of the BertTokenizer that captions are read by; else the start's
     text_tokenizer: Path | None = None
@@ -98,7 +98,7 @@ def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
 
 def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEmbedder:
     """The start's weights under this run's mask, dropout and positions, of which one that had none gets new ones."""
-    before = ImageTextEmbedder.from_pretrained(resolve(start, "bidirectional"))
+    before = ImageTextEmbedder.from_pretrained(resolve(start, "embedder"))
     if before.config.qformer.vocab_size is None or before.config.projection is None:
         raise ConfigError(f"{start} has no text branch, which contrast with captions needs")
     if before.text_tokenizer is None:
@@ -117,7 +117,7 @@ def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEm
 
 def image_encoder(clip: str | Path) -> VisionTransformer:
     """The image encoder of a folder, of its own or a CLIP's, or of "mini"; raises CheckpointError for anything else."""
-    folder = resolve(clip, "clip")
+    folder = resolve(clip, "vision")
     if family_of(folder)[0] == OURS:
         return VisionTransformer.from_pretrained(folder)
     try:

@@ -25,7 +25,7 @@ class ReadingSettings(StageSettings):
     """What is read is either the embeddings of `qformer` or the codes of `tokens`."""
 
     base: NameOrFolder  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
-    qformer: NameOrFolder | None = None  # an ImageTextEmbedder: "mini" (the bidirectional one) or a folder
+    qformer: NameOrFolder | None = None  # the folder of an ImageTextEmbedder
     train_qformer: bool = True  # beside the FC layer, as BLIP-2 does
     tokens: NameOrFolder | None = None  # an image tokenizer, SEED's ("mini"), a VQ-VAE's or BEiT v2's
     rank: int | None = Field(default=None, ge=1)  # of LoRA in the LM; None: it stays as it is, as BLIP-2's
@@ -43,7 +43,7 @@ class ReadingSettings(StageSettings):
         if self.tokens is not None:
             return ReadingStage(PrefixLM.build(self.base, freeze(load_codes(self.tokens)), lora))
         assert self.qformer is not None
-        model = PrefixLM.on_qformer(self.base, resolve(self.qformer, "bidirectional"), lora)
+        model = PrefixLM.on_qformer(self.base, resolve(self.qformer, "embedder"), lora)
         if self.train_qformer:
             _freeze_but_queries(model.images)
         else:

@@ -7,8 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLURALS
-from seedtok.mini.world.grammar import parse_caption, same_scene
+from seedtok.mini.world.concepts import BACKGROUNDS, CONCEPTS, PLACES, PLURALS
+from seedtok.mini.world.grammar import parse_caption, read_scene, same_scene
 from seedtok.mini.world.scenes import VARIED, WORDINGS, Scene, Thing, caption, scene_stream
 
 
@@ -66,6 +66,49 @@ def test_what_is_not_right_is_told_from_what_is():
     assert not same_scene("a cat to the left of a fox on a red background", scene)
     assert not same_scene("a fox to the left of a cat on a blue background", scene)
     assert not same_scene("a fox on the left on a red background", scene)
+
+
+def listed(scene: Scene, item: str) -> str:
+    things = ", ".join(item.format(thing=f"a {thing.concept}", place=thing.place) for thing in scene.things)
+    return f"a picture of {things} on a {scene.background} background"
+
+
+def test_a_list_of_things_and_places_is_read_too():
+    """Also where things are alike, of which a caption says how many there are."""
+    for scene in islice(scene_stream("train", 10, world=VARIED), 300):
+        text = listed(scene, "{thing} at the {place}").replace("at the middle", "in the middle")
+        for side in ("left", "right"):
+            text = text.replace(f"at the {side}", f"on the {side}")
+        assert same_scene(text, scene), text
+        assert not same_scene(text.replace(f"on a {scene.background}", "on a pink"), scene)
+
+
+@pytest.mark.parametrize(
+    ("text", "things"),
+    [
+        ("a hat in the upper part, two hats in the lower part, on red", {"top", "bottom left", "bottom right"}),
+        ("two hats at the top and a hat at the bottom, on red", {"top left", "top right", "bottom"}),
+        ("on a red background, a hat in the bottom left corner", {"bottom left"}),
+        ("one hat on the left side and a single hat on the right side, with a red background", {"left", "right"}),
+    ],
+)
+def test_lists_are_read_in_any_frame(text, things):
+    assert read_scene(text) == Scene("red", tuple(Thing("hat", place) for place in PLACES if place in things))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a hats at the top and a hat at the bottom, on red",
+        "two hat at the top and a hat at the bottom, on red",
+        "two hats on the left, on red",
+        "a hat at the top and at the bottom, on red",
+        "a hat at the top and a hat at the bottom, on pink",
+        "a hat at the top and a hat, on red",
+    ],
+)
+def test_what_is_no_list_is_no_scene(text):
+    assert read_scene(text) is None
 
 
 @pytest.mark.parametrize(

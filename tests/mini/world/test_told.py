@@ -35,6 +35,7 @@ def test_every_wording_of_a_scene_is_all_right():
             {"exact": 0, "things": 0.5, "counts": 0, "places": 0},
         ),
         ("two birds one above the other on a red background", BIRDS, {}),
+        ("a bird in the upper part and a bird at the bottom, on red", BIRDS, {}),
         ("a bird above a cat on a red background", BIRDS, {"exact": 0, "things": 0.5}),
         # no captions of the world
         ("fox, cake and blue", FOX_CAKE, {"exact": 0, "counts": 0, "places": 0}),

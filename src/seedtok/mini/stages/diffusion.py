@@ -32,7 +32,8 @@ MOST_WEIGHT = 20.0  # of the error of a latent with little noise; that of noise 
 
 
 class DiffusionSettings(StageSettings):
-    clip: NameOrFolder  # a CLIPTextModel, or a CLIPModel, with its tokenizer: "mini" or a folder
+    # that the text encoder and its tokenizer are of: a CLIPTextModel, CLIPModel or diffusion model; "mini" or a folder
+    clip: NameOrFolder
     autoencoder: NameOrFolder  # a PatchAutoencoder: "mini" or a folder
     start: Path | None = None  # a PositionedUNet to go on from; None: from nothing
     widths: tuple[int, ...] = (256,)
@@ -70,9 +71,10 @@ class DiffusionStage(Stage):
     def __init__(self, settings: DiffusionSettings) -> None:
         super().__init__()
         self.settings = settings
-        clip, autoencoder = resolve(settings.clip, "clip"), resolve(settings.autoencoder, "diffusion/vae")
-        self.tokenizer = CLIPTokenizer.from_pretrained(clip)
-        self.text_encoder = freeze(_text_encoder(clip))
+        clip, autoencoder = resolve(settings.clip, "diffusion"), resolve(settings.autoencoder, "diffusion/vae")
+        whole = (clip / "model_index.json").is_file()
+        self.tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer" if whole else clip)
+        self.text_encoder = freeze(_text_encoder(clip / "text_encoder" if whole else clip))
         self.autoencoder = freeze(PatchAutoencoder.from_pretrained(autoencoder))
         config: Any = self.autoencoder.config
         depth = len(settings.widths)

@@ -60,7 +60,7 @@ def at(place: str) -> str:
     return {"middle": "in the middle", "left": "on the left", "right": "on the right"}.get(place, f"at the {place}")
 
 
-def _within(place: str) -> str:
+def inside(place: str) -> str:
     """Another way to say `at`."""
     if " " in place:
         return f"in the {place} corner"
@@ -90,8 +90,8 @@ def _descriptions(things: tuple[Thing, ...]) -> list[str]:
 
 def _one(noun: str, place: str) -> list[str]:
     return [
-        f"{an(noun)} {at(place)}", f"{at(place)} {an(noun)}", f"one {noun} {at(place)}", f"{an(noun)} {_within(place)}",
-        f"a single {noun} {at(place)}", f"one {noun} {_within(place)}",
+        f"{an(noun)} {at(place)}", f"{at(place)} {an(noun)}", f"one {noun} {at(place)}", f"{an(noun)} {inside(place)}",
+        f"a single {noun} {at(place)}", f"one {noun} {inside(place)}",
     ]  # fmt: skip
 
 
@@ -102,15 +102,15 @@ def _two_alike(noun: str, first: str, second: str) -> list[str]:
     return [
         f"two {many} {how}", f"two {many} {how}", f"two {many}, {each}",
         f"{an(noun)} {at(first)} and another {at(second)}", f"a pair of {many} {how}",
-        f"two {many}, one {_within(first)} and one {_within(second)}",
-        f"{an(noun)} {_within(first)} and another {_within(second)}", f"a pair of {many}, {each}",
+        f"two {many}, one {inside(first)} and one {inside(second)}",
+        f"{an(noun)} {inside(first)} and another {inside(second)}", f"a pair of {many}, {each}",
     ]  # fmt: skip
 
 
 def _two(one: str, other: str, first: str, second: str) -> list[str]:
     a, b = an(one), an(other)
     apart = [f"{a} {at(first)} and {b} {at(second)}", f"{b} {at(second)} and {a} {at(first)}"]
-    within = [f"{a} {_within(first)} and {b} {_within(second)}", f"{b} {_within(second)} and {a} {_within(first)}"]
+    within = [f"{a} {inside(first)} and {b} {inside(second)}", f"{b} {inside(second)} and {a} {inside(first)}"]
     if first == "left":
         beside = [f"{a} to the left of {b}", f"{b} to the right of {a}"]
         return [*beside, *apart, f"{a} with {b} to its right", f"{b} with {a} to its left", *within]
@@ -143,7 +143,7 @@ def _two_and_one(pair: str, single: str, two_up: bool) -> list[str]:
 def _several(nouns: list[str], places: list[str]) -> list[str]:
     """Of three or four different things."""
     parts = [f"{an(n)} {at(p)}" for n, p in zip(nouns, places, strict=True)]
-    within = [f"{an(n)} {_within(p)}" for n, p in zip(nouns, places, strict=True)]
+    within = [f"{an(n)} {inside(p)}" for n, p in zip(nouns, places, strict=True)]
     return [
         *(_listed(way) for way in (parts, parts[::-1], within, within[::-1])),
         f"{parts[0]} and {parts[1]}, with {' and '.join(parts[2:])}",

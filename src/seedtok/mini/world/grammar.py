@@ -1,11 +1,11 @@
-"""Reads captions of the mini world back into scenes: the inverse of `captions.caption`."""
+"""Reads captions of the mini world back into scenes: the inverse of `captions.caption`, and lists of things."""
 
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from seedtok.mini.world.captions import WORDINGS, caption
-from seedtok.mini.world.concepts import BACKGROUNDS, NOUNS
+from seedtok.mini.world.captions import FRAMES, WORDINGS, at, caption, inside
+from seedtok.mini.world.concepts import BACKGROUNDS, NOUNS, PLACES, PLURALS
 from seedtok.mini.world.scene import LAYOUTS, Scene, Thing
 
 _SAMPLES = ("cat", "dog", "pig")  # stand for any three concepts
@@ -25,10 +25,50 @@ def parse_caption(text: str) -> Scene | None:
     return scene if caption(scene, phrasing) == text else None  # else an article, a plural or a number is wrong
 
 
+def read_scene(text: str) -> Scene | None:
+    """The scene that a text describes: a caption, or a list of things and their places; None for anything else.
+
+    A caption says "two birds at the top"; a list may say "a bird at the top left and a bird at the top right".
+    """
+    return parse_caption(text) or _read_list(text)
+
+
 def same_scene(text: str, scene: Scene) -> bool:
-    """Whether a caption names every thing, place and colour of a scene right, in any wording."""
-    read = parse_caption(text)
+    """Whether a text names every thing, place and colour of a scene right, as `read_scene` reads it."""
+    read = read_scene(text)
     return read is not None and read.background == scene.background and set(read.things) == set(scene.things)
+
+
+_ITEM = re.compile(r"(a single|an?|one|two) ([a-z]+) (.+)")
+_ONE = {said(place): (place,) for said in (at, inside) for place in PLACES}
+_TWO = {said(row): (f"{row} left", f"{row} right") for said in (at, inside) for row in ("top", "bottom")}
+
+
+def _read_list(text: str) -> Scene | None:
+    text = " ".join(text.lower().split()).rstrip(".")
+    for frame in FRAMES:
+        pattern = re.escape(frame).replace(r"a\ \{color\}", r"an?\ \{color\}").replace(r"\{color\}", "([a-z]+)")
+        before, after = pattern.split(r"\{things\}")
+        found = re.fullmatch(f"{before}(?P<things>.+){after}", text)
+        color = next((word for word in found.groups() if word in BACKGROUNDS), None) if found else None
+        if found is None or color is None:
+            continue
+        read = [_read_item(item) for item in re.split(r", and |, | and ", found["things"])]
+        if all(read):
+            things = (thing for some in read for thing in some)
+            return Scene(color, tuple(sorted(things, key=lambda thing: tuple(PLACES).index(thing.place))))
+    return None
+
+
+def _read_item(item: str) -> list[Thing]:
+    """The things of "a fox on the left" or "two foxes at the top"; none of anything else."""
+    found = _ITEM.fullmatch(item)
+    concept = NOUNS.get(found[2]) if found else None
+    if found is None or concept is None:
+        return []
+    two = found[1] == "two"
+    noun, where = (PLURALS[concept], _TWO) if two else (concept, _ONE)
+    return [Thing(concept, place) for place in where.get(found[3], ())] if found[2] == noun else []
 
 
 def _pattern(text: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from seedtok.mini.world.concepts import BACKGROUNDS, NOUNS, PLURALS
-from seedtok.mini.world.grammar import parse_caption, same_scene
+from seedtok.mini.world.grammar import read_scene, same_scene
 from seedtok.mini.world.scene import Scene
 
 FIELDS = ("exact", "things", "backgrounds", "counts", "places")
@@ -17,7 +17,7 @@ def told_right(text: str, scene: Scene) -> dict[str, tuple[int, int]]:
     colour, "counts" how many things there are, "places" all places that are taken, whatever stands there. Of a text
     that is no caption of any scene, things and colour count by the words alone, and count and places are wrong.
     """
-    read, words = parse_caption(text), re.findall("[a-z]+", text.lower())
+    read, words = read_scene(text), re.findall("[a-z]+", text.lower())
     wanted = Counter(thing.concept for thing in scene.things)
     named = _named(words, wanted) if read is None else Counter(thing.concept for thing in read.things)
     colors = [word for word in words if word in BACKGROUNDS]
