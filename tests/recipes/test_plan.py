@@ -84,7 +84,7 @@ def measured(stage, config, batch) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "smaller"), [("stage1", ["stage.layers=2"]), ("opt", [])])
+@pytest.mark.parametrize(("name", "smaller"), [("bidirectional", ["stage.layers=2"]), ("opt", [])])
 def test_counts_are_what_is_measured(name, smaller):
     config = with_overrides(getattr(mini, name)(), ["optimization.batch_size=32", *smaller])
     torch.manual_seed(0)
@@ -137,6 +137,7 @@ def test_every_mini_recipe_is_planned_before_any_run_is_made(cli, tmp_path, monk
     assert code == 0, err
     assert "samples seen" in out
     waits = {"stage2": "runs/stage1/final", "stage3b": "runs/stage3a/final", "instructed": "runs/stage3b/final"}
+    waits |= dict.fromkeys(("stage1", "blip2"), "runs/bidirectional/final")
     assert ("is not there yet" in out) == (name in waits)
     assert waits.get(name, "") in out
 
