@@ -42,11 +42,9 @@ STARTS = {  # what of the package a part begins on; those not here begin from no
 }
 EMBEDDER = {"stage1": "start", "stage2": "embedder", "blip2": "qformer"}  # a setting that takes the tokenizer's
 CAPTIONER = ("stage3b", "instructed")  # begin on lm_captions
-STAND_INS = {
-    "stage1": "its own result's Q-Former in place of the bidirectional one",
-    "blip2": "the tokenizer's Q-Former in place of the bidirectional one",
-    "stage3b": "its own result in place of stage IIIa's",
-}
+# begin on what came of them or of a later part: the tokenizer's Q-Former in place of the bidirectional one (stage1,
+# blip2), its own result in place of stage IIIa's (stage3b)
+STAND_INS = ("stage1", "blip2", "stage3b")
 
 
 @dataclass(frozen=True)

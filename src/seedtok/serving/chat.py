@@ -96,7 +96,7 @@ async def _streamed(body: ChatRequest, request: Request, service: Service, conve
 async def _events(
     body: ChatRequest, service: Service, stream: Stream, task: Task, piece: str | Image.Image | Outcome
 ) -> AsyncGenerator[str]:
-    """The chunks of an answer: texts and pictures as they are made; all at the end where beam search decodes it."""
+    """Streams a reply in chunks, each text and picture as soon as it is decoded; beam search gives all at the end."""
     chunks = _Chunks(service.name)
     answer = _Sent()
     try:

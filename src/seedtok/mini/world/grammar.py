@@ -13,7 +13,7 @@ _SAMPLES = ("cat", "dog", "pig")  # stand for any three concepts
 
 def parse_caption(text: str) -> Scene | None:
     """The scene (its look and shift aside) that a caption in any wording describes; None for anything else."""
-    text = " ".join(text.lower().split()).rstrip(".")
+    text = _plain(text)
     words = re.findall(r"[a-z]+", text)
     nouns = [NOUNS[word] for word in words if word in NOUNS]
     colors = [word for word in words if word in BACKGROUNDS]
@@ -44,19 +44,23 @@ _ONE = {said(place): (place,) for said in (at, inside) for place in PLACES}
 _TWO = {said(row): (f"{row} left", f"{row} right") for said in (at, inside) for row in ("top", "bottom")}
 
 
+def _frame_pattern(frame: str) -> re.Pattern[str]:
+    pattern = re.escape(frame).replace(r"\{things\}", "(?P<things>.+)").replace(r"a\ \{color\}", r"an?\ \{color\}")
+    return re.compile(pattern.replace(r"\{color\}", f"(?P<color>{'|'.join(BACKGROUNDS)})"))
+
+
+_FRAMES = [_frame_pattern(frame) for frame in FRAMES]
+
+
 def _read_list(text: str) -> Scene | None:
-    text = " ".join(text.lower().split()).rstrip(".")
-    for frame in FRAMES:
-        pattern = re.escape(frame).replace(r"a\ \{color\}", r"an?\ \{color\}").replace(r"\{color\}", "([a-z]+)")
-        before, after = pattern.split(r"\{things\}")
-        found = re.fullmatch(f"{before}(?P<things>.+){after}", text)
-        color = next((word for word in found.groups() if word in BACKGROUNDS), None) if found else None
-        if found is None or color is None:
-            continue
-        read = [_read_item(item) for item in re.split(r", and |, | and ", found["things"])]
-        if all(read):
-            things = (thing for some in read for thing in some)
-            return Scene(color, tuple(sorted(things, key=lambda thing: tuple(PLACES).index(thing.place))))
+    """The scene of a list of things in any frame; None where an item is none, or two stand in one place."""
+    text = _plain(text)
+    for frame in _FRAMES:
+        if found := frame.fullmatch(text):
+            read = [_read_item(item) for item in re.split(r", and |, | and ", found["things"])]
+            by_place = {thing.place: thing for some in read for thing in some}
+            if all(read) and len(by_place) == sum(map(len, read)):
+                return Scene(found["color"], tuple(by_place[place] for place in PLACES if place in by_place))
     return None
 
 
@@ -69,6 +73,10 @@ def _read_item(item: str) -> list[Thing]:
     two = found[1] == "two"
     noun, where = (PLURALS[concept], _TWO) if two else (concept, _ONE)
     return [Thing(concept, place) for place in where.get(found[3], ())] if found[2] == noun else []
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".")
 
 
 def _pattern(text: str) -> str:
