@@ -1,11 +1,11 @@
 """The paper's sizes on this machine, with random weights: each part loaded from files and run, in a process of its own.
 
 Encoding by the full tokenizer (EVA-CLIP ViT-g and all), drawing by a Stable Diffusion v1.4, and 32 codes written by a
-SEED LM over an OPT-2.7B, in bfloat16. Weights are made once, under --folder (12 GB of disk), and read from there as a
-user's would be. Beside each rate stands its share of what matrix products alone reach on this machine, measured in the
+SEED LM over an OPT-2.7B and by a SEED-LLaMA of 7B, in bfloat16. Weights are made once, under --folder (26 GB of disk), and
+read from there as a user's would be. Beside each rate stands its share of what matrix products alone reach on this machine, measured in the
 same process.
 
-    python benchmarks/full_size.py [--threads 2] [--folder DIR] [--part tokenizer|image_decoder|language]
+    python benchmarks/full_size.py [--threads 2] [--folder DIR] [--part tokenizer|image_decoder|language|llama]
 """
 
 import argparse
@@ -21,16 +21,19 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from seedtok import SeedLM, SeedTokenizer
 from seedtok.core.atomic import atomic_folder
 from seedtok.core.processes import keep_freed_memory
+from seedtok.lm.native import SEED_LLAMA
 from seedtok.mini.text import bert_tokenizer, clip_tokenizer, lm_tokenizer
 from seedtok.recipes import paper_size
 from seedtok.tokenizer.image_decoder import ImageDecoder
 
-PARTS = ("tokenizer", "image_decoder", "language")
+PARTS = ("tokenizer", "image_decoder", "language", "llama")
 IMAGES, STEPS = 8, 4
+LLAMA_WORDS = 32_000  # rows of Llama 2's vocabulary, before those of the codes
 
 
 def gemm_limit() -> float:
@@ -68,6 +71,8 @@ def make(part: str, folder: Path) -> None:
             model: nn.Module = paper_size.seed_tokenizer(bert_tokenizer())
         elif part == "language":
             model = paper_size.opt()
+        elif part == "llama":
+            model = LlamaForCausalLM(LlamaConfig(vocab_size=LLAMA_WORDS + 8194))  # transformers' sizes are Llama 2 7B's
         else:
             pipeline = paper_size.image_decoder(clip_tokenizer()).pipeline
     with atomic_folder(folder) as new:
@@ -77,8 +82,11 @@ def make(part: str, folder: Path) -> None:
             pipeline.save_pretrained(new)
         else:
             filled(model).save_pretrained(new)  # type: ignore[operator]
-        if part == "language":
-            lm_tokenizer(2048).save_pretrained(str(new))
+        if part in ("language", "llama"):
+            words = lm_tokenizer(2048)
+            if part == "llama":
+                words.add_tokens([*map(SEED_LLAMA.code.format, range(8192)), SEED_LLAMA.begin, SEED_LLAMA.end])
+            words.save_pretrained(str(new))
 
 
 def tokenizer(folder: Path) -> tuple[Callable[[], object], float, str]:
@@ -98,6 +106,12 @@ def language(folder: Path) -> tuple[Callable[[], object], float, str]:
     model = SeedLM.build(folder, seed, dtype=torch.bfloat16)
     model.joint.network.merge_adapter()  # type: ignore[operator]  # as a loaded one is
     model.to(torch.bfloat16)
+    return lambda: model.draw_codes("a fox on a blue background"), model.vocabulary.span, "tokens"
+
+
+def llama(folder: Path) -> tuple[Callable[[], object], float, str]:
+    seed = SeedTokenizer.from_pretrained("mini", dtype=torch.bfloat16)
+    model = SeedLM.from_pretrained(folder, seed=seed, dtype=torch.bfloat16)
     return lambda: model.draw_codes("a fox on a blue background"), model.vocabulary.span, "tokens"
 
 
@@ -123,7 +137,8 @@ def resident() -> float:
 @torch.no_grad()
 def measure(part: str, folder: Path) -> dict[str, object]:
     before, start = resident(), time.perf_counter()
-    run, count, unit = {"tokenizer": tokenizer, "image_decoder": image_decoder, "language": language}[part](folder)
+    parts = {"tokenizer": tokenizer, "image_decoder": image_decoder, "language": language, "llama": llama}
+    run, count, unit = parts[part](folder)
     loaded = time.perf_counter() - start
     seconds = min(timed(run) for _ in range(2))
     most = resident()

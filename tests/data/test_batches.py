@@ -76,7 +76,7 @@ def test_photos_and_scenes_together_have_each_what_is_theirs(scenes, photos, tmp
     rng = np.random.default_rng(0)
     for i, scene in enumerate(drawn):
         assert mixed.canonical[i] == (batch.canonical[i] if scene is None else caption(scene))
-        assert (mixed.question(i, rng) is None) == (scene is None)
+        assert (mixed.questions(i, rng, 1) == []) == (scene is None)
     assert all(mixed.right_captions(batch.captions))
     assert not any(mixed.right_captions(["photo 9 a cat"] * len(drawn)))
 
@@ -160,12 +160,13 @@ def test_workers_read_the_same_batches(scenes, photos, mixed):
 def test_questions_come_from_the_metadata():
     pixels, asked = torch.zeros(3, 3, 4, 4), [{"question": f"How many {i}?", "answer": str(i)} for i in range(5)]
     batch = Batch(pixels, ["a"] * 3, ["a"] * 3, [{"questions": asked}, {}, {"questions": [{"question": "What?"}]}])
-    found = {batch.question(0, np.random.default_rng(i)) for i in range(50)}
+    found = {q for i in range(50) for q in batch.questions(0, np.random.default_rng(i), 1)}
     assert found == {(q["question"], q["answer"]) for q in asked}
-    assert batch.question(1, np.random.default_rng(0)) is None
+    assert sorted(batch.questions(0, np.random.default_rng(0), 9)) == sorted(found)
+    assert batch.questions(1, np.random.default_rng(0), 1) == []
     with pytest.raises(DataError, match="expected question and answer"):
-        batch.question(2, np.random.default_rng(0))
-    assert Batch(pixels, ["a"] * 3, ["a"] * 3).question(0, np.random.default_rng(0)) is None
+        batch.questions(2, np.random.default_rng(0), 1)
+    assert Batch(pixels, ["a"] * 3, ["a"] * 3).questions(0, np.random.default_rng(0), 1) == []
 
 
 def test_canonical_wordings_come_from_the_metadata(photos):

@@ -26,20 +26,47 @@ def learnt_of(sample):
 def test_of_a_drawing_its_beginning_its_codes_and_that_nothing_follows(stage, codes):
     vocabulary = stage.model.vocabulary
     drawn = vocabulary.code_ids(codes).tolist()
-    said = learnt_of(stage.sequence(codes, "a fox", None, draws=True))
+    said = learnt_of(stage.sequence(codes, "a fox", [], draws=True))
     assert said == [vocabulary.begin, *drawn, end_id(stage.model.joint.text_tokenizer)]
 
 
-@pytest.mark.parametrize(("question", "answer"), [(None, "a fox"), (("What is it?", "fox"), "fox")])
-def test_of_a_text_its_words_and_its_end(stage, codes, question, answer):
-    said = learnt_of(stage.sequence(codes, "a fox", question, draws=False))
+@pytest.mark.parametrize(("asked", "answer"), [([], "a fox"), ([("What is it?", "fox")], "fox")])
+def test_of_a_text_its_words_and_its_end(stage, codes, asked, answer):
+    said = learnt_of(stage.sequence(codes, "a fox", asked, draws=False))
     assert said == [*stage.model.joint.text_ids(f" {answer}"), end_id(stage.model.joint.text_tokenizer)]
+
+
+def test_of_several_questions_every_answer_and_one_end(stage, codes):
+    joint = stage.model.joint
+    questions, answers = ["What is it?", "Where is it?"], ["fox", "top"]
+    asked = list(zip(questions, answers, strict=True))
+    ids, learnt = stage.sequence(codes, "a fox", asked, draws=False)
+    text = f"Question: {questions[0]} Short answer. fox Question: {questions[1]} Short answer. top"
+    begun = [*joint.start_ids, *joint.image_ids(codes)]
+    assert ids == [*begun, *joint.text_ids(text), end_id(joint.text_tokenizer)]
+    said = [token for answer in answers for token in joint.text_ids(f" {answer}")]
+    assert learnt_of((ids, learnt)) == [*said, end_id(joint.text_tokenizer)]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_as_many_questions_as_are_set(stage, runs, most):
+    stage.settings = stage.settings.model_copy(update={"drawing": 0.0, "asking": 1.0, "questions": most})
+    rows = stage.packed(next(tiny("stage3a", runs).data.batches(32, 0)))
+    mark = stage.model.joint.text_ids(" Question:")[0]
+    start = stage.model.joint.text_ids("Question:")[0]
+    counts = [
+        int(((ids == mark) | (ids == start))[segments == number].sum())
+        for ids, segments in zip(rows.ids, rows.segments, strict=True)
+        for number in range(1, int(segments.max()) + 1)
+    ]
+    assert min(counts) == 1
+    assert max(counts) == most
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
 def test_codes_count_as_much_as_they_weigh(stage, codes, weight):
     stage.settings = stage.settings.model_copy(update={"code_weight": weight})
-    rows = stage._pack([stage.sequence(codes, "a fox", None, draws) for draws in (True, False)])
+    rows = stage._pack([stage.sequence(codes, "a fox", [], draws) for draws in (True, False)])
     visual = stage.model.vocabulary.is_visual(rows.targets)
     with torch.no_grad():
         loss = stage.losses(rows)["loss"]

@@ -36,23 +36,26 @@ class Batch:
         """Which of these captions of the first images are right: here, those equal to the canonical wording."""
         return [text == right for text, right in zip(said, self.canonical[: len(said)], strict=True)]
 
-    def question(self, index: int, rng: np.random.Generator) -> tuple[str, str] | None:
-        """A question about an image and its answer, drawn from "questions" in its metadata; None where it has none.
+    def questions(self, index: int, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+        """Up to `count` questions about an image with their answers, drawn from "questions" in its metadata.
 
-        That field is a list of objects with "question" and "answer".
+        That field is a list of objects with "question" and "answer"; without it there are none.
         """
         stored = self.metadata[index].get("questions") if self.metadata else None
-        if not isinstance(stored, list) or not stored:
-            return None
-        match stored[int(rng.integers(len(stored)))]:
-            case {"question": str(question), "answer": str(answer)}:
-                return question, answer
-            case other:
-                raise DataError(f"expected question and answer in a sample's questions, not {str(other)[:80]}")
+        if not isinstance(stored, list):
+            return []
+        return [_question(stored[i]) for i in rng.permutation(len(stored))[:count]]
 
     def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
         """A text for a language model that is not to forget its texts: parts, and which of them to learn."""
         return [(self.captions[index], True)]
+
+
+def _question(stored: object) -> tuple[str, str]:
+    match stored:
+        case {"question": str(question), "answer": str(answer)}:
+            return question, answer
+    raise DataError(f"expected question and answer in a sample's questions, not {str(stored)[:80]}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError
+from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, mapped_rows
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
@@ -213,11 +214,11 @@ def _tables(
     progress: Callable[[int], object],
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Tables of about `GROUP` rows, each of which becomes a row group."""
-    done = 0
+    done, batches = 0, read_ahead(stream, batch_size)
     while True:
         codes: list[np.ndarray] = []
         rows: list[tuple[str, str, str]] = []
-        while len(rows) < GROUP and (batch := list(islice(stream, batch_size))):
+        while len(rows) < GROUP and (batch := next(batches, None)):
             codes.append(np.asarray(encode([sample.image for sample in batch])).astype(np.uint16))
             rows += [(_text(s.metadata["key"]), _text(s.caption), json.dumps(s.metadata)) for s in batch]
             progress(done + len(rows))

@@ -1,6 +1,6 @@
 """Stages IIIa and IIIb (section 3.1): a frozen LM with LoRA learns to read and write codes by next-token prediction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class AutoregressionSettings(StageSettings):
     tokenizer: NameOrFolder  # a SeedTokenizer: "mini", a folder, or a hub id
     start: Path | None = None  # a SeedLM to go on from: stage IIIb on IIIa's result
     drawing: float = 0.0  # share of samples whose codes are learnt from their caption; paper: 0 in IIIa, both in IIIb
-    asking: float = 0.0  # share of samples that are a question and its answer; paper: 0
+    asking: float = 0.0  # share of samples that are questions and their answers; paper: 0
+    questions: int = Field(default=1, ge=1)  # the most about an image in one sample, each with those before it in sight
     replay: float = 0.0  # share of samples that are text alone, so that the LM keeps its language; paper: 0
     code_weight: float = 1.0  # of a code in the loss, a word's being 1: a drawing has three times a caption's tokens
     neighbour_head: bool = False  # while training, also score codes by their codebook vectors; paper: no
@@ -86,8 +87,8 @@ class AutoregressionStage(PackedStage):
         if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
             raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
 
-    def sequence(self, codes: Tensor, caption: str, question: tuple[str, str] | None, draws: bool) -> Sample:
-        """One sample as ids, and which of them are learnt."""
+    def sequence(self, codes: Tensor, caption: str, asked: Sequence[tuple[str, str]], draws: bool) -> Sample:
+        """One sample as ids, and which of them are learnt: a drawing, or else answers, or of no questions the caption."""
         model = self.model.joint
         first, picture, end = model.start_ids, model.image_ids(codes), end_id(model.text_tokenizer)
         if draws:
@@ -96,15 +97,21 @@ class AutoregressionStage(PackedStage):
             # given, and that nothing follows it is learnt
             ids = [*prompt, *picture, end]
             return ids, [False] * len(prompt) + [True] * (len(picture) - 1) + [False, True]
-        asked, answer = (CAPTION, caption) if question is None else (question_prompt(question[0]), question[1])
-        prompt = [*first, *picture, *model.text_ids(asked)]
-        said = [*model.text_ids(" " + answer), end]
-        return prompt + said, [False] * len(prompt) + [True] * len(said)
+        turns = [(question_prompt(question), answer) for question, answer in asked] or [(CAPTION, caption)]
+        parts = [part for prompt, said in turns for part in ((f" {prompt}", False), (f" {said}", True))]
+        ids, learnt = self._joined([(turns[0][0], False), *parts[1:]])  # no space follows an image
+        return [*first, *picture, *ids], [False] * len(first + picture) + learnt
 
     def text_sequence(self, parts: list[tuple[str, bool]]) -> Sample:
         """A text without an image, as ids, and which of them are learnt."""
+        first = self.model.joint.start_ids
+        ids, learnt = self._joined(parts)
+        return [*first, *ids], [False] * len(first) + learnt
+
+    def _joined(self, parts: list[tuple[str, bool]]) -> Sample:
+        """Parts of a text and its end, which is learnt."""
         model = self.model.joint
-        ids, learnt = list(model.start_ids), [False] * len(model.start_ids)
+        ids, learnt = list[int](), list[bool]()
         for text, wanted in parts:
             part = model.text_ids(text)
             ids, learnt = [*ids, *part], learnt + [wanted] * len(part)
@@ -125,8 +132,8 @@ class AutoregressionStage(PackedStage):
         asks = s.drawing <= kind < s.drawing + s.asking
         if s.drawing + s.asking <= kind < s.drawing + s.asking + s.replay:
             return self.text_sequence(batch.replayed(index, rng))
-        question = batch.question(index, rng) if asks else None
-        return self.sequence(codes, batch.captions[index], question, draws=kind < s.drawing)
+        asked = batch.questions(index, rng, int(rng.integers(1, s.questions + 1))) if asks else []
+        return self.sequence(codes, batch.captions[index], asked, draws=kind < s.drawing)
 
     def _pack(self, rows: list[Sample]) -> Packed:
         return pack(rows, self.settings.row, self.model.joint.pad_id)
@@ -144,7 +151,7 @@ class AutoregressionStage(PackedStage):
         for batch in batches:
             codes = self.codes(batch)
             for name, draws in (("caption", False), ("drawing", True)):
-                every = [self.sequence(c, t, None, draws) for c, t in zip(codes, batch.captions, strict=True)]
+                every = [self.sequence(c, t, (), draws) for c, t in zip(codes, batch.captions, strict=True)]
                 rows = self._pack(every).to(self.model.device)
                 tasks[name].append({"loss": self.model.joint.loss(rows), "count": torch.tensor(len(rows.targets))})
             prompts = [self.model.joint.sequence([c, CAPTION]) for c in codes[: per_rank(16)]]

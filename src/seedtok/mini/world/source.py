@@ -29,13 +29,12 @@ class SceneBatch(Batch):
         plain = super().right_captions(said)
         return [same if s is None else same_scene(t, s) for t, s, same in zip(said, scenes, plain, strict=True)]
 
-    def question(self, index: int, rng: np.random.Generator) -> tuple[str, str] | None:
-        """A question about a scene and its answer, of a random kind; of another image, one stored with it."""
+    def questions(self, index: int, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+        """Up to `count` questions about a scene and their answers, of random kinds; of another image, stored ones."""
         scene = self._scene(index)
         if scene is None:
-            return super().question(index, rng)
-        asked = questions(scene, rng, 1)[0]
-        return asked.text, asked.answer
+            return super().questions(index, rng, count)
+        return [(asked.text, asked.answer) for asked in questions(scene, rng, count)]
 
     def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
         """Of a scene, a text as the mini OPT was pretrained on, about that scene alone, without its picture."""
