@@ -1,9 +1,9 @@
 """The paper's sizes on this machine, with random weights: each part loaded from files and run, in a process of its own.
 
 Encoding by the full tokenizer (EVA-CLIP ViT-g and all), drawing by a Stable Diffusion v1.4, and 32 codes written by a
-SEED LM over an OPT-2.7B and by a SEED-LLaMA of 7B, in bfloat16. Weights are made once, under --folder (26 GB of disk), and
-read from there as a user's would be. Beside each rate stands its share of what matrix products alone reach on this machine, measured in the
-same process.
+SEED LM over an OPT-2.7B and by a SEED-LLaMA of 7B, in bfloat16. Weights are made once, under --folder (26 GB of disk),
+and read from there as a user's would be. Beside each rate stands its share of what matrix products alone reach on this
+machine, measured in the same process.
 
     python benchmarks/full_size.py [--threads 2] [--folder DIR] [--part tokenizer|image_decoder|language|llama]
 """
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,10 +39,11 @@ LLAMA_WORDS = 32_000  # rows of Llama 2's vocabulary, before those of the codes
 
 def gemm_limit() -> float:
     """Operations a second of bfloat16 products, of the sizes of a ViT-g's MLP over eight pictures."""
-    a, b = (torch.randn(*shape, dtype=torch.bfloat16) for shape in ((IMAGES * 257, 1408), (1408, 6144)))
-    a @ b
-    best = min(timed(lambda: a @ b) for _ in range(10))
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / best
+    x, weight = (torch.randn(rows, 1408, dtype=torch.bfloat16) for rows in (IMAGES * 257, 6144))
+    product = partial(nn.functional.linear, x, weight)
+    product()
+    best = min(timed(product) for _ in range(10))
+    return 2 * x.numel() * len(weight) / best
 
 
 def timed(run: Callable[[], object]) -> float:

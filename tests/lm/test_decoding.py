@@ -1,5 +1,7 @@
 """Codes of images, against the same written out without a cache over the whole vocabulary."""
 
+import copy
+
 import pytest
 import torch
 
@@ -68,7 +70,7 @@ def test_one_image_is_drawn_by_drafts_as_it_would_be_code_by_code(model, monkeyp
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("draft", [2, 5, 40])
+@pytest.mark.parametrize("draft", [1, 2, 5, 40])
 def test_images_are_drawn_by_drafts_as_each_alone(model, monkeypatch, draft):
     """Prompts of several lengths, the code that would follow too: the sequences can be continued."""
     monkeypatch.setattr("seedtok.lm.decoding.BATCH_DRAFT", draft)
@@ -80,6 +82,21 @@ def test_images_are_drawn_by_drafts_as_each_alone(model, monkeypatch, draft):
     for row, drawn, state in zip(rows, codes, states, strict=True):
         ids = torch.tensor([[*row, *model.vocabulary.code_ids(drawn).tolist()]])
         assert torch.allclose(state, model.states(model.embed(ids))[0, -1], atol=1e-4)
+
+
+@torch.no_grad()
+def test_where_each_code_of_a_draft_costs_as_much_as_one_there_is_no_draft(model, monkeypatch):
+    monkeypatch.setattr("seedtok.lm.decoding.computes_bfloat16_fast", lambda _: False)
+    windows = []
+    extend = CachedSequences.extend
+    monkeypatch.setattr(
+        CachedSequences, "extend", lambda rows, ids, used: windows.append(ids.shape[1]) or extend(rows, ids, used)
+    )
+    draw_codes(model, prompts_of(model, 1))
+    assert max(windows) == DRAFT
+    windows.clear()
+    draw_codes(copy.deepcopy(model).bfloat16(), prompts_of(model, 1))
+    assert windows == [1] * 31
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seedtok.core.device import computes_bfloat16_fast
 from seedtok.core.errors import InputError
 from seedtok.lm.model import JointLM
 from seedtok.lm.probe import supports_cache
@@ -79,13 +80,23 @@ def draw_codes(
 def decode_image(sequences: CachedSequences, sampling: Sampling) -> Int[Tensor, "b n"]:
     """Codes (B, 32) of one image a row, each after begin-of-image; the last code is not yet in the sequences."""
     if sampling.temperature == 0 and (sequences.cache is not None or len(sequences.states) == 1):
-        return _jacobi_decode(sequences, DRAFT if len(sequences.states) == 1 else BATCH_DRAFT)
+        return _jacobi_decode(sequences, _draft(sequences.model, len(sequences.states)))
     model, states, codes = sequences.model, sequences.states, []
     for _ in range(model.vocabulary.span):
         codes.append(sampling.next_tokens(model.code_logits(states)))
         if len(codes) < model.vocabulary.span:
             states = sequences.append(model.vocabulary.code_ids(codes[-1]))
     return torch.stack(codes, dim=1)
+
+
+def _draft(model: JointLM, rows: int) -> int:
+    """Codes of a row that one forward checks: one where a forward of more takes as many times as long.
+
+    That is so in half precision on a CPU that computes it slowly; elsewhere a forward of few codes is bound by memory.
+    """
+    if model.device.type == "cpu" and model.lm.dtype != torch.float32 and not computes_bfloat16_fast(model.device):
+        return 1
+    return DRAFT if rows == 1 else BATCH_DRAFT
 
 
 def _jacobi_decode(sequences: CachedSequences, draft: int) -> Int[Tensor, "b n"]:

@@ -88,7 +88,7 @@ class AutoregressionStage(PackedStage):
             raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
 
     def sequence(self, codes: Tensor, caption: str, asked: Sequence[tuple[str, str]], draws: bool) -> Sample:
-        """One sample as ids, and which of them are learnt: a drawing, or else answers, or of no questions the caption."""
+        """One sample as ids, and which of them are learnt: a drawing, else answers, or without any the caption."""
         model = self.model.joint
         first, picture, end = model.start_ids, model.image_ids(codes), end_id(model.text_tokenizer)
         if draws:
