@@ -104,6 +104,25 @@ def test_a_batch_waits_for_as_many_as_there_were_before(
     assert Note.ran == [[0], [1, 2, 3], [4, 5, 6]]
 
 
+def test_those_who_waited_meanwhile_wait_for_those_who_were_served(
+    worker: Worker, busy: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("seedtok.serving.worker.COMPANY", 1e9)
+    monkeypatch.setattr("seedtok.serving.worker.LONGEST", 5)
+    gate = threading.Event()
+    served = worker.submit([Note(1, gate=gate), Note(2)])
+    busy()
+    while Note.ran[-1] != [1, 2]:
+        time.sleep(0.001)
+    waited = worker.submit([Note(3), Note(4)])
+    gate.set()
+    texts(served)
+    time.sleep(0.1)
+    again = worker.submit([Note(5), Note(6)])
+    assert texts([*waited, *again]) == ["3", "4", "5", "6"]
+    assert Note.ran == [[0], [1, 2], [3, 4, 5, 6]]
+
+
 def test_groups_run_apart_the_oldest_first(worker: Worker, busy: Callable):
     kinds = ["plain", "other", "plain", "other", "plain"]
     jobs = worker.submit([Note(number, kind) for number, kind in enumerate(kinds, 1)])

@@ -20,7 +20,7 @@ from seedtok.serving.tasks import Outcome, Task
 
 logger = logging.getLogger(__name__)
 GATHERING = 0.005  # seconds between requests of the same moment
-COMPANY = 0.05  # of a batch's time: the longest wait for as many requests as it had, whose clients may ask again
+COMPANY = 0.05  # of a batch's time: the longest wait for those whom it served, who may ask again
 LONGEST = 0.25  # seconds of either wait
 
 
@@ -44,7 +44,7 @@ class Worker:
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
-        self._last_size, self._last_seconds = 0, 0.0  # of the batch before
+        self._expected, self._last_seconds = 0, 0.0  # after the batch before: who may soon wait; how long it took
         self._thread = threading.Thread(target=self._loop, name="seedtok-worker", daemon=True)
 
     def start(self) -> None:
@@ -99,8 +99,9 @@ class Worker:
             self._gather()
             jobs, started = self._next(), time.monotonic()
             self._run(jobs)
-            self._last_size = sum(job.task.weight for job in jobs)
             self._last_seconds = time.monotonic() - started
+            with self._changed:
+                self._expected = min(self._waiting() + sum(job.task.weight for job in jobs), self.engine.batch)
 
     def _wait(self) -> bool:
         """Returns once there is work, or False when the worker is to end."""
@@ -109,10 +110,10 @@ class Worker:
             return bool(self._queue)
 
     def _gather(self) -> None:
-        """Waits for more requests: while they follow each other, and then for as many as there were before.
+        """Waits for more requests: while they follow each other, and then for those who were served just before.
 
-        Clients that get their pictures together ask for the next ones almost together; without the wait the first of
-        them would be drawn alone.
+        Clients that get their pictures together ask for the next ones almost together. Without the wait the first of
+        them would be drawn alone, and where others waited meanwhile, the two groups would never be drawn together.
         """
         ends, seen = time.monotonic() + LONGEST, 0
         with self._changed:
@@ -120,7 +121,7 @@ class Worker:
                 seen = waiting
                 self._changed.wait_for(lambda seen=seen: self._waiting() > seen or self._is_closing, GATHERING)
             self._changed.wait_for(
-                lambda: self._waiting() >= self._last_size or self._is_closing,
+                lambda: self._waiting() >= self._expected or self._is_closing,
                 min(COMPANY * self._last_seconds, LONGEST),
             )
 

@@ -111,10 +111,10 @@ def stage3b() -> RunConfig:
 def instructed() -> RunConfig:
     """Questions beside captions and drawings, from IIIb: ours, reported apart from the paper's recipe.
 
-    Up to six questions a picture, since its 32 codes are most of the work.
+    An hour, 38 samples a second.
     """
     joint = stage3b()
-    update = {"drawing": 0.25, "asking": 0.35, "questions": 6, "replay": 0.0}
-    stage = joint.stage.model_copy(update={"start": Path("runs/stage3b/final"), **update})
-    optimization = joint.optimization.model_copy(update={"steps": 2400, "lr": 7e-4})
+    update = {"start": Path("runs/stage3b/final"), "drawing": 0.4, "asking": 0.2, "replay": 0.0}
+    stage = joint.stage.model_copy(update=update)
+    optimization = joint.optimization.model_copy(update={"steps": 4000, "lr": 7e-4})
     return joint.model_copy(update={"recipe": "mini.instructed", "stage": stage, "optimization": optimization})
