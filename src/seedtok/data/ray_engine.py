@@ -18,6 +18,7 @@ from typing import Any
 
 from seedtok.core.atomic import remove_leftovers
 from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokError
+from seedtok.core.processes import keep_freed_memory
 from seedtok.data.bulk import Encoder, gather, tokenize_shard
 from seedtok.data.codes import SKIPPED, TokenizeReport, plan_shards
 from seedtok.data.shards import ShardSamples
@@ -90,6 +91,7 @@ class _Worker:
     """The process: loads the encoder when it is first needed, so that an error of that is the call's own."""
 
     def __init__(self, load: Callable[[str], Encoder], device: str) -> None:
+        keep_freed_memory()
         self._load, self._device = load, device
         self._encoder: Encoder | None = None
 

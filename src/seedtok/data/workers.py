@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from seedtok.core.errors import ConfigError, DataError
+from seedtok.core.processes import keep_freed_memory
 from seedtok.data.bulk import Encoder, gather, tokenize_shard
 from seedtok.data.codes import TokenizeReport, plan_shards
 from seedtok.data.shards import ShardSamples
@@ -56,6 +57,7 @@ def _start(load: Callable[[], Encoder]) -> None:
     import torch
 
     global _encoder
+    keep_freed_memory()
     torch.set_num_threads(1)
     _encoder = cache(load)
 

@@ -11,6 +11,7 @@ import torch
 
 from seedtok.baselines.gill import Gill
 from seedtok.core.atomic import atomic_file
+from seedtok.core.processes import keep_freed_memory
 from seedtok.evaluation.codebook import evaluate_codebook
 from seedtok.evaluation.dataset import percent
 from seedtok.evaluation.drawing import evaluate_drawing
@@ -169,4 +170,5 @@ def main(out: Path, measurement: str, seed: int, set_name: str, count: int, devi
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), sys.argv[6])

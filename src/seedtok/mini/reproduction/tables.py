@@ -10,6 +10,7 @@ import torch
 
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.atomic import atomic_file
+from seedtok.core.processes import keep_freed_memory
 from seedtok.evaluation.captioning import evaluate_captioning
 from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.codebook import evaluate_codebook
@@ -105,4 +106,5 @@ def main(out: Path, table: str, name: str, count: int, device: str) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
