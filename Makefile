@@ -1,6 +1,7 @@
 # demo and test work on a fresh clone: they make .venv and install what they need, in the versions of requirements.lock.
 #   PYTHON       which python3 makes .venv (3.11 or newer)
 #   WORKERS      how many processes run the tests; by default one a core, up to 8
+#   SLOW_MINUTES of the tests: slow ones that would begin later than that are skipped, and counted; by default none is
 #   TORCH_INDEX  one more index for pip, such as https://download.pytorch.org/whl/cpu for a torch without CUDA
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -10,7 +11,9 @@ LOCK := requirements.lock
 INSTALL := -m pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PIP := PIP_CONSTRAINT=$(LOCK) $(BIN)/python $(INSTALL)
 WORKERS ?= logical
-PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+SLOW_MINUTES ?=
+PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	$(if $(SLOW_MINUTES),--slow-minutes $(SLOW_MINUTES) -rs)
 SOURCES := src tests benchmarks tools
 
 .PHONY: demo smoke docs test test-fast test-latest test-oldest check fix lock bench release clean

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a job that a shell runs in the background
@@ -37,6 +38,23 @@ from tiny_lms import bases, model, seed, seed_lm, tiny_lm  # noqa: F401  (fixtur
 from tiny_runs import TINY, tiny
 
 WIDTH, LAYERS, HEADS, TEXT_TOKENS = 32, 2, 2, 77
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--slow-minutes",
+        type=float,
+        metavar="M",
+        help="skip the slow tests that would begin more than M minutes after the start",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--slow-minutes")
+    if minutes is not None and item.get_closest_marker("slow") and time.monotonic() - BEGAN > 60 * minutes:
+        pytest.skip(f"left out: slow, and {minutes:g} minutes were over")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
