@@ -18,6 +18,8 @@ from tiny_runs import TINY, recipes
 ROOT = Path(__file__).parents[2]
 # in float32, other threads and instruction sets change these losses by 3e-6; what is worth knowing changes them by more
 TOLERANCE = 1e-3
+CODES_TOLERANCE = 2e-2  # of parts that learn codes of images: another processor rounds, and now and then one code is another
+OF_CODES = ("stage3a", "stage3b", "instructed")
 STEPS = int(os.environ.get("TRACE_STEPS", "6"))
 
 
@@ -42,7 +44,8 @@ def test_first_steps_are_those_of_the_kept_run(part):
     kept = tool.read_trace(path)
     if kept.start != tool.start_of(part):
         pytest.skip(f"{path.name} begins on other weights than the package has: write it again once they are shipped")
-    assert tool.first_losses(part, STEPS) == pytest.approx(kept.first[:STEPS], rel=TOLERANCE)
+    tolerance = CODES_TOLERANCE if part in OF_CODES else TOLERANCE
+    assert tool.first_losses(part, STEPS) == pytest.approx(kept.first[:STEPS], rel=tolerance)
 
 
 @pytest.mark.parametrize("path", sorted(tool.KEPT.glob("*.json")), ids=lambda path: path.stem)
