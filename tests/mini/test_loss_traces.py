@@ -18,8 +18,8 @@ from tiny_runs import TINY, recipes
 ROOT = Path(__file__).parents[2]
 # in float32, other threads and instruction sets change these losses by 3e-6; what is worth knowing changes them by more
 TOLERANCE = 1e-3
-CODES_TOLERANCE = 2e-2  # of parts that learn codes of images: another processor rounds, and now and then one code is another
-OF_CODES = ("stage3a", "stage3b", "instructed")
+# on another processor an image may round to another code
+CODES_TOLERANCE, OF_CODES = 2e-2, ("stage3a", "stage3b", "instructed")
 STEPS = int(os.environ.get("TRACE_STEPS", "6"))
 
 
