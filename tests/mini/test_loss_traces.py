@@ -18,7 +18,7 @@ from tiny_runs import TINY, recipes
 ROOT = Path(__file__).parents[2]
 # in float32, other threads and instruction sets change these losses by 3e-6; what is worth knowing changes them by more
 TOLERANCE = 1e-3
-# on another processor an image may round to another code
+# on another processor an image may round to another code: seen in 1 step of 60, 0.5 % off
 CODES_TOLERANCE, OF_CODES = 2e-2, ("stage3a", "stage3b", "instructed")
 STEPS = int(os.environ.get("TRACE_STEPS", "6"))
 
@@ -44,8 +44,12 @@ def test_first_steps_are_those_of_the_kept_run(part):
     kept = tool.read_trace(path)
     if kept.start != tool.start_of(part):
         pytest.skip(f"{path.name} begins on other weights than the package has: write it again once they are shipped")
-    tolerance = CODES_TOLERANCE if part in OF_CODES else TOLERANCE
-    assert tool.first_losses(part, STEPS) == pytest.approx(kept.first[:STEPS], rel=tolerance)
+    losses, expected = tool.first_losses(part, STEPS), kept.first[:STEPS]
+    if part in OF_CODES:
+        assert losses == pytest.approx(expected, rel=CODES_TOLERANCE)
+        assert sum(a != pytest.approx(b, rel=TOLERANCE) for a, b in zip(losses, expected, strict=True)) <= 1
+    else:
+        assert losses == pytest.approx(expected, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("path", sorted(tool.KEPT.glob("*.json")), ids=lambda path: path.stem)
