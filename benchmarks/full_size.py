@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
+from measuring import gemm
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -38,12 +38,10 @@ LLAMA_WORDS = 32_000  # rows of Llama 2's vocabulary, before those of the codes
 
 
 def gemm_limit() -> float:
-    """Operations a second of bfloat16 products, of the sizes of a ViT-g's MLP over eight pictures."""
-    x, weight = (torch.randn(rows, 1408, dtype=torch.bfloat16) for rows in (IMAGES * 257, 6144))
-    product = partial(nn.functional.linear, x, weight)
+    """Operations a second, by the clock, of bfloat16 products."""
+    product, operations = gemm(torch.bfloat16)
     product()
-    best = min(timed(product) for _ in range(10))
-    return 2 * x.numel() * len(weight) / best
+    return operations / min(timed(product) for _ in range(10))
 
 
 def timed(run: Callable[[], object]) -> float:

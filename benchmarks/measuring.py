@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,10 +75,16 @@ def in_turn(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
     return seconds
 
 
+def gemm(dtype: torch.dtype, rows: int = 2056) -> tuple[Callable[[], object], int]:
+    """A matrix product of the sizes of a ViT-g's MLP over eight images, its weight as a layer's, and its operations."""
+    x, weight = torch.randn(rows, 1408, dtype=dtype), torch.randn(6144, 1408, dtype=dtype)
+    return partial(torch.nn.functional.linear, x, weight), 2 * x.numel() * len(weight)
+
+
 def gemm_limit(dtype: torch.dtype, rows: int = 2056, rounds: int = 5) -> float:
-    """Operations a CPU second of matrix products alone, of the sizes of a ViT-g's MLP over eight images."""
-    a, b = torch.randn(rows, 1408, dtype=dtype), torch.randn(1408, 6144, dtype=dtype)
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / min(in_turn({"": lambda: a @ b}, rounds)[""])
+    """Operations a CPU second of matrix products alone."""
+    product, operations = gemm(dtype, rows)
+    return operations / min(in_turn({"": product}, rounds)[""])
 
 
 def compared(
