@@ -47,10 +47,10 @@ class Models:
     def tokenizer(self) -> SeedTokenizer:
         return SeedTokenizer.from_pretrained(result(self.out, "stage2"), device=self.device)
 
-    def readers(self) -> dict[str, Any]:
-        """The paper's SEED-OPT, the one that has also seen questions, and the BLIP-2-style baseline."""
+    def readers(self, paper: str) -> dict[str, Any]:
+        """The paper's SEED-OPT, as row `paper`, the one that has also seen questions, and the BLIP-2-style baseline."""
         blip2 = PrefixLM.from_pretrained(result(self.out, "blip2")).to(self.device)
-        seed = {row: SeedReader(self.lm(part)) for row, part in (("seed_opt", "stage3b"), ("instructed", "instructed"))}
+        seed = {row: SeedReader(self.lm(part)) for row, part in ((paper, "stage3b"), ("instructed", "instructed"))}
         return {**seed, "blip2": PrefixReader(blip2)}
 
     def judges(self, data: MiniSet) -> tuple[ImageFeatures, SceneScorer]:
@@ -74,14 +74,12 @@ def generation(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
 
 
 def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    return evaluate_captioning(models.readers(), data, run, scorer=SceneScorer(data))
+    return evaluate_captioning(models.readers("seed_opt"), data, run, scorer=SceneScorer(data))
 
 
 def vqa(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
     """Rows by the names of `seedtok evaluate vqa`: what has seen no question is zero-shot."""
-    readers = models.readers()
-    readers["zero_shot"] = readers.pop("seed_opt")
-    return evaluate_vqa(readers, data, run) | {"blind_prior": blind_accuracy(data)}
+    return evaluate_vqa(models.readers("zero_shot"), data, run) | {"blind_prior": blind_accuracy(data)}
 
 
 def drawing(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
