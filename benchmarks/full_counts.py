@@ -2,8 +2,8 @@
 
 Retrieval: the embeddings of 5,000 images, 32 queries each, and of 25,010 captions, from the files that an evaluation
 writes to its recalls. VQA: the publisher's files of 214,354 questions about 40,504 images, through `data prepare` and
-an evaluation whose model answers at random. Each is a process of its own; memory is the most that it ever had. Time is
-that of the processor, of all threads together, which other work on the machine does not change.
+an evaluation whose model answers at random. Each is a process of its own; memory is the most that it ever had. CPU time
+is of all threads together, and hardly changes with other work on the machine; time by the clock does.
 
     python benchmarks/full_counts.py [--threads 2] [--images 5000] [--captions 25010] [--questions 214354]
 """
@@ -97,20 +97,20 @@ def answer_questions(folder: Path) -> dict[str, Any]:
 
 def measured(
     function: Callable[[Path], dict[str, Any]], folder: Path, threads: int
-) -> tuple[dict[str, Any], float, float]:
-    """What a function returns in a process of its own, its seconds of CPU time, and its most memory in GiB."""
+) -> tuple[dict[str, Any], float, float, float]:
+    """What a function returns in a process of its own, its seconds of CPU time and by the clock, and its most GiB."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_measured, function, folder, threads).result()
 
 
 def _measured(
     function: Callable[[Path], dict[str, Any]], folder: Path, threads: int
-) -> tuple[dict[str, Any], float, float]:
+) -> tuple[dict[str, Any], float, float, float]:
     torch.set_num_threads(threads)
-    began = time.process_time()
+    began, began_by_clock = time.process_time(), time.monotonic()
     result = function(folder)
-    seconds = time.process_time() - began
-    return result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds, by_clock = time.process_time() - began, time.monotonic() - began_by_clock
+    return result, seconds, by_clock, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
@@ -132,9 +132,9 @@ def main() -> None:
             (f"answers to {arguments.questions:,} questions, and their scores", answer_questions, "vqa"),
         )
         for name, function, folder in steps:
-            result, seconds, memory = measured(function, Path(scratch, folder), arguments.threads)
+            result, seconds, by_clock, memory = measured(function, Path(scratch, folder), arguments.threads)
             numbers = ", ".join(f"{key} {value:,.4g}" for key, value in result.items())
-            print(f"{name}: {seconds:.1f} s of CPU time, {memory:.2f} GiB\n  {numbers}")
+            print(f"{name}: {seconds:.1f} s of CPU time, {by_clock:.1f} by the clock, {memory:.2f} GiB\n  {numbers}")
 
 
 if __name__ == "__main__":
