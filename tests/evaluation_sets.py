@@ -10,6 +10,7 @@ from PIL import Image
 
 import publishers
 from seedtok.data.prepared import PreparedSet, prepare
+from seedtok.evaluation.prompts import PAPER
 from seedtok.lm.prompts import TextSettings
 
 SPLITS = {"coco": "test", "flickr30k": "test", "nocaps": "val", "vqav2": "val", "gqa": "testdev_balanced"}
@@ -38,10 +39,16 @@ def sets(prepared: dict[str, Path]) -> dict[str, PreparedSet]:
     return {name: PreparedSet(folder) for name, folder in prepared.items()}
 
 
+@pytest.fixture
+def no_java(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+
 class StubReader:
     """Says what a function makes of a picture's size and a prompt; notes what it was asked, and stops when told to."""
 
     row = "stub"
+    prompts = PAPER
 
     def __init__(self, say: Callable[[tuple[int, int], str], str], stop_after: int | None = None) -> None:
         self.say, self.stop_after = say, stop_after

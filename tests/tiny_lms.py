@@ -6,6 +6,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AddedToken,
     Gemma2Config,
     Gemma2ForCausalLM,
     LlamaConfig,
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from seedtok.lm.model import JointLM
+from seedtok.lm.native import TokenNames
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -44,6 +46,20 @@ def text_tokenizer() -> PreTrainedTokenizerFast:
         ["a photo of a fox on a red background", "Generate an image Question: Short answer."], trainer
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def native(folder: Path, names: TokenNames, codes: int, boundaries_first: bool) -> Path:
+    """A tiny random Llama whose tokenizer names the codes, in the order of the published models."""
+    torch.manual_seed(0)
+    tokenizer = text_tokenizer()
+    boundaries = [names.begin, names.end]
+    tokens = [names.code.format(i) for i in range(codes)]
+    tokens = [*boundaries, "<other>", *tokens] if boundaries_first else [*tokens, *boundaries]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer) + 3}
+    LlamaForCausalLM(LlamaConfig(**WIDE, **ids, initializer_range=0.3)).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return folder
 
 
 def save_llama_of_blocks(folder: Path) -> Path:

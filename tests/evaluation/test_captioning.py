@@ -40,11 +40,6 @@ def library(said: dict, right: dict, tokenize) -> dict[str, float]:
     }
 
 
-@pytest.fixture
-def no_java(monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-
-
 def test_nocaps_by_domain_and_overall(sets, no_java, tmp_path):
     data = sets["nocaps"]
     found = evaluate_captioning({"stub": StubReader(say)}, data, Run(tmp_path / "out", batch_size=4))

@@ -21,6 +21,7 @@ from seedtok.evaluation.score import Judges, score_predictions
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer
 from seedtok.mini.judge import SceneJudge
+from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 pytestmark = pytest.mark.slow
@@ -95,6 +96,22 @@ def test_stopped_drawing_goes_on_as_unstopped(sets, tokenizer, clip, tmp_path, m
     assert len(calls) == 4 + 1 + 2  # three batches twice; the one that was stopped, again
     for path in (tmp_path / "whole").rglob("*.png"):
         assert path.read_bytes() == (tmp_path / "stopped" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_what_draws_from_image_embeddings_draws_no_captions(sets, tokenizer, bases, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageDecoder, "draws_captions", False)
+    monkeypatch.setattr(tokenizer.image_decoder, "draw", lambda rows, *_: [Image.new("RGB", (9, 9))] * len(rows))
+    data = sets["coco"]
+    found = evaluate_generation(tokenizer, data, Run(tmp_path / "seed", batch_size=2), clip)
+    assert set(found["clip_similarity"]) == {"seed"}
+    assert "unCLIP" in found["missing"]["caption"]
+    assert score_predictions(tmp_path / "seed", data, Judges(clip=clip)) == found
+    lm = SeedLM.build(bases["opt"], tokenizer)
+    found = evaluate_drawing(lm, data, Run(tmp_path / "lm", batch_size=2), clip)
+    assert "clip_similarity" in found
+    assert "clip_similarity_diffusion" not in found
+    assert "unCLIP" in found["missing"]["diffusion"]
+    assert score_predictions(tmp_path / "lm", data, Judges(clip=clip)) == found
 
 
 def test_floors_are_of_the_pictures_among_themselves():

@@ -1,9 +1,11 @@
 """Models that read pictures say through the evaluation what they say by themselves."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,13 +14,16 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Proc
 import publishers
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
-from seedtok.evaluation.prompts import PAPER
+from seedtok.evaluation.foreign import BLOCK, BLOCKS, identity_of
+from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.evaluation.readers import ForeignBlip2Reader, PrefixReader, SeedReader, load_reader
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.native import DESCRIBE, SEED_LLAMA
 from seedtok.lm.prompts import ANSWERING, CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
+from tiny_lms import native
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +121,64 @@ def test_an_encoder_decoder_is_refused(blip2):
         ForeignBlip2Reader(reader.model, reader.words, reader.preprocessing)
 
 
-def test_what_reads_no_pictures_is_refused(bases, cli):
+def test_what_reads_no_pictures_is_refused(bases, tiny_tokenizer, cli):
     code, _, error = cli("evaluate", "vqa", "--model", bases["opt"])
     assert code == 2
-    assert "is a language model of transformers: for captioning and vqa, give a SEED language model" in error
+    assert "names no image tokenizer: give one" in error
+    code, _, error = cli("evaluate", "vqa", "--model", tiny_tokenizer)
+    assert code == 2
+    assert "is a SEED tokenizer: for captioning and vqa, give a SEED language model" in error
+
+
+@pytest.mark.parametrize("form", ["seed-llama-8b-sft", "plain"])
+def test_a_model_with_codes_among_its_tokens_is_asked_as_it_was_trained(
+    form, seed, tiny_lm, tiny_tokenizer, pictures, cli, prepared, tmp_path
+):
+    folder, tokenizer = tmp_path / form, tiny_tokenizer
+    if form == "plain":
+        SeedLM.from_pretrained(tiny_lm).save_plain(folder)
+        tokenizer = None
+    else:
+        native(folder, SEED_LLAMA, len(seed.codebook.weight), False)
+    reader, model = load_reader(folder, tokenizer=tokenizer), SeedLM.from_pretrained(folder, seed=tokenizer)
+    own = reader.prompts
+    assert own == (PAPER if form == "plain" else Prompts(DESCRIBE, "{}"))
+    assert reader.write(pictures, [[own.caption]] * 3, SHORT) == model.caption(pictures, num_beams=2)
+    several = [pictures[0], pictures[0], pictures[2]]
+    flat = [question for some in QUESTIONS for question in some]
+    asked = [[own.asked(question) for question in some] for some in QUESTIONS]
+    assert reader.write(pictures, asked, ANSWER) == model.answer(several, flat, num_beams=2)
+    given = [] if tokenizer is None else ["--tokenizer", tokenizer]
+    arguments = ("evaluate", "vqa", "--model", folder, *given, "--data", prepared["vqav2"], "--beams", 1, "--json")
+    found = json.loads(cli(*arguments, "--out", tmp_path / "own")[1])
+    assert found["settings"]["prompt"] == own.question
+    assert found["settings"]["models"]["seed_opt"].get("template", {}).get("before") == (
+        None if form == "plain" else "USER: "
+    )
+    other = json.loads(cli(*arguments, "--template", "llama2", "--prompt", "paper")[1])
+    assert other["settings"]["models"]["seed_opt"]["template"]["before"] == "[INST] "
+    assert other["settings"]["prompt"] == PAPER.question
+
+
+def test_a_checkpoint_is_known_by_its_weights(tiny_lm, tmp_path):
+    other = tmp_path / "lm"
+    shutil.copytree(tiny_lm, other)
+    assert identity_of(other) == identity_of(tiny_lm)
+    weights = next(other.rglob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))  # as another training of the same recipe: the same names and sizes
+    assert identity_of(other) != identity_of(tiny_lm)
+
+
+def test_of_a_large_file_blocks_all_over_it_count(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for size in (BLOCK * BLOCKS, 5 * BLOCK * BLOCKS // 2):
+        content = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+        (tmp_path / "a.bin").write_bytes(content.tobytes())
+        before = identity_of(tmp_path)
+        for place in (0, size // BLOCKS * 7):
+            changed = content.copy()
+            changed[place] ^= 1
+            (tmp_path / "a.bin").write_bytes(changed.tobytes())
+            assert identity_of(tmp_path) != before

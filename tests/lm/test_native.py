@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AddedToken, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from seedtok.core.errors import CheckpointError, InputError
 from seedtok.lm.decoding import Sampling
@@ -15,32 +15,17 @@ from seedtok.lm.native import (
     PRETRAINED,
     SEED_LLAMA,
     TEMPLATES,
-    TokenNames,
     find_layout,
     template_named,
     template_of,
 )
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
-from tiny_lms import WIDE, text_tokenizer
+from tiny_lms import native, text_tokenizer
 
 pytestmark = pytest.mark.slow
 
 NAMES = {"seed-llama": SEED_LLAMA, "anygpt": ANYGPT}
-
-
-def native(folder: Path, names: TokenNames, codes: int, boundaries_first: bool) -> Path:
-    """A tiny random Llama whose tokenizer names the codes, in the order of the published models."""
-    torch.manual_seed(0)
-    tokenizer = text_tokenizer()
-    boundaries = [names.begin, names.end]
-    tokens = [names.code.format(i) for i in range(codes)]
-    tokens = [*boundaries, "<other>", *tokens] if boundaries_first else [*tokens, *boundaries]
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": len(tokenizer) + 3}
-    LlamaForCausalLM(LlamaConfig(**WIDE, **ids, initializer_range=0.3)).save_pretrained(folder)
-    tokenizer.save_pretrained(str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")

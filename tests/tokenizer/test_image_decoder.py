@@ -20,7 +20,7 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from seedtok.core.errors import CheckpointError, InputError
+from seedtok.core.errors import CheckpointError, ConfigError, InputError
 from seedtok.tokenizer.image_decoder import ImageDecoder
 
 WIDTH = 12  # of an image embedding
@@ -62,6 +62,8 @@ def test_unclip_draws_from_image_embeddings(unclip):
     assert len(first) == 2
     assert draw(embeddings[:, None]) == first  # of a Reverse Q-Former with one query
     assert draw(embeddings.flip(0)) != first
+    with pytest.raises(ConfigError, match="draws from image embeddings"):
+        decoder.text_features(["a fox"])
 
 
 def test_what_is_no_image_decoder_is_refused(tmp_path):

@@ -10,13 +10,13 @@ import typer
 
 from seedtok.cli.evaluate_support import (
     Given,
+    GivenLM,
     blind_guesses,
     drawing_judges,
     evaluation_set,
     gill_features,
     identified,
     is_scenes,
-    lm_record,
     place_of,
     readers_by_row,
     report,
@@ -24,7 +24,7 @@ from seedtok.cli.evaluate_support import (
     with_beside,
     with_others,
 )
-from seedtok.cli.lm import Base, Beams, Quantize, Tokenizer, load_lm
+from seedtok.cli.lm import Base, Beams, Chat, Quantize, Tokenizer
 from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
 from seedtok.core.hub import MINI
 
@@ -36,14 +36,17 @@ app = typer.Typer(
 TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
 RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
 LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
-ReaderModel = Annotated[str, typer.Option(help="A SEED language model, or a BLIP-2 of transformers on OPT.")]
+ReaderModel = Annotated[
+    str, typer.Option(help="A SEED language model, SEED-LLaMA too, or a BLIP-2 of transformers on OPT.")
+]
 DATA = "mini:test"
 Data = Annotated[
     str,
     typer.Option(
         metavar="DIR|mini:SET|mini",
         help="What `data prepare` or `data pack` wrote; or scenes: of a set, such as test or test-unseen-hands, for "
-        "retrieval also test+near-misses; or mini, scenes by one artist on a grid.",
+        "retrieval also test+near-misses, or as a public data set has them, such as test=coco; or mini, scenes by one "
+        "artist on a grid.",
     ),
 ]
 Out = Annotated[
@@ -75,7 +78,10 @@ Beside = Annotated[
     list[str] | None,
     typer.Option(metavar="MODEL", help="Another model, a row of its own on the same pictures; may be given again."),
 ]
-Prompt = Annotated[str, typer.Option(help="paper, lavis, or a text, with {} where a question goes.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="paper, lavis, or a text, with {} where a question goes; by default each model's own."),
+]
 
 
 @app.command()
@@ -162,11 +168,12 @@ def captioning(
     model: ReaderModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     quantize: Quantize = None,
     beside: Beside = None,
     data: Data = DATA,
     out: Out = None,
-    prompt: Prompt = "paper",
+    prompt: Prompt = None,
     beams: Beams = 5,
     count: Count = None,
     seed: Seed = 0,
@@ -186,8 +193,9 @@ def captioning(
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed, every_wording=True)
     others = beside or []
-    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), others)
-    given = Given(model, out, batch_size, seed, with_beside(lm_record(model, dtype, quantize), others, "lm"))
+    lm = GivenLM(model, base, tokenizer, template, quantize, dtype)
+    readers = readers_by_row(lm, place_of(device), others)
+    given = Given(model, out, batch_size, seed, with_beside(lm.record, others, "lm"))
     decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
 
@@ -197,11 +205,12 @@ def vqa(
     model: ReaderModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     quantize: Quantize = None,
     beside: Beside = None,
     data: Data = DATA,
     out: Out = None,
-    prompt: Prompt = "paper",
+    prompt: Prompt = None,
     describe: Describe = False,
     beams: Beams = 5,
     count: Count = None,
@@ -221,10 +230,11 @@ def vqa(
     prompts = prompts_named(prompt)
     found = evaluation_set(data, count or 1000, count, seed)
     others = beside or []
-    readers = readers_by_row(model, base, tokenizer, quantize, dtype, place_of(device), others, is_scenes(data))
+    lm = GivenLM(model, base, tokenizer, template, quantize, dtype)
+    readers = readers_by_row(lm, place_of(device), others, is_scenes(data))
     if describe:
         readers = describing(readers)
-    given = Given(model, out, batch_size, seed, with_beside(lm_record(model, dtype, quantize), others, "lm"))
+    given = Given(model, out, batch_size, seed, with_beside(lm.record, others, "lm"))
 
     def measured() -> dict[str, Any]:
         result = evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams))
@@ -254,11 +264,12 @@ def drawing(
     quiet(loading=True)
     where = place_of(device)
     found = evaluation_set(data, count or 1000, count, seed)
-    lm = load_lm(model, dtype.value, str(where), base, tokenizer, quantize=quantize)
+    given_lm = GivenLM(model, base, tokenizer, template, quantize, dtype)
+    lm = given_lm.load(where)
     from seedtok.evaluation.drawing import evaluate_drawing
 
     judges, drawn_in = drawing_judges(data, found, clip, where), drawing_dtype(drawing, where)
-    given = Given(model, out, batch_size, seed, lm_record(model, dtype, quantize))
+    given = Given(model, out, batch_size, seed, given_lm.record)
     report(lambda: evaluate_drawing(lm, found, given.run, *judges, drawn_in), given, found, as_json)
 
 

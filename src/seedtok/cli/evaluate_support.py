@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seedtok.evaluation.clip_scores import ImageFeatures
     from seedtok.evaluation.dataset import EvaluationSet, Scorer
     from seedtok.evaluation.run import Run
+    from seedtok.lm.seed_lm import SeedLM
 
 CLIP = "openai/clip-vit-large-patch14"  # the paper's, for pictures of the world
 RECORDS = ("settings", "counts", "clip")  # parts of a result that are records, not scores
@@ -65,9 +66,11 @@ def evaluation_set(
 ) -> EvaluationSet:  # fmt: skip
     """`scenes` scenes of the mini world, or the first `count` pictures of a folder."""
     if is_scenes(data):
-        from seedtok.mini.evaluation import MiniSet
+        from seedtok.mini.evaluation import MiniSet, PublishedSet
 
-        name = data.partition(":")[2]
+        name, _, form = data.partition(":")[2].partition("=")
+        if form:
+            return PublishedSet(form, scenes, seed, name)
         return MiniSet(scenes, seed, every_wording, name=name or "test", classic=not name)
     from seedtok.data.prepared import open_set
 
@@ -121,16 +124,37 @@ def identified(name: str, part: str = "tokenizer") -> dict[str, str]:
     return identity_of(name, part)
 
 
-def lm_record(model: str, dtype: Precision, quantize: str | None) -> dict[str, Any]:
-    """What the predictions of a language model depend on."""
-    quantized = {} if quantize is None else {"quantize": quantize}
-    return {"model": identified(model, "lm"), "dtype": dtype.value, **quantized}
+@dataclass(frozen=True)
+class GivenLM:
+    """The language model that the user gave, and what is to be taken in place of parts of it."""
+
+    model: str
+    base: str | None
+    tokenizer: str | None
+    template: str | None
+    quantize: str | None
+    dtype: Precision
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What its predictions depend on."""
+        parts = {"base": (self.base, "opt"), "tokenizer": (self.tokenizer, "tokenizer")}
+        named = {name: identified(given, part) for name, (given, part) in parts.items() if given is not None}
+        quantized = {} if self.quantize is None else {"quantize": self.quantize}
+        return {"model": identified(self.model, "lm"), "dtype": self.dtype.value, **named, **quantized}
+
+    def load(self, device: torch.device) -> SeedLM:
+        """The model, which is a SEED language model."""
+        from seedtok.cli.lm import load_lm
+
+        return load_lm(
+            self.model, self.dtype.value, str(device), self.base, self.tokenizer, self.template, self.quantize
+        )
 
 
 def readers_by_row(
-    model: str, base: str | None, tokenizer: str | None, quantize: str | None, dtype: Precision, device: Any,
-    beside: Sequence[str] = (), zero_shot: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    given: GivenLM, device: torch.device, beside: Sequence[str] = (), zero_shot: bool = False
+) -> dict[str, Any]:
     """The model and those beside it by their rows.
 
     With `zero_shot`, for questions about scenes: the shipped model has seen some of the training split, and the shipped
@@ -139,14 +163,16 @@ def readers_by_row(
     import torch
 
     from seedtok.evaluation.readers import SeedReader, load_reader
+    from seedtok.lm.native import template_named
     from seedtok.lm.seed_lm import SeedLM
 
-    kind = getattr(torch, dtype.value)
-    reader = load_reader(model, kind, device, base, tokenizer, quantize)
+    kind = getattr(torch, given.dtype.value)
+    template = None if given.template is None else template_named(given.template)
+    reader = load_reader(given.model, kind, device, given.base, given.tokenizer, given.quantize, template)
     readers: dict[str, Any] = {reader.row: reader}
-    if zero_shot and model == MINI and isinstance(reader, SeedReader):
+    if zero_shot and given.model == MINI and isinstance(reader, SeedReader):
         others = SeedLM.from_pretrained(
-            shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device, quantize=quantize
+            shipped("lm_captions"), seed=reader.model.seed, dtype=kind, device=device, quantize=given.quantize
         )
         readers = {"zero_shot": SeedReader(others), "instructed": reader}
     return with_others(readers, beside, lambda name: load_reader(name, kind, device))

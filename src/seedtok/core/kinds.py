@@ -16,6 +16,7 @@ JUDGE, VISION, VQKD, GILL = "seedtok.judge", "seedtok.vision", "seedtok.vqkd", "
 SCENE_CLIP = "seedtok.scene_clip"
 OURS = "seedtok"  # the family of all these
 VQVAE = "vq-vae"  # of diffusers
+CAUSAL_LM = "causal LM"  # of transformers; with the codes among its tokens, a SEED language model
 NAMES = {
     TOKENIZER: "a SEED tokenizer",
     EMBEDDER: "an embedder of stage I",
@@ -32,7 +33,7 @@ NAMES = {
     "clip": "a CLIP",
     "blip-2": "a BLIP-2 of transformers",
     "autoencoder": "an autoencoder",
-    "causal LM": "a language model of transformers",
+    CAUSAL_LM: "a language model of transformers",
 }
 
 
@@ -56,7 +57,7 @@ def kind_of(folder: Path) -> Kind | None:
     record = _record(folder / "config.json")
     if "recipe" in record and "stage" in record:
         return Kind("run", _after_run(folder, str(record["recipe"])))
-    own, foreign, classes = (record.get(key) for key in ("format", "model_type", "architectures"))
+    own, foreign = record.get("format"), record.get("model_type")
     if own == EMBEDDER:
         qformer = record.get("qformer")
         if isinstance(qformer, dict) and qformer.get("causal") is False:
@@ -85,9 +86,15 @@ def kind_of(folder: Path) -> Kind | None:
     }
     if isinstance(foreign, str) and foreign in published:
         return Kind(foreign, published[foreign])
-    if isinstance(classes, list) and any("ForCausalLM" in str(name) for name in classes):
-        return Kind("causal LM", f"train SEED-OPT on it: seedtok train mini.stage3a --out RUN stage.base={where}")
+    if is_causal_lm(record):
+        return Kind(CAUSAL_LM, f"train SEED-OPT on it: seedtok train mini.stage3a --out RUN stage.base={where}")
     return None
+
+
+def is_causal_lm(config: dict[str, Any]) -> bool:
+    """Whether a configuration is of a causal language model of transformers."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and any("ForCausalLM" in str(name) for name in classes)
 
 
 def family_of(folder: Path) -> tuple[str | None, dict[str, Any]]:

@@ -9,17 +9,19 @@ from seedtok.core.errors import DataError
 from seedtok.evaluation.captions import caption_scores, check_installed
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has, percent
 from seedtok.evaluation.predictions import Record
-from seedtok.evaluation.prompts import PAPER, Prompts
-from seedtok.evaluation.readers import Reader
+from seedtok.evaluation.prompts import Prompts, recorded
+from seedtok.evaluation.readers import Reader, prompts_of
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.lm.prompts import CAPTIONING, TextSettings
 
 
 def evaluate_captioning(
-    models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts = PAPER,
+    models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts | None = None,
     decoding: TextSettings = CAPTIONING, scorer: Scorer | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Captions of each model and their scores, as of `score_captions`; the predictions are COCO's results files.
+
+    Each model is asked by its own prompt where none is given.
 
     Raises ConfigError, before anything is captioned, where the package that scores is not installed; DataError for a
     set without captions, and as `evaluate` does.
@@ -27,16 +29,18 @@ def evaluate_captioning(
     check_installed()
     check_has(data, "captions", "captioning")
 
-    def make(model: Reader, batch: Batch, _: Path) -> list[Record]:
-        said = model.write(batch.pictures, [[prompts.caption]] * len(batch.pictures), decoding)
+    asked = {row: own.caption for row, own in prompts_of(models, prompts).items()}
+
+    def make(row: str, batch: Batch, _: Path) -> list[Record]:
+        said = models[row].write(batch.pictures, [[asked[row]]] * len(batch.pictures), decoding)
         return [{"image_id": entry.id, "caption": text} for entry, text in zip(batch.entries, said, strict=True)]
 
     settings = {
         "models": {name: model.settings for name, model in models.items()},
-        "prompt": prompts.caption,
+        "prompt": recorded(asked),
         "decoding": decoding.arguments(),
     }
-    makers = {name: partial(make, model) for name, model in models.items()}
+    makers = {row: partial(make, row) for row in models}
     return evaluate(
         Task("captioning", settings, makers, lambda p: score_captions(p.every(), data, scorer)),
         data, run,

@@ -9,6 +9,7 @@ import torch
 from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
 from seedtok.evaluation.drawings import (
+    NO_CAPTIONS,
     decoder_settings,
     drawings_in,
     drawn,
@@ -32,8 +33,9 @@ def evaluate_drawing(
 ) -> dict[str, Any]:  # fmt: skip
     """What the scorer finds in drawings of captions, in percent, and their CLIP similarity to the true picture (x100).
 
-    A picture's first caption is drawn, greedily. `invalid_spans` counts those of `spans` pictures, the drawn ones and
-    ten times as many sampled at temperature 1, whose codes are not 32 of the codebook. Raises as `evaluate_generation`.
+    A picture's first caption is drawn, greedily; the rows of the diffusion model are left out where it draws from image
+    embeddings (unCLIP). `invalid_spans` counts those of `spans` pictures, the drawn ones and ten times as many sampled
+    at temperature 1, whose codes are not 32 of the codebook. Raises as `evaluate_generation`.
     """
     check_has(data, "captions", "drawing")
 
@@ -54,14 +56,16 @@ def evaluate_drawing(
         return save_drawings(pictures, batch.entries, DIFFUSION, out)
 
     vocabulary = lm.vocabulary
+    drawer = {"codebook": lm.seed.codebook_id, "prompt": drawing_prompt("{}", lm.template.draw), **lm.template.entry()}
+    ways = {LM: by_lm, DIFFUSION: by_diffusion} if lm.seed.image_decoder.draws_captions else {LM: by_lm}
     settings = {
-        "models": {LM: {"codebook": lm.seed.codebook_id, "prompt": drawing_prompt("{}")}, DIFFUSION: {}},
+        "models": {way: drawer if way == LM else {} for way in ways},
         "decoding": decoder_settings(lm.seed, dtype),
         "span": vocabulary.span,
         "codes": vocabulary.codes,
     }
     score = partial(score_drawing, data=data, clip=clip, scorer=scorer)
-    return evaluate(Task("drawing", settings, {LM: by_lm, DIFFUSION: by_diffusion}, score), data, run)
+    return evaluate(Task("drawing", settings, ways, score), data, run)
 
 
 def score_drawing(
@@ -72,11 +76,14 @@ def score_drawing(
     ways = {way: drawings_in(predictions.folder / way, data) for way in made}
     scores = score_drawings(ways, data, clip, scorer, settings["batch_size"])
     result: dict[str, Any] = {f"{name}_right": share for name, share in scores.right[LM].items()}
-    result |= {f"{name}_right_diffusion": share for name, share in scores.right[DIFFUSION].items()}
+    if DIFFUSION in made:
+        result |= {f"{name}_right_diffusion": share for name, share in scores.right[DIFFUSION].items()}
+        result["clip_similarity_diffusion"] = scores.similarity[DIFFUSION]
+    else:
+        result["missing"] = {DIFFUSION: NO_CAPTIONS}
     spans = [span for record in made[LM] for span in (record["codes"], *record["sampled"])]
     return result | {
         "clip_similarity": scores.similarity[LM],
-        "clip_similarity_diffusion": scores.similarity[DIFFUSION],
         "invalid_spans": sum(not is_span(span, settings["span"], settings["codes"]) for span in spans),
         "spans": len(spans),
         "floors": scores.floors,

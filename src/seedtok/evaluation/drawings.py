@@ -25,6 +25,7 @@ from seedtok.tokenizer.image_decoder import FEW_STEPS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 AT_ONCE = 16  # pictures that are scored together
+NO_CAPTIONS = "the image decoder draws from image embeddings (unCLIP), not from captions"
 
 
 def drawn(

@@ -11,12 +11,13 @@ import torch
 
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import MINI, cache_only, local_folder, locate
-from seedtok.core.kinds import NAMES, kind_of
+from seedtok.core.kinds import CAUSAL_LM, NAMES, is_causal_lm, kind_of
 from seedtok.core.notices import quietly
 from seedtok.evaluation.preprocessing import PROCESSOR_FILES, Preprocessing
 from seedtok.lm.base import loading_errors
 
 T = TypeVar("T")
+BLOCK, BLOCKS = 2**16, 64  # of a file that tells a checkpoint from others: bytes, and at least how many
 
 
 def format_of(name: str | Path) -> str:
@@ -40,7 +41,7 @@ def format_of(name: str | Path) -> str:
         record, _ = PretrainedConfig.get_config_dict(source, local_files_only=cached)
     except loading_errors() as error:
         raise CheckpointError(f"cannot read the configuration of {source}: {_line(error)}") from None
-    return str(record.get("format") or record.get("model_type"))
+    return str(record.get("format") or (CAUSAL_LM if is_causal_lm(record) else record.get("model_type")))
 
 
 def loader_for(name: str | Path, loaders: dict[str, Callable[[], T]], task: str) -> Callable[[], T]:
@@ -100,17 +101,34 @@ def load_preprocessing(name: str | Path, side: int) -> Preprocessing:
 
 
 def identity_of(name: str | Path, part: str = "tokenizer") -> dict[str, str]:
-    """What tells a checkpoint from others: a hub id, or a hash of its files' names, sizes and configurations."""
+    """What tells a checkpoint from others: a hub id and its revision, or a hash of its files.
+
+    Of a large file its size and 64 blocks, evenly spaced, stand for all of it: that takes seconds for any model, and
+    two trainings of one size differ in nearly every block.
+    """
     source = locate(name, part)
     folder = local_folder(source, part)
     if folder is None:
-        return {"hub": source}
+        return {"hub": source, **_revision(source)}
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode(errors="replace"))
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="replace"))
+        with path.open("rb") as file:
+            for start in range(0, size, max(BLOCK, size // BLOCKS)):
+                file.seek(start)
+                digest.update(file.read(BLOCK))
     return {"files": digest.hexdigest()[:16]}
+
+
+def _revision(hub_id: str) -> dict[str, str]:
+    """The commit of a repository that is in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("config.json", "model_index.json"):
+        if isinstance(path := try_to_load_from_cache(hub_id, file), str):
+            return {"revision": Path(path).parent.name}
+    return {}
 
 
 def _source(name: str | Path) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ import torch
 from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
 from seedtok.evaluation.drawings import (
+    NO_CAPTIONS,
     DrawingScores,
     decoder_settings,
     drawings_in,
@@ -39,7 +40,8 @@ def evaluate_generation(
     draw from the same noise. `others` are further ways to come from a caption to what the diffusion model draws from,
     such as GILL's. The predictions are pictures, caption/ID.png and seed/ID.png. `dtype` as for `ImageDecoder.draw`.
     With `few_steps`, a latent consistency model of the tokenizer's image decoder, also "caption_few_steps" and
-    "seed_few_steps". Raises DataError for a set without captions, and as `evaluate` does.
+    "seed_few_steps". An image decoder that draws from image embeddings (unCLIP) has "seed" alone. Raises DataError for
+    a set without captions, and as `evaluate` does.
     """
     check_has(data, "captions", "generation")
 
@@ -59,12 +61,13 @@ def evaluate_generation(
         return draw
 
     seen = {"preprocessing": stretched(tokenizer.config.embedder.vision.image_size), "codebook": tokenizer.codebook_id}
-    texts = {"caption": tokenizer.image_decoder.text_features, **(others or {})}
+    decoder = tokenizer.image_decoder
+    texts = {"caption": decoder.text_features, **(others or {})} if decoder.draws_captions else {}
     conditions: dict[str, Conditions] = {name: partial(captions, features) for name, features in texts.items()}
     conditions["seed"] = codes
     ways = {name: way(name, what, None) for name, what in conditions.items()}
     if few_steps is not None:
-        for name in ("caption", "seed"):
+        for name in [name for name in ("caption", "seed") if name in conditions]:
             ways[f"{name}_few_steps"] = way(f"{name}_few_steps", conditions[name], few_steps)
     models = {name: seen if name.startswith("seed") else {} for name in ways}
     settings = {"models": models, "decoding": decoder_settings(tokenizer, dtype)}
@@ -77,7 +80,8 @@ def score_generation(
 ) -> dict[str, Any]:
     """The scores of pictures that `evaluate_generation` wrote."""
     ways = {way: drawings_in(predictions.folder / way, data) for way in predictions.every()}
-    return drawing_result(score_drawings(ways, data, clip, scorer, predictions.settings()["batch_size"]), clip)
+    result = drawing_result(score_drawings(ways, data, clip, scorer, predictions.settings()["batch_size"]), clip)
+    return result if "caption" in ways else result | {"missing": {"caption": NO_CAPTIONS}}
 
 
 def score_folder(

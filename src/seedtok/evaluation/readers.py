@@ -13,13 +13,15 @@ from torch import Tensor
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.core.hub import MINI
-from seedtok.core.kinds import LM, PREFIX_LM
+from seedtok.core.kinds import CAUSAL_LM, LM, PREFIX_LM
 from seedtok.core.records import encodable
 from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_words, loader_for
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
+from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.lm.base import pad_id
+from seedtok.lm.native import Template
 from seedtok.lm.packing import left_pad
-from seedtok.lm.prompts import CAPTION, CAPTIONING, TextSettings
+from seedtok.lm.prompts import CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
 
@@ -31,6 +33,11 @@ class Reader(Protocol):
     """Continues prompts that follow images; `row` is the name of the model's row in the results."""
 
     row: str
+
+    @property
+    def prompts(self) -> Prompts:
+        """How it is asked where the user does not say."""
+        ...
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,9 +60,15 @@ class SeedReader:
         self.model = model
 
     @property
+    def prompts(self) -> Prompts:
+        """As the model was asked while it was trained."""
+        return Prompts(self.model.template.caption, self.model.template.question)
+
+    @property
     def settings(self) -> dict[str, Any]:
         seed = self.model.seed
         record = {"preprocessing": stretched(seed.config.embedder.vision.image_size), "codebook": seed.codebook_id}
+        record |= self.model.template.entry()
         quantized = getattr(self.model.joint.lm.config, "quantization_config", None)
         return record if quantized is None else {**record, "quantization": quantized.to_diff_dict()}
 
@@ -64,7 +77,7 @@ class SeedReader:
     ) -> list[str]:  # fmt: skip
         model = self.model
         codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
-        rows = [model.joint.sequence([own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
+        rows = [model.sequence([own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
         return complete(model.joint, rows, decoding, AT_ONCE)
 
 
@@ -73,18 +86,21 @@ class DescribingReader(SeedReader):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**super().settings, "describes_first": {"prompt": CAPTION, "decoding": CAPTIONING.arguments()}}
+        first = {"prompt": self.prompts.caption, "decoding": CAPTIONING.arguments()}
+        return {**super().settings, "describes_first": first}
 
     def write(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
-        described = super().write(pictures, [[CAPTION]] * len(pictures), CAPTIONING)
+        described = super().write(pictures, [[self.prompts.caption]] * len(pictures), CAPTIONING)
         texts = [f"{said.strip()} {text}" for said, own in zip(described, prompts, strict=True) for text in own]
-        return complete(self.model.joint, [self.model.joint.sequence([text]) for text in texts], decoding, AT_ONCE)
+        return complete(self.model.joint, [self.model.sequence([text]) for text in texts], decoding, AT_ONCE)
 
 
 class PrefixReader:
     """A baseline of ours, which reads the embeddings of a Q-Former or the codes of an image tokenizer."""
+
+    prompts = PAPER
 
     def __init__(self, model: PrefixLM) -> None:
         self.model, self.row = model, model.images.row
@@ -107,6 +123,7 @@ class ForeignBlip2Reader:
     """BLIP-2 as transformers has it, `Blip2ForConditionalGeneration`, on a decoder such as OPT."""
 
     row = "blip2"
+    prompts = PAPER
 
     def __init__(self, model: Any, words: Any, preprocessing: Preprocessing) -> None:
         self.model, self.words, self.preprocessing = model, words, preprocessing
@@ -139,6 +156,11 @@ class ForeignBlip2Reader:
         return [config.image_token_index] * config.num_query_tokens + self.words(encodable(text)).input_ids
 
 
+def prompts_of(models: Mapping[str, Reader], given: Prompts | None) -> dict[str, Prompts]:
+    """How each model is asked, by its row: by the prompts that are given for all of them, or else by its own."""
+    return {row: given or model.prompts for row, model in models.items()}
+
+
 def describing(readers: Mapping[str, Reader]) -> dict[str, Reader]:
     """Readers by their rows, and beside each SEED language model one that answers of its own captions alone."""
     rows: dict[str, Reader] = {}
@@ -151,12 +173,14 @@ def describing(readers: Mapping[str, Reader]) -> dict[str, Reader]:
 
 def load_reader(
     name: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-    base: str | None = None, tokenizer: str | None = None, quantize: Any = None,
+    base: str | Path | None = None, tokenizer: str | Path | None = None, quantize: Any = None,
+    template: Template | None = None,
 ) -> Reader:  # fmt: skip
     """A model by its folder or hub id: a SEED language model, a baseline of ours, or a BLIP-2 of transformers.
 
-    `base`, `tokenizer` and `quantize` are as for `SeedLM.from_pretrained`, and for a SEED language model alone. Raises
-    CheckpointError for other models, ConfigError for another one that is to be quantized.
+    A SEED language model is all that `SeedLM.from_pretrained` loads, SEED-LLaMA too; `base`, `tokenizer` (its `seed`),
+    `quantize` and `template` are as there, and for these models alone. Raises CheckpointError for other models,
+    ConfigError for another one that is to be quantized.
     """
 
     def check_whole() -> None:
@@ -164,7 +188,9 @@ def load_reader(
             raise ConfigError(f"{name} is no SEED language model, and of others none is quantized: leave out quantize")
 
     def seed_lm() -> Reader:
-        model = SeedLM.from_pretrained(name, base=base, seed=tokenizer, dtype=dtype, device=device, quantize=quantize)
+        model = SeedLM.from_pretrained(
+            name, base=base, seed=tokenizer, dtype=dtype, device=device, template=template, quantize=quantize
+        )
         return SeedReader(model)
 
     def baseline() -> Reader:
@@ -179,7 +205,7 @@ def load_reader(
         preprocessing = load_preprocessing(name, model.config.vision_config.image_size)
         return ForeignBlip2Reader(model, load_words(name), preprocessing)
 
-    loaders = {MINI: seed_lm, LM: seed_lm, PREFIX_LM: baseline, "blip-2": blip2}
+    loaders = {MINI: seed_lm, LM: seed_lm, CAUSAL_LM: seed_lm, PREFIX_LM: baseline, "blip-2": blip2}
     return loader_for(name, loaders, "captioning and vqa")()
 
 

@@ -11,39 +11,42 @@ from seedtok.evaluation.answers import exact_match, vqa_accuracy
 from seedtok.evaluation.captioning import add_lacking, by_id, check_known
 from seedtok.evaluation.dataset import EvaluationSet, check_has
 from seedtok.evaluation.predictions import Record
-from seedtok.evaluation.prompts import PAPER, Prompts
-from seedtok.evaluation.readers import Reader
+from seedtok.evaluation.prompts import Prompts, recorded
+from seedtok.evaluation.readers import Reader, prompts_of
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.lm.prompts import ANSWERING, TextSettings
 
 
 def evaluate_vqa(
-    models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts = PAPER,
+    models: Mapping[str, Reader], data: EvaluationSet, run: Run, prompts: Prompts | None = None,
     decoding: TextSettings = ANSWERING,
 ) -> dict[str, Any]:  # fmt: skip
     """Answers of each model to all questions, and their scores, as of `score_answers`.
 
-    The predictions are the results files that the set's own evaluation takes. Raises DataError for a set without
+    The predictions are the results files that the set's own evaluation takes. Each model is asked by its own prompt
+    where none is given. Raises DataError for a set without
     questions, ConfigError for a prompt without a place for one, and as `evaluate` does.
     """
     check_has(data, "questions", "vqa")
-    if "{}" not in prompts.question:
+    if prompts is not None and "{}" not in prompts.question:
         raise ConfigError(f'the prompt {prompts.question!r} has no place for the question: write "{{}}" there')
     number, answer = data.info.answer_keys
 
-    def make(model: Reader, batch: Batch, _: Path) -> list[Record]:
-        asked = [[prompts.asked(question.text) for question in entry.questions] for entry in batch.entries]
-        said = model.write(batch.pictures, asked, decoding)
+    ways = prompts_of(models, prompts)
+
+    def make(row: str, batch: Batch, _: Path) -> list[Record]:
+        asked = [[ways[row].asked(question.text) for question in entry.questions] for entry in batch.entries]
+        said = models[row].write(batch.pictures, asked, decoding)
         every = [question for entry in batch.entries for question in entry.questions]
         return [{number: question.id, answer: text} for question, text in zip(every, said, strict=True)]
 
     settings = {
         "models": {name: model.settings for name, model in models.items()},
-        "prompt": prompts.question,
-        "lower_case": prompts.lower,
+        "prompt": recorded({row: way.question for row, way in ways.items()}),
+        "lower_case": recorded({row: way.lower for row, way in ways.items()}),
         "decoding": decoding.arguments(),
     }
-    makers = {name: partial(make, model) for name, model in models.items()}
+    makers = {row: partial(make, row) for row in models}
     return evaluate(Task("vqa", settings, makers, lambda p: score_answers(p.every(), data)), data, run)
 
 

@@ -75,6 +75,10 @@ class SeedLM(CompositeModule):
 
     # ------------------------------------------------------------ texts and images
 
+    def sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
+        """The ids of a prompt of texts and codes, int64 (32,), as the template wraps a user's turn."""
+        return self.joint.sequence(self.template.wrap([segments]))
+
     def caption(
         self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
         max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str | None = None,
@@ -94,7 +98,7 @@ class SeedLM(CompositeModule):
         least = min(self.template.caption_tokens, max_new_tokens) if min_new_tokens is None else min_new_tokens
         settings = TextSettings(num_beams, max_new_tokens, least, length_penalty)
         prompt = self.template.caption if prompt is None else prompt
-        prompts = [self._sequence([image, prompt]) for image in codes]
+        prompts = [self.sequence([image, prompt]) for image in codes]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
     def answer(
@@ -116,7 +120,7 @@ class SeedLM(CompositeModule):
         settings = replace(ANSWERING, num_beams=num_beams, max_new_tokens=max_new_tokens, length_penalty=length_penalty)
         pairs = zip(codes, questions, strict=True)
         template = self.template.question if template is None else template
-        prompts = [self._sequence([image, question_prompt(question, template)]) for image, question in pairs]
+        prompts = [self.sequence([image, question_prompt(question, template)]) for image, question in pairs]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
     def draw_codes(
@@ -132,7 +136,7 @@ class SeedLM(CompositeModule):
             raise InputError("an empty prompt: say what to draw")
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
         instruction = self.template.draw if instruction is None else instruction
-        rows = [self._sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
+        rows = [self.sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
         return draw_codes(self.joint, rows, sampling, num_beams)
 
     def draw(
@@ -146,6 +150,7 @@ class SeedLM(CompositeModule):
         self, segments: Sequence[str | ImageSource | Tensor], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
         """Continues texts and images in any order by texts and images: a chat of one turn.
 
@@ -157,16 +162,18 @@ class SeedLM(CompositeModule):
             sampling: how tokens and codes are chosen.
             on_text: gets the text as it grows.
             on_image: gets each image when its codes are complete, after the text before it.
+            dtype: the image decoder's, as for `draw`.
 
         Raises:
             InputError: an empty prompt, or one too long for the LM.
         """
-        return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text, on_image)
+        return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text, on_image, dtype)
 
     def chat(
         self, turns: Sequence[Sequence[str | ImageSource | Tensor]], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
         """The answer to a chat: turns of texts and images, the user's and the model's alternately, the user's last.
 
@@ -182,16 +189,13 @@ class SeedLM(CompositeModule):
         drawn: list[Image.Image] = []
 
         def draw(codes: Tensor) -> None:
-            drawn.extend(self.seed.decode(codes, generator=generator))
+            drawn.extend(self.seed.decode(codes[None], generator=generator, dtype=dtype))
             if on_image is not None:
                 on_image(drawn[-1])
 
         made = interleaved.generate(self.joint, given, max_new_tokens, max_images, sampling, on_text, draw)
         images = iter(drawn)
         return [part if isinstance(part, str) else next(images) for part in made]
-
-    def _sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
-        return self.joint.sequence(self.template.wrap([segments]))
 
     def _codes(self, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
         """The codes of images; an int64 tensor (B, 32) is codes already."""

@@ -13,8 +13,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from seedtok.core.errors import DataError
+from seedtok.core.images import load_image
 from seedtok.core.kinds import SCENE_CLIP
 from seedtok.data.entries import Entry, Question, SetInfo
+from seedtok.data.public_sets import SETS
 from seedtok.evaluation.clip_scores import ClipImages, ImageFeatures
 from seedtok.evaluation.dataset import Counts, added
 from seedtok.evaluation.foreign import identity_of, loader_for
@@ -24,12 +27,12 @@ from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.world import questions
 from seedtok.mini.world.blind import blind_answers, blind_prior
 from seedtok.mini.world.near_misses import near_misses
+from seedtok.mini.world.published import PEOPLE, PUBLISHED, entry_of, jpeg, questions_of
 from seedtok.mini.world.scenes import Scene, Thing, caption, render, wordings
 from seedtok.mini.world.sets import WITH_NEAR_MISSES, scene_set
 from seedtok.mini.world.told import told_right
 
 SIZE = 128  # pixels a side
-PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
 
 
 class MiniSet:
@@ -93,6 +96,39 @@ class MiniSet:
             Question(i, q.text, (q.answer,) * PEOPLE, questions.answer_type(q.answer), q.kind)
             for i, q in enumerate(self.asked)
         ]
+
+
+class PublishedSet(MiniSet):
+    """Scenes as a public data set would have them: what `data scenes --format FORM` writes and `data prepare` reads."""
+
+    def __init__(self, form: str, count: int, seed: int = 0, name: str = "test") -> None:
+        if form not in PUBLISHED:
+            raise DataError(f"no format {form!r}: choose {', '.join(PUBLISHED)}")
+        super().__init__(count, seed, name=name, classic=False)
+        self.form = form
+
+    @cached_property
+    def _info(self) -> SetInfo:
+        record = [self.form, [scene.to_json() for scene in self.scenes], self.seed]
+        fingerprint = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+        counts = {"pictures": len(self), "captions": 0, "questions": 0}
+        for entry in self:
+            counts["captions"] += len(entry.captions)
+            counts["questions"] += len(entry.questions)
+        keys = SETS[self.form].answer_keys
+        return SetInfo("mini", f"{self.name}={self.form}", fingerprint, counts, answer_keys=keys)
+
+    def __getitem__(self, index: int) -> Entry:
+        return entry_of(self.form, self.scenes[index], self.seed, index)
+
+    def picture(self, index: int) -> Image.Image:
+        return load_image(jpeg(self.scenes[index], SIZE))
+
+    @cached_property
+    def asked(self) -> list[questions.Question]:
+        """The questions of all scenes."""
+        numbered = enumerate(self.scenes)
+        return [question for i, scene in numbered for question in questions_of(self.form, scene, self.seed, i)]
 
 
 def _content(scene: Scene) -> tuple[str, frozenset[Thing]]:

@@ -106,6 +106,11 @@ class ImageDecoder:
         return self.pipeline.unet.dtype
 
     @property
+    def draws_captions(self) -> bool:
+        """Whether it takes text features, so that it can draw captions too; unCLIP takes image embeddings."""
+        return not isinstance(self.pipeline, StableUnCLIPImg2ImgPipeline)
+
+    @property
     def few_steps(self) -> int | None:
         """In how many steps a latent consistency model draws, without guidance (a scale of 1); None for another."""
         return FEW_STEPS if isinstance(self.pipeline.scheduler, LCMScheduler) else None
@@ -164,7 +169,12 @@ class ImageDecoder:
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:
-        """The features that the pipeline conditions on: last states of the text encoder, padded to 77 tokens."""
+        """The features that the pipeline conditions on: last states of the text encoder, padded to 77 tokens.
+
+        Raises ConfigError where it conditions on image embeddings.
+        """
+        if not self.draws_captions:
+            raise ConfigError("this image decoder draws from image embeddings (unCLIP), so it cannot draw captions")
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = tokenizer(
             [encodable(caption) for caption in captions],
@@ -211,7 +221,7 @@ class ImageDecoder:
             raise ConfigError(f"the image decoder is in {self.dtype}; load it in float32 to draw in {dtype}")
         embeddings = embeddings.to(self.device, self.dtype)
         given: dict[str, Any]
-        if isinstance(self.pipeline, StableUnCLIPImg2ImgPipeline):
+        if not self.draws_captions:
             given = {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}
         else:
             nothing = self.text_features([""]).to(self.dtype).expand(len(embeddings), -1, -1)

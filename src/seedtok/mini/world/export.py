@@ -8,23 +8,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from seedtok.core.atomic import hidden_folder, is_empty, move_into
 from seedtok.core.errors import DataError
 from seedtok.core.locks import locked
 from seedtok.mini.world.balanced import Question
 from seedtok.mini.world.blind import blind_answers, blind_prior
-from seedtok.mini.world.captions import caption, wordings
-from seedtok.mini.world.drawing import render
-from seedtok.mini.world.hands import HELD_OUT_HANDS
-from seedtok.mini.world.questions import answer_type, questions
+from seedtok.mini.world.published import (
+    PEOPLE,
+    captions_of,
+    domain_of,
+    gqa_key,
+    jpeg,
+    question_type,
+    questions_of,
+    structure_of,
+)
+from seedtok.mini.world.questions import answer_type
 from seedtok.mini.world.scene import Scene
 from seedtok.mini.world.scenes import CLASSIC, VARIED, scene_stream
 
-QUESTIONS = 3  # about a picture
-PEOPLE = 10  # answers to a question in VQAv2; here all of them are the right one
 _BLIND_SCENES = 2000  # training scenes whose answers a blind guesser knows
 
 
@@ -77,8 +79,7 @@ def export_scenes(
                 raise DataError(f"{out} is not empty: choose an empty or a new folder")
             with hidden_folder(out) as hidden:
                 for number, (scene, name) in enumerate(zip(scenes, published.pictures, strict=True)):
-                    picture = Image.fromarray(render(scene, size))
-                    picture.save(_new(hidden / name), "JPEG", quality=95, subsampling=0)
+                    _new(hidden / name).write_bytes(jpeg(scene, size))
                     if progress:
                         progress(number + 1)
                 for name, content in published.files.items():
@@ -100,18 +101,7 @@ def _new(path: Path) -> Path:
 def _blind_answers(classic: bool) -> dict[str, str]:
     """The most frequent answers about training scenes."""
     scenes = islice(scene_stream("train", 0, world=CLASSIC if classic else VARIED), _BLIND_SCENES)
-    return blind_answers(question for i, scene in enumerate(scenes) for question in _asked(scene, 0, i))
-
-
-def _asked(scene: Scene, seed: int, number: int) -> list[Question]:
-    return questions(scene, np.random.default_rng([61, seed, number]), QUESTIONS)
-
-
-def _told(scene: Scene, seed: int, number: int, count: int) -> list[str]:
-    """So many captions: the canonical one, then others; some twice where the scene has fewer."""
-    order = np.random.default_rng([62, seed, number]).permutation(wordings(scene))
-    texts = list(dict.fromkeys([caption(scene), *(caption(scene, int(phrasing)) for phrasing in order)]))
-    return [texts[i % len(texts)] for i in range(count)]
+    return blind_answers(question for i, scene in enumerate(scenes) for question in questions_of("vqav2", scene, 0, i))
 
 
 # ---------------------------------------------------------------- captions
@@ -125,7 +115,7 @@ def _karpathy(
     for number, scene in enumerate(scenes):
         sentences = [
             {"tokens": text.replace(",", "").split(), "raw": text, "imgid": number, "sentid": 5 * number + i}
-            for i, text in enumerate(_told(scene, seed, number, 5))
+            for i, text in enumerate(captions_of(dataset, scene, seed, number))
         ]
         sentids = [sentence["sentid"] for sentence in sentences]
         images.append(file_of(number) | {"imgid": number, "sentids": sentids, "sentences": sentences})
@@ -170,24 +160,19 @@ def _nocaps(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Public
     images = [
         {
             "id": number, "open_images_id": f"{number:016x}", "file_name": f"{number:016x}.jpg", "width": size,
-            "height": size, "domain": _domain(scene),
+            "height": size, "domain": domain_of(scene),
         }
         for number, scene in enumerate(scenes)
     ]  # fmt: skip
     annotations = [
         {"id": 10 * number + i, "image_id": number, "caption": text}
         for number, scene in enumerate(scenes)
-        for i, text in enumerate(_told(scene, seed, number, 10))
+        for i, text in enumerate(captions_of("nocaps", scene, seed, number))
     ]
     content = {"info": _INFO, "licenses": [], "images": images, "annotations": annotations}
     name = "nocaps_val_4500_captions.json"
     pictures = [f"images/{image['file_name']}" for image in images]
     return Publication(name, "images", "val", pictures, {name: content}, captions=len(annotations))
-
-
-def _domain(scene: Scene) -> str:
-    hands = [look.hand in HELD_OUT_HANDS for look in scene.look.things] if scene.look else [False]
-    return "out-domain" if all(hands) else "near-domain" if any(hands) else "in-domain"
 
 
 # ---------------------------------------------------------------- questions
@@ -199,7 +184,7 @@ def _vqav2(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Publica
     asked: list[Question] = []
     given, right = [], []
     for number, scene in enumerate(scenes):
-        for i, question in enumerate(_asked(scene, seed, number)):
+        for i, question in enumerate(questions_of("vqav2", scene, seed, number)):
             asked.append(question)
             ids = {"image_id": number + 1, "question_id": 1000 * (number + 1) + i}
             given.append(ids | {"question": question.text})
@@ -207,7 +192,7 @@ def _vqav2(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Publica
                 {"answer": question.answer, "answer_confidence": "yes", "answer_id": person + 1}
                 for person in range(PEOPLE)
             ]
-            kinds = {"question_type": _question_type(question.text), "answer_type": answer_type(question.answer)}
+            kinds = {"question_type": question_type(question.text), "answer_type": answer_type(question.answer)}
             right.append(ids | kinds | {"multiple_choice_answer": question.answer, "answers": answers})
     common = {"info": _INFO, "license": {}, "data_type": "mscoco", "data_subtype": f"{part}2014"}
     files = {
@@ -219,20 +204,14 @@ def _vqav2(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Publica
     return Publication("annotations", "images", part, pictures, files, asked=asked)
 
 
-def _question_type(text: str) -> str:
-    """VQAv2's: how a question begins."""
-    known = ("what color is the", "what is", "how many", "where is the", "is there a", "is the")
-    return next(start for start in known if text.lower().startswith(start))
-
-
 def _gqa(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Publication:
     part = {"train": "train_balanced", "validation": "val_balanced"}.get(split, "testdev_balanced")
     asked: list[Question] = []
     content: dict[str, Any] = {}
     for number, scene in enumerate(scenes):
-        for i, question in enumerate(_asked(scene, seed, number)):
+        for i, question in enumerate(questions_of("gqa", scene, seed, number)):
             asked.append(question)
-            key = f"{201_000_000 + 10 * number + i}"
+            key = gqa_key(number, i)
             content[key] = _gqa_record(question, key, f"n{number}")
     name = f"{part}_questions.json"
     return Publication(
@@ -241,10 +220,9 @@ def _gqa(scenes: Sequence[Scene], split: str, seed: int, size: int) -> Publicati
 
 
 def _gqa_record(question: Question, key: str, image: str) -> dict[str, Any]:
-    verify = question.answer in ("yes", "no")
     semantic = {"color": "global", "count": "obj", "exists": "obj", "what": "cat", "where": "attr", "relation": "rel"}
     types = {
-        "structural": "verify" if verify else "query", "semantic": semantic.get(question.kind, "attr"),
+        "structural": structure_of(question), "semantic": semantic.get(question.kind, "attr"),
         "detailed": question.kind,
     }  # fmt: skip
     return {
