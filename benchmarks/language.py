@@ -2,9 +2,10 @@
 
 `generate` computes the logits of the whole vocabulary at each step and draws one code at a time: with LoRA beside the
 LM's weights, as peft loads it, or on the plain language model (`lm.plain.fold`). Captions are compared with `generate`
-on the same LM and batches.
+on the same LM and batches. With `--part spans`, how many sampled images are no span of codes.
 
     python benchmarks/language.py [--threads 2] [--model mini] [--dtype float32] [--rounds 5] [--json FILE]
+    python benchmarks/language.py --part spans [--spans 10000] [--model FOLDER --tokenizer FOLDER]
 """
 
 import copy
@@ -18,13 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedLM
 from seedtok.core.processes import keep_freed_memory
-from seedtok.lm.decoding import draw_codes
+from seedtok.evaluation.drawing import is_span
+from seedtok.lm.decoding import Sampling, draw_codes
 from seedtok.lm.packing import left_pad
 from seedtok.lm.plain import fold
 from seedtok.lm.prompts import CAPTION, CAPTIONING, drawing_prompt
 from seedtok.lm.texts import complete
 from seedtok.mini.world.scenes import VARIED, caption, unique_scenes
 from seedtok.mini.world.source import to_batch
+
+AT_ONCE = 100  # images that are sampled together
 
 
 class Joint(nn.Module):
@@ -84,26 +88,56 @@ def caption_rows(model: SeedLM, rounds: int) -> Iterator[Row]:
         yield compared(f"captions, 5 beams, batch {size}", "generate", len(codes), seconds[""], seconds["generate"])
 
 
+def span_row(model: SeedLM, prompts: list[str], count: int) -> Row:
+    """How many of so many images, sampled at temperature 1, are not 32 codes: ours, and `generate`'s on the same model.
+
+    `generate` samples from the whole vocabulary; its images are to end after 32 codes.
+    """
+    joint, vocabulary = model.joint, model.vocabulary
+    plain = joint.lm if joint.adapter is None else fold(joint)
+    invalid = {"": 0, "generate": 0}
+    torch.manual_seed(0)
+    for start in range(0, count, AT_ONCE):
+        drawn = [prompts[i % len(prompts)] for i in range(start, min(start + AT_ONCE, count))]
+        codes = model.draw_codes(drawn, Sampling(1.0))
+        invalid[""] += sum(not is_span(row, vocabulary.span, vocabulary.codes) for row in codes.tolist())
+        sequences = [[*model.sequence([drawing_prompt(text, model.template.draw)]), vocabulary.begin] for text in drawn]
+        ids, mask = left_pad(sequences, model.device)
+        out = plain.generate(
+            ids, attention_mask=mask, min_new_tokens=vocabulary.span + 1, max_new_tokens=vocabulary.span + 1,
+            do_sample=True, top_k=0, pad_token_id=joint.pad_id,
+        )[:, ids.shape[1] :]  # fmt: skip
+        inside = out[:, :-1] - vocabulary.first_code
+        whole = ((inside >= 0) & (inside < vocabulary.codes)).all(1) & (out[:, -1] == vocabulary.end)
+        invalid["generate"] += int((~whole).sum())
+    note = f"{invalid['']:,} of {count:,} are not {vocabulary.span} codes; by generate {invalid['generate']:,}"
+    return Row("sampled images", "generate over the whole vocabulary", note=note)
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = arguments(__doc__, rounds=5)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--part", choices=("drawing", "captions"), help="that alone")
+    parser.add_argument("--part", choices=("drawing", "captions", "spans"), help="that alone")
+    parser.add_argument("--tokenizer", help="the image tokenizer, where the model names none")
+    parser.add_argument("--spans", type=int, default=10_000)
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
-    model = SeedLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    model = SeedLM.from_pretrained(args.model, seed=args.tokenizer, dtype=getattr(torch, args.dtype))
     prompts = [caption(scene) for scene in unique_scenes("test", 8, world=VARIED)]
     rows: list[Row] = []
-    if args.part != "captions":
+    if args.part == "spans":
+        rows.append(span_row(model, prompts, args.spans))
+    if args.part in (None, "drawing"):
         plain = fold(model.joint)
         model.joint.network.unmerge_adapter()
         others = {"merged": plain, "LoRA beside the weights": joint_lm(model)}
         model.joint.network.merge_adapter()
         for batch in (1, 8):
             rows += drawing_rows(model, others, prompts[:batch], args.rounds)
-    if args.part != "drawing":
+    if args.part in (None, "captions"):
         rows += caption_rows(model, args.rounds)
     report(f"the language model, {args.dtype}, {args.threads} threads", rows, args.json)
 

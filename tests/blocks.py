@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 from typer.testing import CliRunner
@@ -99,10 +99,31 @@ def run_here(line: str) -> str:
 
 
 def parse_command(line: str) -> None:
-    """Parses a `seedtok` command without running it: an unknown option, or a missing one, fails."""
-    name, *arguments = shlex.split(line)
-    assert name == "seedtok", line
-    command = typer.main.get_command(app)
+    """Checks a command without running it: an unknown option, a missing one, or a program that is not there, fails.
+
+    A `seedtok` command may follow a launcher, as in `torchrun -m seedtok train`; options of launchers are not checked.
+    """
+    words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\w+", word)]
+    name, *arguments = words
+    if name == "make":
+        for target in arguments:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), line
+    elif name == "pytest":
+        assert all((ROOT / path).exists() for path in arguments), line
+    elif name == "python":
+        program = ROOT / arguments[0]
+        assert program.is_file(), line
+        sources = "".join(path.read_text(encoding="utf-8") for path in program.parent.glob("*.py"))
+        assert all(f'"{word}"' in sources for word in arguments if word.startswith("--")), line
+    else:
+        assert "seedtok" in words, line
+        parse_seedtok(words[words.index("seedtok") + 1 :])
+
+
+def parse_seedtok(arguments: list[str]) -> None:
+    """Parses the arguments of `seedtok`."""
+    name = "seedtok"
+    command: Any = typer.main.get_command(app)
     while hasattr(command, "get_command"):
         context = command.make_context(name, list(arguments), resilient_parsing=True)
         command, name, arguments = command.get_command(context, arguments[0]), arguments[0], arguments[1:]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     "index.md", "paper.md", "tutorials/own_pictures.md", "tutorials/evaluating.md", "tutorials/own_lm.md",
     "howto/serving.md", "howto/seed_llama.md",
-    "howto/transformers.md",
+    "howto/transformers.md", "full_size.md", "reproducing.md",
 ]  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
-from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
+from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokWarning
 from seedtok.core.hub import shipped
+from seedtok.data.prepared import PreparedSet
 from seedtok.evaluation.clip_scores import ClipImages, cosine_similarity_x100, floors
 from seedtok.evaluation.drawing import evaluate_drawing, is_span
 from seedtok.evaluation.drawings import drawings_in
@@ -143,17 +144,39 @@ def test_pictures_of_other_programs_by_id_or_by_name(sets, clip, small_clip, tmp
     (tmp_path / "gill/more").mkdir(parents=True)
     for entry, picture in zip(data, pictures, strict=True):
         picture.save(tmp_path / "gill" / f"{entry.id}.png")
-    found = score_folder(tmp_path / "gill", data, clip)
+    found, unreadable = score_folder(tmp_path / "gill", data, clip)
+    assert unreadable == []
     real = [data.picture(i) for i in range(5)]
     assert found["clip_similarity"]["pictures"] == pytest.approx(similarity(small_clip, pictures, real), abs=1e-4)
     for entry in data:
         name = f"{entry.id}.png"
         shutil.move(tmp_path / "gill" / name, tmp_path / "gill/more" / f"{Path(entry.image).stem}.png")
-    assert score_folder(tmp_path / "gill", data, clip) == found
+    assert score_folder(tmp_path / "gill", data, clip) == (found, [])
     (tmp_path / "gill/more" / f"{Path(data[0].image).stem}.png").unlink()
     with pytest.warns(SeedTokWarning, match="1 of pictures"):
         less = score_predictions(tmp_path / "gill", data, Judges(clip=clip))
     assert less["not_predicted"] == {"pictures": 1}
+
+
+def test_a_true_picture_that_cannot_be_read_is_counted_and_named(sets, clip, tmp_path, monkeypatch):
+    data = sets["coco"]
+    (tmp_path / "gill").mkdir()
+    for number, entry in enumerate(data):
+        if number:  # the first is not drawn
+            Image.effect_noise((30, 20), 90).convert("RGB").save(tmp_path / "gill" / f"{entry.id}.png")
+    read = PreparedSet.picture
+
+    def broken(self: PreparedSet, index: int) -> Image.Image:
+        if index == 2:
+            raise ImageError("cut off")
+        return read(self, index)
+
+    monkeypatch.setattr(PreparedSet, "picture", broken)
+    words = f"1 of 5 pictures cannot be read, and are in no score: {data[2].id}: cut off"
+    with pytest.warns(SeedTokWarning, match=words):
+        found = score_predictions(tmp_path / "gill", data, Judges(clip=clip))
+    assert found["counts"]["unreadable"] == 1
+    assert found["not_predicted"] == {"pictures": 1}
 
 
 def test_pictures_that_are_not_of_the_set_are_refused(sets, clip, tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from seedtok.core.errors import CheckpointError, InputError
 from seedtok.lm.decoding import Sampling
@@ -70,7 +70,7 @@ def test_prompts_and_captions_are_those_of_generate(loaded, seed):
     expected = []
     for row in codes:
         ids = tokenizer(prompt_of(model, row.tolist(), model.template.caption), add_special_tokens=False).input_ids
-        assert model._sequence([row, model.template.caption]) == ids
+        assert model.sequence([row, model.template.caption]) == ids
         banned = list(range(model.vocabulary.text, theirs.config.vocab_size))
         out = theirs.generate(
             torch.tensor([ids]), max_new_tokens=9, do_sample=False, min_new_tokens=9, suppress_tokens=banned

@@ -24,7 +24,7 @@ from fuzz.values import quick
 from serving.helpers import asked, picture
 from serving.hostile import PATHS, hostile
 
-COUNT = 300 * int(os.environ.get("FUZZ", "1"))
+COUNT = 1000 * int(os.environ.get("FUZZ", "1"))
 TYPES = ["application/json"] * 9 + [
     "text/plain",
     "application/xml",

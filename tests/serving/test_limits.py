@@ -178,6 +178,7 @@ def test_beyond_the_open_requests_the_answer_is_429(client: Callable, lm: SeedLM
         [thread], found = in_threads(lambda: server.post(DRAW, json=FOX), 1)
         assert waits.wait(10)
         error_of(server.get("/v1/models"), 429, "too_many_requests")
+        assert server.get("/healthz").status_code == 200  # busy, not ill
     thread.join(20)
     assert found[0].status_code == 200
     assert server.get("/v1/models").status_code == 200
@@ -326,14 +327,14 @@ def test_a_bug_is_500_and_tells_the_client_nothing(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("a secret")
 
-    monkeypatch.setattr(type(lm), "draw", fail)
+    monkeypatch.setattr(type(lm), "draw_codes", fail)
     assert "secret" not in error_of(server.post(DRAW, json=FOX), 500, "internal_error")
     assert "a secret" in caplog.text
 
     def fail_otherwise(*_: object, **__: object) -> None:
         raise CheckpointError("/a/path/of/ours")
 
-    monkeypatch.setattr(type(lm), "draw", fail_otherwise)
+    monkeypatch.setattr(type(lm), "draw_codes", fail_otherwise)
     assert "/a/path" not in error_of(server.post(DRAW, json=FOX), 500, "internal_error")
     monkeypatch.undo()
     assert server.post(DRAW, json=FOX).status_code == 200

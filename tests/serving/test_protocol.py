@@ -7,6 +7,7 @@ from openai.types.chat import ChatCompletion
 from PIL import Image
 
 from seedtok.lm.decoding import Sampling
+from seedtok.lm.prompts import question_prompt
 from seedtok.lm.seed_lm import SeedLM
 from serving.helpers import alike, asked, data_url, opened, picture
 
@@ -84,6 +85,25 @@ def test_lengths_beams_and_stops(openai: OpenAI, lm: SeedLM):
     stopped = openai.chat.completions.create(model="tiny", messages=asked("", picture()), stop=["\0", stop])
     assert text_of(stopped) == whole[: whole.index(stop)]
     assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_a_client_may_ask_for_longer_texts(openai: OpenAI, lm: SeedLM):
+    said = {"model": "tiny", "messages": asked("What is it?", picture(1))}
+    longer = openai.chat.completions.create(**said, max_tokens=25)
+    assert text_of(longer) == lm.answer(picture(1), "What is it?", max_new_tokens=25)[0]
+    caption = openai.chat.completions.create(model="tiny", messages=asked("", picture()), max_tokens=50)
+    assert text_of(caption) == lm.caption(picture(), max_new_tokens=50)[0]
+
+
+def test_what_does_not_fit_into_the_context_is_not_written(openai: OpenAI, lm: SeedLM):
+    """As OpenAI's own server: the text ends where the context does, and says so."""
+    said = {"model": "tiny", "messages": asked("What is it?", picture(1)), "max_tokens": 2**31 - 1}
+    prompt = [lm.seed.encode(picture(1))[0], question_prompt("What is it?")]
+    room = lm.joint.context - len(lm.joint.sequence(prompt))
+    found = openai.chat.completions.create(**said)
+    assert text_of(found) == lm.answer(picture(1), "What is it?", max_new_tokens=room)[0]
+    greedy = openai.chat.completions.create(**said, extra_body={"num_beams": 1})
+    assert [text_of(greedy)] == lm.generate(prompt, max_images=0, max_new_tokens=room)
 
 
 @pytest.mark.parametrize("text", ["Draw a fox", "Generate an image a fox", "please draw me a picture of a fox"])

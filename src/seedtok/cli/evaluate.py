@@ -36,9 +36,7 @@ app = typer.Typer(
 TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
 RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
 LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
-ReaderModel = Annotated[
-    str, typer.Option(help="A SEED language model, SEED-LLaMA too, or a BLIP-2 of transformers on OPT.")
-]
+ReaderModel = Annotated[str, typer.Option(help="A SEED language model, SEED-LLaMA too, or a BLIP-2 on OPT.")]
 DATA = "mini:test"
 Data = Annotated[
     str,
@@ -68,11 +66,7 @@ Clip = Annotated[
 ]
 Gill = Annotated[Path | None, typer.Option(metavar="DIR", help="A GILL baseline, which draws from captions too.")]
 Describe = Annotated[
-    bool,
-    typer.Option(
-        "--describe",
-        help="Beside each SEED language model a row where it answers of its own caption, without the picture.",
-    ),
+    bool, typer.Option("--describe", help="A second row: answers of a SEED model's own caption, without the picture.")
 ]
 Beside = Annotated[
     list[str] | None,

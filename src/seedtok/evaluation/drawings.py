@@ -102,6 +102,7 @@ class DrawingScores:
     `real` is what the scorer finds in the true pictures; `floors` as of `clip_scores.floors`; `count` how many drawings
     there are of each way. `frechet` is the distance of CLIP features of the second half of each way's drawings to
     those of the first half of the true pictures, and as "real" that of the second half of the true pictures.
+    `unreadable` are the true pictures that cannot be read.
     """
 
     similarity: dict[str, float]
@@ -110,6 +111,7 @@ class DrawingScores:
     floors: dict[str, float]
     count: dict[str, int]
     frechet: dict[str, float]
+    unreadable: list[Record]
 
 
 def score_drawings(
@@ -121,10 +123,13 @@ def score_drawings(
     Raises ImageError for a drawing that cannot be read; drawings whose true picture cannot be read are left out.
     """
 
+    unreadable: list[Record] = []
+
     def true(index: int) -> Image.Image | None:
         try:
             return data.picture(index)
-        except ImageError:
+        except ImageError as error:
+            unreadable.append({"image_id": data[index].id, "unreadable": str(error)})
             return None
 
     asked = sorted({index for drawings in ways.values() for index in drawings})
@@ -144,7 +149,7 @@ def score_drawings(
     frechet = {
         way: frechet_distance(features["real"][:middle], rows[middle : 2 * middle]) for way, rows in features.items()
     } if middle > 1 else {}  # fmt: skip
-    return DrawingScores(similarity, right, percent(real.counts), floors(features["real"]), count, frechet)
+    return DrawingScores(similarity, right, percent(real.counts), floors(features["real"]), count, frechet, unreadable)
 
 
 @dataclass(frozen=True)

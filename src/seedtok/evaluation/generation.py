@@ -86,11 +86,15 @@ def score_generation(
 
 def score_folder(
     folder: Path, data: EvaluationSet, clip: ImageFeatures, scorer: Scorer | None = None
-) -> dict[str, Any]:
-    """The scores of pictures that any program drew, each named by the id or file of the picture it should be like."""
+) -> tuple[dict[str, Any], list[Record]]:
+    """The scores of pictures that any program drew, each named by the id or file of the picture it should be like.
+
+    And the true pictures that cannot be read, whose drawings are in no score.
+    """
     scores = score_drawings({"pictures": drawings_in(folder, data)}, data, clip, scorer)
-    lacking = len(data) - scores.count["pictures"]
-    return drawing_result(scores, clip) | ({"not_predicted": {"pictures": lacking}} if lacking else {})
+    lacking = len(data) - scores.count["pictures"] - len(scores.unreadable)
+    result = drawing_result(scores, clip) | ({"not_predicted": {"pictures": lacking}} if lacking else {})
+    return result, scores.unreadable
 
 
 def drawing_result(scores: DrawingScores, clip: ImageFeatures) -> dict[str, Any]:

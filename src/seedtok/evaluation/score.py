@@ -62,6 +62,9 @@ def score_predictions(path: Path, data: EvaluationSet, judges: Judges) -> dict[s
     kind = kind_of_predictions(path)
     if kind in ("captions", "answers", "pictures"):
         settings = {"task": "score", "data": described(data), "predictions": _digest(path)}
+        if kind == "pictures":
+            scores, unreadable = score_folder(path, data, _clip(judges), judges.scorer)
+            return scored(scores, data, settings, unreadable)
         return scored(_score_foreign(kind, path, data, judges), data, settings, [])
     predictions = Predictions(path)
     settings = predictions.settings()
@@ -86,8 +89,7 @@ def _score_own(kind: str, predictions: Predictions, data: EvaluationSet, judges:
 
 
 def _score_foreign(kind: str, path: Path, data: EvaluationSet, judges: Judges) -> dict[str, Any]:
-    if kind == "pictures":
-        return score_folder(path, data, _clip(judges), judges.scorer)
+    """The scores of a results file of captions or answers."""
     records = records_of(path)
     if kind == "captions":
         check_installed()

@@ -42,7 +42,7 @@ async def complete(body: ChatRequest, request: Request, service: TheService) -> 
     conversation = await read(body, service)
     if body.stream:
         return await _streamed(body, request, service, conversation)
-    task = task_of(conversation, body)
+    task = await service.in_thread(task_of, conversation, body, service.engine)
     [outcome] = await service.work(request, [task])
     return await service.in_thread(_completion, body, service, task, outcome)
 
@@ -88,7 +88,8 @@ def _usage(outcome: Outcome) -> Usage:
 async def _streamed(body: ChatRequest, request: Request, service: Service, conversation: Conversation) -> EventStream:
     """Begins with the first piece of the answer or the end of the work, so that an error before it is one of HTTP."""
     stream = Stream(service, request)
-    task = task_of(conversation, body, None if body.stop else stream.put)
+    on_part = None if body.stop else stream.put
+    task = await service.in_thread(task_of, conversation, body, service.engine, on_part)
     first = await stream.start(task)
     return EventStream(_events(body, service, stream, task, first))
 

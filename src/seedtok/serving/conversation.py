@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from seedtok.lm.prompts import CAPTION, question_prompt
+from seedtok.serving.engine import Engine
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
 from seedtok.serving.service import Service, new_seed
-from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task
+from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task, Writing
 
 DRAWING = re.compile(
     r"(?:please\s+)?(?:draw|paint|sketch|(?:generate|create|make)(?:\s+me)?\s+an?\s+(?:image|picture|drawing))\b"
@@ -25,6 +26,7 @@ DRAWING = re.compile(
 QUESTION = re.compile(r"Question:\s*(?P<question>.*?)\s*Short answer[.:]?", re.IGNORECASE | re.DOTALL)
 BEAMS, CAPTION_LENGTH, ANSWER_LENGTH = 5, 30, 10  # the library's own
 CONTINUED = 64  # tokens of free text
+LONGEST = 4096  # tokens of any text, however many are asked for
 DRAWN = 4  # pictures in one answer
 
 
@@ -73,12 +75,20 @@ def _parts(message: Message) -> list[str | ImagePart]:
     return [*parts, *(message.images or [])]
 
 
-def task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart | None = None) -> Task:
-    """The work that answers a conversation.
+def task_of(
+    conversation: Conversation, request: ChatRequest, engine: Engine, on_part: OnPart | None = None
+) -> Task:  # fmt: skip
+    """The work that answers a conversation, with no more text than the model's context has room for.
 
     `modalities` of "image" alone draws, of "text" alone does not; both, or none, leave it to the message. `on_part`
-    gets text and pictures as they are made, where the answer is not searched for by beams.
+    gets text and pictures as they are made, where the answer is not searched for by beams. Raises ApiError for an empty
+    prompt of a drawing, InputError for a prompt that is longer than the context.
     """
+    return _task_of(conversation, request, on_part).fitted(engine)
+
+
+def _task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart | None) -> Task:
+    """The work before its text is fitted into the context."""
     modalities = set(request.modalities or ("text", "image"))
     drawing = DRAWING.fullmatch(conversation.text)
     if modalities == {"image"} or ("image" in modalities and drawing):
@@ -100,12 +110,13 @@ def task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart | 
 
 def most_tokens(task: Task) -> int | None:
     """The length at which a task's text is cut; None for one that is no text."""
-    return task.max_new_tokens if isinstance(task, Caption | Answer | Continue) else None
+    return task.max_new_tokens if isinstance(task, Writing) else None
 
 
 def _length(request: ChatRequest, own: int) -> int:
-    """The most tokens to write: those of the task, or fewer where the client wants fewer."""
-    return min([own, *filter(None, (request.max_tokens, request.max_completion_tokens))])
+    """The most tokens to write: those that the client asks for, or else the task's own."""
+    given = [tokens for tokens in (request.max_tokens, request.max_completion_tokens) if tokens is not None]
+    return min([*given, LONGEST]) if given else own
 
 
 def _drawing(prompt: str, request: ChatRequest) -> Draw:

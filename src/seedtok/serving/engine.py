@@ -69,6 +69,18 @@ class Engine:
         none = torch.zeros(0, self.code_count, dtype=torch.int64, device=seed.device)
         return torch.cat(codes) if codes else none, warnings
 
+    def decode(
+        self, codes: Int[Tensor, "b n"] | Sequence[Sequence[int]], seeds: Sequence[int],
+        steps: int | None = None, guidance: float | None = None,
+    ) -> list[Image.Image]:  # fmt: skip
+        """Pictures of codes (B, 32), each from the noise of its own seed, `batch` at once at most."""
+        made: list[Image.Image] = []
+        for start in range(0, len(codes), self.batch):
+            some = slice(start, start + self.batch)
+            noise = [torch.Generator().manual_seed(seed) for seed in seeds[some]]
+            made += self.model.seed.decode(codes[some], steps, guidance, noise, self.drawing_dtype)
+        return made
+
     @torch.no_grad()
     def nearest_codes(self, code: int, count: int) -> list[tuple[int, float]]:
         """The codes whose vectors are nearest to that of `code`, itself first, with their Euclidean distances."""
@@ -93,6 +105,15 @@ class Engine:
     def tokens(self, text: str) -> int:
         """The number of tokens of a text."""
         return len(self.model.joint.text_ids(text))
+
+    def room(self, parts: Sequence[str | Image.Image]) -> int:
+        """The number of tokens that fit into the model's context after a prompt of texts and pictures.
+
+        Raises InputError where the prompt alone does not fit.
+        """
+        model, blank = self.model, torch.zeros(self.code_count, dtype=torch.int64)
+        prompt = model.template.wrap([[part if isinstance(part, str) else blank for part in parts]])
+        return model.joint.context - len(model.joint.sequence(prompt))
 
     @property
     def picture_tokens(self) -> int:

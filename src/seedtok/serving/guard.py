@@ -25,7 +25,7 @@ from seedtok.serving.metrics import Metrics
 from seedtok.serving.page.paths import is_page
 
 logger = logging.getLogger(__name__)
-OPEN_PATHS = ("/healthz",)  # no key is asked for, nor for the files of the page, which ask for one themselves
+OPEN_PATHS = ("/healthz",)  # asked for without a key, and answered also where too many requests are open
 
 
 def read_keys(path: Path) -> list[str]:
@@ -111,11 +111,12 @@ class Guard:
 
     def _refusal(self, headers: Headers, path: str) -> ApiError | None:
         """Why a request is not let in, if it is not."""
-        if path not in OPEN_PATHS and not is_page(path):
+        is_open = path in OPEN_PATHS
+        if not is_open and not is_page(path):  # the files of the page ask for a key themselves
             scheme, _, key = headers.get("authorization", "").partition(" ")
             if not self.keys.admit(key.strip() if scheme.lower() == "bearer" else ""):
                 return ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", "invalid_api_key")
-        if self.open > self.limits.requests:
+        if not is_open and self.open > self.limits.requests:
             return ApiError(429, f"{self.limits.requests} requests are open; try again", "too_many_requests")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.body_bytes:

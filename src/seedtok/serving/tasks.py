@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
 
 from seedtok.lm.decoding import Sampling
+from seedtok.lm.native import Template
 from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
 from seedtok.serving.engine import Engine
 
@@ -62,14 +63,32 @@ class Task(ABC):
         """What tasks that run together have in common."""
         return ()
 
+    def fitted(self, engine: Engine) -> Self:
+        """This work as far as the model's context has room for it; raises InputError where its prompt has none."""
+        return self
+
     @classmethod
     @abstractmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
         """Does tasks of one group; raises InputError when one of them is wrong."""
 
 
+class Writing(Task):
+    """Work that writes text after a prompt, at most `max_new_tokens` tokens."""
+
+    max_new_tokens: int
+
+    @abstractmethod
+    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
+        """The texts and pictures that the text follows."""
+
+    def fitted(self, engine: Engine) -> Self:
+        room = engine.room(self.prompt(engine.model.template))
+        return replace(self, max_new_tokens=min(self.max_new_tokens, max(1, room)))
+
+
 @dataclass(frozen=True, eq=False)
-class Caption(Task):
+class Caption(Writing):
     """A caption of a picture (`SeedLM.caption`)."""
 
     picture: Image.Image
@@ -80,6 +99,9 @@ class Caption(Task):
     @property
     def settings(self) -> tuple[Any, ...]:
         return (self.num_beams, self.max_new_tokens)
+
+    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
+        return (self.picture, template.caption)
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
@@ -96,7 +118,7 @@ class Caption(Task):
 
 
 @dataclass(frozen=True, eq=False)
-class Answer(Task):
+class Answer(Writing):
     """A short answer to a question about a picture (`SeedLM.answer`)."""
 
     picture: Image.Image
@@ -108,6 +130,9 @@ class Answer(Task):
     @property
     def settings(self) -> tuple[Any, ...]:
         return (self.num_beams, self.max_new_tokens)
+
+    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
+        return (self.picture, question_prompt(self.question, template.question))
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
@@ -128,7 +153,11 @@ class Answer(Task):
 
 @dataclass(frozen=True, eq=False)
 class Draw(Task):
-    """Pictures of a prompt (`SeedLM.draw`): `count` of them, whose codes are sampled where `temperature` is above 0."""
+    """Pictures of a prompt (`SeedLM.draw`): `count` of them, whose codes are sampled where `temperature` is above 0.
+
+    Codes of all are sampled together, so that a seed gives the same ones whatever `Engine.batch` is; the image decoder,
+    which needs most of the memory, draws so many at once.
+    """
 
     prompt: str
     seed: int
@@ -146,13 +175,11 @@ class Draw(Task):
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
         first = tasks[0]
-        made = engine.model.draw(
+        codes = engine.model.draw_codes(
             [task.prompt for task in tasks for _ in range(task.count)],
-            sampling=Sampling(first.temperature, 1.0, torch.Generator().manual_seed(first.seed)),
-            generator=[torch.Generator().manual_seed(task.seed) for task in tasks for _ in range(task.count)],
-            dtype=engine.drawing_dtype,
+            Sampling(first.temperature, 1.0, torch.Generator().manual_seed(first.seed)),
         )
-        pictures = iter(made)
+        pictures = iter(engine.decode(codes, [task.seed for task in tasks for _ in range(task.count)]))
         return [
             Outcome(
                 tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(drawing_prompt(task.prompt)),
@@ -163,7 +190,7 @@ class Draw(Task):
 
 
 @dataclass(frozen=True, eq=False)
-class Continue(Task):
+class Continue(Writing):
     """Goes on with texts and pictures in any order, in texts and pictures (`SeedLM.generate`)."""
 
     segments: tuple[str | Image.Image, ...]
@@ -177,6 +204,9 @@ class Continue(Task):
     @property
     def is_alone(self) -> bool:
         return True
+
+    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
+        return self.segments
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
@@ -193,6 +223,7 @@ class Continue(Task):
             max_images=self.max_images,
             on_text=self.on_part,
             on_image=self.on_part,
+            dtype=engine.drawing_dtype,
         )
         texts = [part for part in self.segments if isinstance(part, str)]
         warnings = {*(line for lines in warned for line in lines), *engine.warned_words(*texts)}
@@ -230,11 +261,6 @@ class Decode(Task):
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
         first = tasks[0]
-        pictures = engine.model.seed.decode(
-            [task.codes for task in tasks],
-            num_inference_steps=first.steps,
-            guidance_scale=first.guidance,
-            generator=[torch.Generator().manual_seed(task.seed) for task in tasks],
-            dtype=engine.drawing_dtype,
-        )
+        codes, seeds = [task.codes for task in tasks], [task.seed for task in tasks]
+        pictures = engine.decode(codes, seeds, first.steps, first.guidance)
         return [Outcome((picture,)) for picture in pictures]

@@ -15,6 +15,7 @@ from seedtok.data.held_out import Part
 from seedtok.data.prepared import ShardSet
 from seedtok.data.shards import pack
 from seedtok.mini.finetuning import run
+from seedtok.mini.finetuning.measures import measured
 from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune
 from seedtok.tokenizer.familiarity import encode_and_check, pooled_features
 from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
@@ -149,12 +150,25 @@ def test_what_was_measured_is_written_and_the_held_out_pictures_are_apart(done, 
         assert found[when]["exact"] == 100 * sum(line["caption"] in line["own"] for line in lines) / len(lines)
 
 
+def test_what_was_measured_counts_for_the_same_pictures_alone(done, wanted, tmp_path):
+    pictures, file = ShardSet(wanted.data, part=Part(0.25, True)), done / "before.jsonl"
+    assert measured(file, pictures) == json.loads((done / "finetuned.json").read_text())["before"]
+    assert measured(tmp_path / "none.jsonl", pictures) is None
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for others in (lines[1:], [*lines[:-1], lines[-1] | {"own": ["a fox"]}], [{**line, "far": None} for line in lines]):
+        kept = [{name: value for name, value in line.items() if value is not None} for line in others]
+        (tmp_path / "other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        assert measured(tmp_path / "other.jsonl", pictures) is None
+
+
 def test_another_call_changes_nothing_and_other_settings_are_refused(done, wanted):
     written = (done / "final" / "config.json").stat().st_mtime_ns
+    before = (done / "before.jsonl").stat().st_mtime_ns
     said: list[str] = []
     finetune(wanted, done, said.append)
     assert [line for line in said if line.startswith("already")] == [f"already there: {part.name}" for part in PARTS]
     assert (done / "final" / "config.json").stat().st_mtime_ns >= written
+    assert (done / "before.jsonl").stat().st_mtime_ns == before  # not measured again
     other = Finetuning(wanted.data, wanted.model, steps=3, held_out=0.25, scenes=24, overrides=SMALL)
     with pytest.raises(ConfigError, match=r"was begun with steps 2, not 3: go on like that"):
         finetune(other, done, print)

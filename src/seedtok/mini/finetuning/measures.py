@@ -1,10 +1,11 @@
 """What a fine-tuning measures: captions of held-out pictures, and how far pictures are from those of training."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,20 +29,35 @@ def measure(lm: SeedLM, pictures: ShardSet, caption_tokens: int, file: Path) -> 
     Returns, in percent: captions that are "exact", equal to one of the picture's own after `clean_caption`; pictures
     that are "far" from those of training.
     """
-    lines: list[str] = []
-    exact = far = 0
+    records: list[dict[str, Any]] = []
     stream = readable(pictures)
     while some := list(islice(stream, BATCH)):
         codes, is_far = encode_and_check(lm.seed, lm.seed.pixels([image for _, image in some]))
-        far += int(is_far.sum())
-        for (entry, _), text in zip(some, lm.caption(codes, min_new_tokens=caption_tokens), strict=True):
+        captions = lm.caption(codes, min_new_tokens=caption_tokens)
+        for (entry, _), text, far in zip(some, captions, is_far.tolist(), strict=True):
             right = clean_caption(text) in map(clean_caption, entry.captions)
-            exact += right
-            record = {"image": entry.image, "caption": text, "own": list(entry.captions), "exact": right}
-            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+            own = list(entry.captions)
+            records.append({"image": entry.image, "caption": text, "own": own, "exact": right, "far": far})
     with atomic_file(file) as temporary:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         temporary.write_text("".join(lines), encoding="utf-8", errors="replace")
-    return {"exact": 100 * exact / max(1, len(lines)), "far": 100 * far / max(1, len(lines))}
+    return _shares(records)
+
+
+def measured(file: Path, pictures: ShardSet) -> dict[str, float] | None:
+    """What `measure` returned when it wrote a file; None where there is none, or one of other pictures or captions."""
+    if not file.is_file():
+        return None
+    with file.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    expected = [(entry.image, list(entry.captions)) for entry in pictures]
+    is_same = [(record["image"], record["own"]) for record in records] == expected
+    return _shares(records) if is_same and all("far" in record for record in records) else None
+
+
+def _shares(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    count = max(1, len(records))
+    return {name: 100 * sum(record[name] for record in records) / count for name in ("exact", "far")}
 
 
 def measure_distances(folder: Path, sources: Iterable[Path], held_out: float) -> None:

@@ -15,7 +15,7 @@ from seedtok.data.held_out import Part as Split
 from seedtok.data.prepared import ShardSet
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.finetuning import recipes
-from seedtok.mini.finetuning.measures import measure, measure_distances
+from seedtok.mini.finetuning.measures import measure, measure_distances, measured
 from seedtok.mini.finetuning.start import SCENES, Start, prepare
 from seedtok.mini.parts import Part, check_same, result
 from seedtok.tokenizer.familiarity import FILE as FAMILIARITY
@@ -81,7 +81,9 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
         held_out, pictures = split(wanted.data, wanted.held_out)
         lm, start = prepare(wanted.model, pictures, out, wanted.scenes)
         say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
-        before = measure(lm.to(device), held_out, start.caption_tokens, out / "before.jsonl")
+        before = measured(out / "before.jsonl", held_out)
+        if before is None:
+            before = measure(lm.to(device), held_out, start.caption_tokens, out / "before.jsonl")
         say(f"before: {told(before)}")
         del lm  # its memory is needed
         for part in PARTS:
