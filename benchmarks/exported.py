@@ -14,17 +14,6 @@ from torch import Tensor, nn
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "OpenVINO": ("onnx", "onnxscript", "openvino")}
 
 
-class Encoding(nn.Module):
-    """A module around a function of pixels, for export."""
-
-    def __init__(self, model: nn.Module, encode: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.model, self.encode = model, encode
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.encode(pixels)
-
-
 def missing(runtime: str) -> str | None:
     """Which package a runtime lacks, None where it has all."""
     for name in PACKAGES[runtime]:
@@ -35,8 +24,8 @@ def missing(runtime: str) -> str | None:
     return None
 
 
-def exported(model: nn.Module, encode: Callable[[Tensor], Tensor], pixels: Tensor, threads: int) -> dict:
-    """Of each runtime that is installed, a function without arguments that encodes these pixels."""
+def exported(port: nn.Module, pixels: Tensor, threads: int) -> dict[str, Callable[[], Tensor]]:
+    """Of each runtime that is installed, a function without arguments that runs `port` on these pixels."""
     runs: dict[str, Callable[[], Tensor]] = {}
     names = [name for name in PACKAGES if missing(name) is None]
     if not names:
@@ -45,7 +34,7 @@ def exported(model: nn.Module, encode: Callable[[Tensor], Tensor], pixels: Tenso
         path = Path(folder) / "encoder.onnx"
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # of torch.onnx's own
             warnings.simplefilter("ignore")
-            torch.onnx.export(Encoding(model, encode).eval(), (pixels,), path, dynamo=True, verbose=False)
+            torch.onnx.export(port, (pixels,), path, dynamo=True, verbose=False)
         for name in names:
             runs[name] = {"onnxruntime": _onnxruntime, "OpenVINO": _openvino}[name](path, pixels, threads)
     return runs

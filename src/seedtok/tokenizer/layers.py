@@ -1,6 +1,7 @@
 """Layers of the transformers in the tokenizer: attention, the pre-LN ViT block and the post-LN Q-Former layer."""
 
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -9,9 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seedtok.core.errors import ConfigError
+from seedtok.core.products import GAIN, times_as_fast
 
 Activation = Literal["gelu", "quick_gelu"]
-SHORT = 128 * 128  # queries x keys up to which `_short_attention` is used on a CPU
+SHORT = 128 * 128  # queries x keys up to which `_two_products` is used on a CPU where nothing is measured
+MEASURED_IMAGES, MEASURED_STEP = 4, 32  # batch of a measurement, and what its lengths are multiples of
 
 
 def attention(
@@ -29,17 +32,17 @@ def attention(
     of the calling module.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, N, d)
-    if q.device.type == "cpu" and q.shape[2] * k.shape[2] <= SHORT:
-        out = _short_attention(q, k, v, mask, is_causal, dropout)
+    if _prefers_two_products(q, k, v, mask, is_causal, dropout):
+        out = _two_products(q, k, v, mask, is_causal, dropout)
     else:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
     return out.transpose(1, 2).flatten(2)
 
 
-def _short_attention(
+def _two_products(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float
 ) -> Float[Tensor, "b h n d"]:
-    """Two batched matrix products and a softmax: on a CPU and for short sequences, faster than the fused kernel."""
+    """Two batched matrix products and a softmax: on some CPUs and for some sizes, faster than the fused kernel."""
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if is_causal:
@@ -47,6 +50,47 @@ def _short_attention(
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         return F.dropout(scores.softmax(-1), dropout) @ v
+
+
+def _prefers_two_products(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float
+) -> bool:
+    """Whether `_two_products` is used rather than the fused kernel.
+
+    On a CPU, for 16-bit inference, whichever was measured to be faster. In float32 the two differ in the last bits, and
+    a measurement can turn out otherwise in the next process, so there, as in training, the lengths alone decide: the
+    same image always has the same codes, and a run can be repeated.
+    """
+    if q.device.type != "cpu":
+        return False
+    is_short = q.shape[2] * k.shape[2] <= SHORT
+    trains = dropout > 0 or q.requires_grad or k.requires_grad or v.requires_grad
+    if q.dtype.itemsize != 2 or trains or torch.compiler.is_compiling():
+        return is_short
+    lengths = (-(-x.shape[2] // MEASURED_STEP) * MEASURED_STEP for x in (q, k))
+    return _are_two_products_faster(q.shape[1], *lengths, q.shape[3], q.dtype, mask is not None, is_causal)
+
+
+@cache
+@torch.no_grad()
+def _are_two_products_faster(
+    heads: int, queries: int, keys: int, width: int, dtype: torch.dtype, masked: bool, is_causal: bool
+) -> bool:
+    """Measured once in a process for each size of one image, so that a batch of any size is computed in the same way.
+
+    What the lengths alone would choose is kept unless the other is `GAIN` times as fast, so that noise decides nothing.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = MEASURED_IMAGES, heads, max(queries, keys), width
+    q, k, v = (torch.randn(shape, generator=generator).to(dtype)[:, :, :n] for n in (queries, keys, keys))
+    mask = torch.ones(1, 1, queries, keys, dtype=torch.bool) if masked else None
+    with torch.autocast("cpu", enabled=False):
+        gain = times_as_fast(
+            partial(_two_products, q, k, v, mask, is_causal, 0.0),
+            partial(F.scaled_dot_product_attention, q, k, v, attn_mask=mask, is_causal=is_causal),
+            rounds=3,
+        )
+    return gain > (1 / GAIN if queries * keys <= SHORT else GAIN)
 
 
 def cast_to(layer: nn.Linear, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
