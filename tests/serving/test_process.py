@@ -15,7 +15,9 @@ import httpx2
 import pytest
 from openai import APIConnectionError, AuthenticationError, OpenAI
 
+from seedtok.core.errors import ConfigError
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.serving.run import from_short_thread
 from seedtok.tokenizer.seed import SeedTokenizer
 from serving.helpers import asked, picture
 from tiny_lms import save_llama_of_blocks
@@ -123,6 +125,23 @@ def test_what_is_wrong_with_the_command_is_a_line(cli: Callable, options: tuple[
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     assert message in errors
+
+
+def test_a_model_is_loaded_in_a_thread_that_ends():
+    """Else OpenMP's threads of the main thread slow those of the worker."""
+    threads = []
+
+    def load() -> int:
+        threads.append(threading.current_thread())
+        if len(threads) == 2:
+            raise ConfigError("no such model")
+        return 3
+
+    assert from_short_thread(load) == 3
+    assert threads[0] is not threading.main_thread()
+    assert not threads[0].is_alive()
+    with pytest.raises(ConfigError, match="no such model"):
+        from_short_thread(load)
 
 
 def test_what_is_not_installed_is_named(cli: Callable, monkeypatch: pytest.MonkeyPatch):

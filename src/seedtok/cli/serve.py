@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seedtok.cli.lm import Base, Model, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
 from seedtok.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -46,20 +49,25 @@ def serve(
     from seedtok.serving.app import create_app
     from seedtok.serving.guard import read_keys
     from seedtok.serving.limits import Limits
-    from seedtok.serving.run import listening
+    from seedtok.serving.run import from_short_thread, listening
     from seedtok.serving.run import serve as run
 
     if page and find_spec("gradio") is None:
         raise ConfigError("the web page needs gradio: pip install 'seedtok[serve]', or serve without it: --no-page")
-    limits = Limits(seconds=timeout, queue=queue, batch=batch)
-    keys = [] if api_key_file is None else read_keys(api_key_file)
-    with listening(host, port) as server_socket:  # before the model is loaded: a port in use is known at once
+
+    def application() -> FastAPI:
         lm = load_lm(model, dtype.value, device, base, tokenizer, quantize=quantize)
         drawn_in = drawing_dtype(drawing, lm.device) if dtype == Precision.float32 else None
         name = Path(model).name or model if Path(model).is_dir() else model
+        return create_app(lm, name, limits, keys, drawn_in, page)
+
+    limits = Limits(seconds=timeout, queue=queue, batch=batch)
+    keys = [] if api_key_file is None else read_keys(api_key_file)
+    with listening(host, port) as server_socket:  # before the model is loaded: a port in use is known at once
+        app = from_short_thread(application)
         if not keys and host not in LOOPBACK:
             print(
                 f"warning: anyone who reaches {host} may use this server; --api-key-file asks for a key",
                 file=sys.stderr,
             )
-        run(create_app(lm, name, limits, keys, drawn_in, page), server_socket, limits)
+        run(app, server_socket, limits)

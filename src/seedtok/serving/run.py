@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +19,7 @@ from seedtok.serving.logs import log_as_json
 
 logger = logging.getLogger(__name__)
 DRAINING = 5  # seconds beyond the limit of a request
+T = TypeVar("T")
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -29,6 +34,28 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
     return found
+
+
+def from_short_thread(load: Callable[[], T]) -> T:
+    """What a function returns or raises, run in a thread that then ends.
+
+    OpenMP keeps the threads that a thread has computed with while that one lives, and where a process has more of them
+    than there are cores, lets them sleep between any two operations. If the main thread has loaded the model, the
+    worker's pictures take half as long again.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(load())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = Thread(target=run, name="seedtok-loading", daemon=True)  # Ctrl-C does not wait for it
+    thread.start()
+    result = future.result()
+    thread.join()
+    return result
 
 
 def serve(app: FastAPI, server_socket: socket.socket, limits: Limits) -> None:
