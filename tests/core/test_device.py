@@ -14,7 +14,6 @@ from mock_device import DEVICE, mock_device
 from seedtok.core.device import device_and_dtype, device_named, set_training_device
 from seedtok.core.errors import ConfigError
 from seedtok.core.hub import shipped
-from seedtok.evaluation.clip_scores import ClipImages
 from seedtok.evaluation.generation import evaluate_generation
 from seedtok.evaluation.readers import SeedReader
 from seedtok.evaluation.retrieval import evaluate_retrieval
@@ -25,7 +24,7 @@ from seedtok.lm import interleaved
 from seedtok.lm.decoding import Sampling
 from seedtok.lm.prompts import TextSettings
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.mini.evaluation import MiniSet, SceneScorer
+from seedtok.mini.evaluation import MiniSet, SceneScorer, load_features
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world.scenes import render, unique_scenes
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -229,7 +228,7 @@ def test_the_language_model_on_another_device(mini: SeedLM, images: list[Image.I
 def test_evaluations_run_on_another_device(mini: SeedLM):
     seed, data = mini.seed, MiniSet(3, 5)
     seed.config = dataclasses.replace(seed.config, num_inference_steps=2)
-    judge, clip = SceneJudge.from_pretrained(shipped("judge")), ClipImages.from_pretrained(shipped("eval_clip"))
+    judge, clip = SceneJudge.from_pretrained(shipped("judge")), load_features(shipped("eval_clip"))
     with torch.no_grad(), mock_device():
         for part in (mini, judge, clip.clip):
             part.to(DEVICE)

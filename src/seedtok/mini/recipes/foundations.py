@@ -96,14 +96,15 @@ def diffusion() -> RunConfig:
 def lcm() -> RunConfig:
     """The mini diffusion model in 4 steps: latent consistency distillation (Luo et al. 2023) from that of 1,000.
 
-    A step is two of the teacher, one of the target and a trained one of the student: twice as long as the teacher's.
+    A step is two of the teacher, one of the target and a trained one of the student: twice as long as the teacher's. 5
+    samples a second on a core without bfloat16 instructions, 50 minutes.
     """
     return RunConfig(
         recipe="mini.lcm",
         stage=LcmSettings(teacher="mini"),
         data=SceneData(world="varied", hands=(STYLE,), tidy=True),
         optimization=Optimization(
-            steps=5000, batch_size=8, lr=1e-4, min_lr=1e-6, warmup_steps=200, weight_decay=0.0, ema_decay=0.99
+            steps=2000, batch_size=8, lr=1e-4, min_lr=1e-6, warmup_steps=200, weight_decay=0.0, ema_decay=0.99
         ),
         log_every=50,
         checkpoint_every=500,
@@ -142,7 +143,10 @@ def judge() -> RunConfig:
 
 
 def eval_clip() -> RunConfig:
-    """The evaluation's CLIP: smaller than the tokenizer's image encoder, of another seed, and trained apart from it."""
+    """The evaluation's CLIP: smaller than the tokenizer's image encoder, of another seed, and trained apart from it.
+
+    50 to 60 samples a second on a core without bfloat16 instructions, 90 minutes; R@1 among 512 validation scenes 82 %.
+    """
     return RunConfig(
         recipe="mini.eval_clip",
         stage=EvalClipSettings(),
