@@ -242,6 +242,7 @@ def drawing(
     model: LanguageModel = MINI,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     quantize: Quantize = None,
     data: Data = DATA,
     out: Out = None,
