@@ -91,8 +91,8 @@ def caption_rows(model: SeedLM, rounds: int) -> Iterator[Row]:
 def span_row(model: SeedLM, prompts: list[str], count: int) -> Row:
     """How many of so many images, sampled at temperature 1, are not 32 codes: ours, and `generate`'s on the same model.
 
-    `generate` samples from the whole vocabulary. That it ends an image after 32 codes is counted apart, since the end is
-    appended in SEED-OPT, and not learnt.
+    `generate` samples from the whole vocabulary. That it ends an image after 32 codes is counted apart: in SEED-OPT the
+    end is appended, and not learnt.
     """
     joint, vocabulary = model.joint, model.vocabulary
     plain = joint.lm if joint.adapter is None else fold(joint)
