@@ -68,6 +68,12 @@ def test_entries_are_those_of_the_files(form, tmp_path):
     assert {k: v for k, v in scenes.info.counts.items() if v} == {k: v for k, v in files.info.counts.items() if v}
 
 
+def test_near_misses_are_candidates_alone():
+    data = PublishedSet("coco", 3, name="test+near-misses")
+    assert len(data) > 3
+    assert [entry.is_query for entry in data] == [index < 3 for index in range(len(data))]
+
+
 def test_an_unknown_format_is_refused(cli):
     with pytest.raises(DataError, match="no format 'voc': choose coco"):
         PublishedSet("voc", 3)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class PublishedSet(MiniSet):
         return SetInfo("mini", f"{self.name}={self.form}", fingerprint, counts, answer_keys=keys)
 
     def __getitem__(self, index: int) -> Entry:
-        return entry_of(self.form, self.scenes[index], self.seed, index)
+        return replace(entry_of(self.form, self.scenes[index], self.seed, index), is_query=index < self.queries)
 
     def picture(self, index: int) -> Image.Image:
         return load_image(jpeg(self.scenes[index], SIZE))
