@@ -126,7 +126,10 @@ def identified(name: str, part: str = "tokenizer") -> dict[str, str]:
 
 @dataclass(frozen=True)
 class GivenLM:
-    """The language model that the user gave, and what is to be taken in place of parts of it."""
+    """A language model as the command line names it: its checkpoint, and how it is loaded.
+
+    `base` and `tokenizer` replace the base language model and the image tokenizer that the checkpoint names.
+    """
 
     model: str
     base: str | None
@@ -167,7 +170,7 @@ def readers_by_row(
     from seedtok.lm.seed_lm import SeedLM
 
     kind = getattr(torch, given.dtype.value)
-    template = None if given.template is None else template_named(given.template)
+    template = template_named(given.template)
     reader = load_reader(given.model, kind, device, given.base, given.tokenizer, given.quantize, template)
     readers: dict[str, Any] = {reader.row: reader}
     if zero_shot and given.model == MINI and isinstance(reader, SeedReader):

@@ -63,7 +63,7 @@ def load_lm(
 
     return SeedLM.from_pretrained(
         model, base=base, seed=tokenizer, dtype=getattr(torch, dtype), device=device,
-        template=None if template is None else template_named(template), quantize=quantize,
+        template=template_named(template), quantize=quantize,
     )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ def evaluate_vqa(
     """Answers of each model to all questions, and their scores, as of `score_answers`.
 
     The predictions are the results files that the set's own evaluation takes. Each model is asked by its own prompt
-    where none is given. Raises DataError for a set without
-    questions, ConfigError for a prompt without a place for one, and as `evaluate` does.
+    where none is given. Raises DataError for a set without questions, ConfigError for a prompt without a place for one,
+    and as `evaluate` does.
     """
     check_has(data, "questions", "vqa")
     if prompts is not None and "{}" not in prompts.question:

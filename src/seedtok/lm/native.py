@@ -108,8 +108,10 @@ INSTRUCTED_14B = Template("[INST] ", " [/INST]\n", "\n", DESCRIBE, "{}")
 TEMPLATES = {"plain": PLAIN, "pretrained": PRETRAINED, "vicuna": INSTRUCTED_8B, "llama2": INSTRUCTED_14B}
 
 
-def template_named(name: str) -> Template:
-    """One of `TEMPLATES`; raises InputError for another name."""
+def template_named(name: str | None) -> Template | None:
+    """One of `TEMPLATES`; None, a model's own, for None. Raises InputError for another name."""
+    if name is None:
+        return None
     if name not in TEMPLATES:
         raise InputError(f"no template {name!r}: choose {', '.join(TEMPLATES)}")
     return TEMPLATES[name]
