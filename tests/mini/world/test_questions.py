@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from seedtok.mini.world.balanced import yes_or_no
 from seedtok.mini.world.blind import blind_answers, blind_prior, wording
 from seedtok.mini.world.concepts import PLACES, PLURALS
 from seedtok.mini.world.questions import Question, questions
@@ -127,6 +128,18 @@ def test_every_answer_is_right(balanced):
     assert {q.kind for _, q in balanced} == {"color", "count", "verify", "what", "where", "relation"}
     for scene, question in balanced:
         assert question.answer == true_answer(scene, question.text), (scene, question)
+
+
+def test_questions_of_yes_or_no_alone_are_right_and_as_often_yes_in_each_wording():
+    answers: dict[str, Counter] = {}
+    for i, scene in enumerate(islice(scene_stream("train", 3, world=VARIED), 500)):
+        asked = yes_or_no(scene, np.random.default_rng(i), 6)
+        assert len(asked) == 6
+        assert all(question.answer == true_answer(scene, question.text) for question in asked)
+        for question in asked:
+            answers.setdefault(" ".join(question.text.split()[:2]), Counter())[question.answer] += 1
+    assert set(answers) == {"Is there", "Is the"}
+    assert all(0.45 < counts["yes"] / counts.total() < 0.55 for counts in answers.values())
 
 
 def test_no_wording_gives_its_answer_away(balanced):

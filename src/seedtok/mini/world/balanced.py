@@ -117,6 +117,17 @@ def balanced_questions(scene: Scene, rng: np.random.Generator, count: int) -> li
     return chosen
 
 
+def yes_or_no(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:
+    """`count` questions about a scene whose answer is yes or no, each as often; of a classic scene too.
+
+    One may come twice: were those left out, "no" would be more frequent, for there is more that is not so.
+    """
+    asked: list[Question] = []
+    while len(asked) < count:
+        asked += _verify(scene, rng)
+    return [asked[i] for i in rng.permutation(len(asked))[:count]]
+
+
 def _singles(scene: Scene) -> list[Thing]:
     """The things of which there are no two."""
     counts = Counter(thing.concept for thing in scene.things)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride
+from seedtok.mini.world.balanced import yes_or_no
 from seedtok.mini.world.grammar import same_scene
 from seedtok.mini.world.questions import questions
 from seedtok.mini.world.scenes import CLASSIC, VARIED, Scene, Split, World, caption, render, scene_stream, wordings
@@ -18,6 +19,8 @@ from seedtok.mini.world.telling import Telling, telling
 from seedtok.training.source import Data
 
 REPLAYED = Telling(scenes=1)  # 96 % of such texts are shorter than a packed row of 128 tokens
+# share of the samples with several questions whose questions are all answered by yes or no: what is learnt last
+VERIFYING = 0.5
 
 
 class SceneBatch(Batch):
@@ -30,11 +33,15 @@ class SceneBatch(Batch):
         return [same if s is None else same_scene(t, s) for t, s, same in zip(said, scenes, plain, strict=True)]
 
     def questions(self, index: int, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-        """Up to `count` questions about a scene and their answers, of random kinds; of another image, stored ones."""
+        """Up to `count` questions about a scene and their answers; of another image, stored ones.
+
+        They are of random kinds or, in a share of the cases where there are several, of yes or no alone.
+        """
         scene = self._scene(index)
         if scene is None:
             return super().questions(index, rng, count)
-        return [(asked.text, asked.answer) for asked in questions(scene, rng, count)]
+        asks = yes_or_no if count > 1 and rng.random() < VERIFYING else questions
+        return [(asked.text, asked.answer) for asked in asks(scene, rng, count)]
 
     def replayed(self, index: int, rng: np.random.Generator) -> list[tuple[str, bool]]:
         """Of a scene, a text as the mini OPT was pretrained on, about that scene alone, without its picture."""
