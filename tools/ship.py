@@ -2,9 +2,10 @@
 
 python tools/ship.py RUN/final PART
 
-PART: vision, diffusion, tokenizer, judge, eval_clip; opt, lm, lm_captions. After vision or tokenizer, `python
-tools/familiarity.py --write` measures anew which pictures are far from those of training. Codes are made in float16;
-all others are kept as bfloat16, of which a wheel compresses a fifth, and of float16 a twelfth.
+PART: vision, diffusion, lcm_lora (of RUN/final/lcm_lora), tokenizer, judge, eval_clip; opt, lm, lm_captions. After
+vision or tokenizer, `python tools/familiarity.py --write` measures anew which pictures are far from those of training.
+Codes are made in float16; all others are kept as bfloat16, of which a wheel compresses a fifth, and of float16 a
+twelfth.
 """
 
 import json
@@ -20,7 +21,7 @@ from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.tokenizer.embedder import shared_vision
 
 PACKAGE = Path(seedtok.__file__).parent / "pretrained" / "mini"
-PARTS = ("vision", "diffusion", "tokenizer", "judge", "eval_clip", "opt", "lm", "lm_captions")
+PARTS = ("vision", "diffusion", "lcm_lora", "tokenizer", "judge", "eval_clip", "opt", "lm", "lm_captions")
 FLOAT16 = ("vision", "tokenizer")
 
 

@@ -49,6 +49,14 @@ def test_caption_says_a_line_a_picture_and_goes_past_a_broken_one(cli, picture, 
     assert "broken.png" in err
 
 
+def test_reranked_it_says_what_the_library_says(cli, lm, picture):
+    code, out, _ = cli("caption", picture, "--beams", 3, "--rerank")
+    assert code == 0
+    assert out == f"{picture}\t{SeedLM.from_pretrained(lm).caption(picture, 3, rerank=True)[0]}\n"
+    code, _, err = cli("caption", picture, "--beams", 1, "--rerank")
+    assert (code, "give more beams" in " ".join(err.split())) == (2, True)
+
+
 def test_ask_gives_an_answer_a_question(cli, picture):
     code, out, _ = cli("ask", picture, "What is it?", "Where is it?", "--beams", 1)
     assert code == 0

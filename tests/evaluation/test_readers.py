@@ -16,7 +16,14 @@ from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError
 from seedtok.evaluation.foreign import BLOCK, BLOCKS, identity_of
 from seedtok.evaluation.prompts import PAPER, Prompts
-from seedtok.evaluation.readers import ForeignBlip2Reader, PrefixReader, SeedReader, load_reader
+from seedtok.evaluation.readers import (
+    ForeignBlip2Reader,
+    PrefixReader,
+    RerankingReader,
+    SeedReader,
+    load_reader,
+    with_second,
+)
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.native import DESCRIBE, SEED_LLAMA
@@ -43,6 +50,15 @@ def test_a_seed_lm_of_any_base_says_what_it_says_by_itself(seed_lm: SeedLM, pict
     several = [pictures[0], pictures[0], pictures[2]]
     flat = [question for own in QUESTIONS for question in own]
     assert reader.write(pictures, ASKED, ANSWER) == seed_lm.answer(several, flat, num_beams=2)
+
+
+def test_reranked_it_says_what_it_says_by_itself(seed_lm: SeedLM, pictures):
+    reader = RerankingReader(seed_lm)
+    expected = seed_lm.caption(pictures, num_beams=2, rerank=True)
+    assert reader.write(pictures, [[PAPER.caption]] * 3, SHORT) == expected
+    assert reader.settings["reranked_by"] == seed_lm.template.draw
+    rows = with_second({"a": SeedReader(seed_lm), "b": reader}, "reranked", RerankingReader)
+    assert list(rows) == ["a", "a_reranked", "b", "b_reranked"]
 
 
 def test_described_first_the_picture_is_not_read_for_the_answer(tiny_lm, sets, cli, prepared, tmp_path):

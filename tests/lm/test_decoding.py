@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seedtok.core.errors import InputError
-from seedtok.lm.decoding import DRAFT, Sampling, decode_image, draw_codes
+from seedtok.lm.decoding import DRAFT, Sampling, decode_image, draw_codes, image_log_probs
 from seedtok.lm.prompts import drawing_prompt
 from seedtok.lm.sequences import CachedSequences
 
@@ -43,6 +43,22 @@ def test_drawing_is_the_masked_full_vocabulary(model):
     assert drawn.shape == (3, 32)
     assert drawn.dtype == torch.int64
     assert drawn.tolist() == [drawn_one_by_one(model, prompt) for prompt in prompts_of(model)]
+
+
+@torch.no_grad()
+def test_the_log_probability_of_an_image_is_that_of_its_codes_one_by_one(model):
+    prompts, codes = prompts_of(model), torch.randint(0, model.vocabulary.codes, (3, 32))
+    found = image_log_probs(model, prompts, codes, batch_size=2)
+    for prompt, image, log_prob in zip(prompts, codes, found, strict=True):
+        ids, expected = [*prompt, model.vocabulary.begin], 0.0
+        for code in image.tolist():
+            logits = only_codes(model, next_logits(model, ids))
+            ids.append(model.vocabulary.first_code + code)
+            expected += float(logits.log_softmax(-1)[ids[-1]])
+        assert float(log_prob) == pytest.approx(expected, rel=1e-4)
+    assert image_log_probs(model, [], codes[:0]).shape == (0,)
+    with pytest.raises(InputError, match="shorten it"):
+        image_log_probs(model, [[5] * model.context], codes[:1])
 
 
 @torch.no_grad()

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from seedtok.core.errors import CheckpointError, InputError, SeedTokWarning
 from seedtok.lm import texts
 from seedtok.lm.adapter import AdapterConfig, VisualAdapter
+from seedtok.lm.decoding import image_log_probs
 from seedtok.lm.model import JointLM
+from seedtok.lm.prompts import TextSettings, drawing_prompt
 from seedtok.lm.seed_lm import SeedLM
 
 
@@ -39,6 +41,22 @@ def test_images_in_and_out(seed_lm):
     (drawn,) = seed_lm.draw("a fox")
     assert drawn.size == (128, 128)
     assert seed_lm.generate([image, "what is it?"], max_new_tokens=3, max_images=0)
+
+
+@torch.no_grad()
+def test_a_reranked_caption_is_the_candidate_likeliest_in_both_directions(seed_lm):
+    codes = torch.randint(0, 64, (3, 32))
+    settings = TextSettings(4, 6, min(seed_lm.template.caption_tokens, 6))
+    prompts = [seed_lm.sequence([image, seed_lm.template.caption]) for image in codes]
+    best = []
+    for image, own in zip(codes, texts.candidates(seed_lm.joint, prompts, settings), strict=True):
+        rows = [seed_lm.sequence([drawing_prompt(text, seed_lm.template.draw)]) for text, _ in own]
+        drawn = image_log_probs(seed_lm.joint, rows, image.expand(len(own), -1))
+        both = [log_prob + float(other) for (_, log_prob), other in zip(own, drawn, strict=True)]
+        best.append(own[both.index(max(both))][0])
+    assert seed_lm.caption(codes, 4, 2, max_new_tokens=6, rerank=True) == best
+    with pytest.raises(InputError, match="one beam leaves nothing to rerank"):
+        seed_lm.caption(codes, 1, rerank=True)
 
 
 @pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)

@@ -9,7 +9,7 @@ from seedtok.core.errors import InputError
 from seedtok.lm import texts
 from seedtok.lm.beams import BeamSearch
 from seedtok.lm.prompts import TextSettings
-from seedtok.lm.texts import complete
+from seedtok.lm.texts import candidates, complete
 
 
 def through_generate(model, ids: list[int], settings: TextSettings) -> str:
@@ -56,6 +56,37 @@ def test_waiting_prompts_take_the_rows_of_others(model, monkeypatch, batch_size)
     settings = TextSettings(num_beams=3, max_new_tokens=40)
     assert complete(model, prompts, settings, batch_size) == [through_generate(model, p, settings) for p in prompts]
     assert sum(dropped) > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_candidates_are_the_best_texts_that_generate_keeps(model, length_penalty, batch_size):
+    """With its log-probabilities, which are also those of the logits without a cache."""
+    ends = torch.randperm(len(model.text_tokenizer))[:64].tolist()
+    model.lm.generation_config.eos_token_id = ends
+    prompts = [model.sequence([torch.randint(0, 64, (32,)), " a" * n]) for n in (1, 4, 2)]
+    settings = TextSettings(4, 8, length_penalty=length_penalty)
+    found = candidates(model, prompts, settings, batch_size)
+    for ids, own in zip(prompts, found, strict=True):
+        out = model.lm.generate(
+            inputs_embeds=model.embed(torch.tensor([ids])), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            pad_token_id=2, eos_token_id=sorted({1, *ends}), num_return_sequences=4, return_dict_in_generate=True,
+            output_scores=True, **settings.arguments(),
+        )  # fmt: skip
+        assert len(own) == 4
+        for (text, log_prob), row, score in zip(own, out.sequences.tolist(), out.sequences_scores, strict=True):
+            length = next((n for n, token in enumerate(row, 1) if token in {1, *ends}), len(row))
+            states = model.states(model.embed(torch.tensor([[*ids, *row[: length - 1]]])))[0, len(ids) - 1 :]
+            log_probs = model.text_logits(states).log_softmax(-1)
+            alone = log_probs.gather(1, torch.tensor(row[:length])[:, None]).sum()
+            torch.testing.assert_close(torch.tensor(log_prob), alone, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(alone / length**length_penalty, score, rtol=1e-4, atol=1e-4)
+            said = row[: length - 1] if row[length - 1] in {1, *ends} else row
+            assert text == model.text_tokenizer.decode(said, skip_special_tokens=True).strip()
+    with pytest.raises(InputError, match="only the best text of a beam search"):
+        candidates(model, prompts, TextSettings(4, generate_options={"do_sample": True}))
+    assert candidates(model, [], settings) == []
 
 
 @torch.no_grad()

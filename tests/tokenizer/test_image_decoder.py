@@ -191,5 +191,8 @@ def test_commands_draw_by_another_decoder_and_by_an_lcm_lora(cli, tiny_tokenizer
         pictures[name] = file.read_bytes()
     assert pictures["lcm"] == pictures["four"]
     assert len(set(pictures.values())) == 3
+    measured = ("evaluate", "generation", "--model", tiny_tokenizer, "--count", 2, "--json", "--lcm-lora", lcm_lora[0])
+    found = json.loads(cli(*measured)[1])["clip_similarity"]
+    assert set(found) == {"caption", "seed", "caption_few_steps", "seed_few_steps"}
     code, _, err = cli(*run, "--out", tmp_path / "no", "--lcm-lora", tmp_path)
     assert (code, "as an LCM-LoRA" in " ".join(err.split())) == (2, True)

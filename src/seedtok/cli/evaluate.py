@@ -8,12 +8,34 @@ from typing import Annotated, Any
 
 import typer
 
+from seedtok.cli.evaluate_options import (
+    DATA,
+    AsJson,
+    BatchSize,
+    Beside,
+    Clip,
+    Count,
+    Data,
+    Describe,
+    DrawingDtype,
+    Gill,
+    LanguageModel,
+    Out,
+    Prompt,
+    ReaderModel,
+    Rerank,
+    RetrievalModel,
+    Scenes,
+    Seed,
+    TokenizerModel,
+)
 from seedtok.cli.evaluate_support import (
     Given,
     GivenLM,
     blind_guesses,
     drawing_judges,
     evaluation_set,
+    few_steps_by,
     gill_features,
     identified,
     is_scenes,
@@ -25,57 +47,14 @@ from seedtok.cli.evaluate_support import (
     with_others,
 )
 from seedtok.cli.lm import Base, Beams, Chat, Quantize, Tokenizer
-from seedtok.cli.support import Device, DrawingPrecision, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
+from seedtok.cli.support import Device, Dtype, Precision, drawing_dtype, load_tokenizer, quiet
+from seedtok.cli.tokenizer import LcmLora
 from seedtok.core.hub import MINI
 
 app = typer.Typer(
     help="Measure a model: on test scenes that no training saw, or on what `seedtok data prepare` wrote.",
     no_args_is_help=True,
 )
-
-TokenizerModel = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
-RetrievalModel = Annotated[str, typer.Option(help="A SEED tokenizer, an embedder, or transformers' BLIP-2 or CLIP.")]
-LanguageModel = Annotated[str, typer.Option(help="'mini', a folder of a SEED language model, or a hub id.")]
-ReaderModel = Annotated[str, typer.Option(help="A SEED language model, SEED-LLaMA too, or a BLIP-2 on OPT.")]
-DATA = "mini:test"
-Data = Annotated[
-    str,
-    typer.Option(
-        metavar="DIR|mini:SET|mini",
-        help="What `data prepare` or `data pack` wrote; or scenes: of a set, such as test or test-unseen-hands, for "
-        "retrieval also test+near-misses, or as a public data set has them, such as test=coco; or mini, scenes by one "
-        "artist on a grid.",
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Where predictions stay; an evaluation that was stopped goes on there."),
-]
-Count = Annotated[int | None, typer.Option(min=1, help="Pictures, from the first on: all of DIR, 1000 scenes.")]
-Scenes = Annotated[int | None, typer.Option(min=1, help="Pictures, from the first on: all of DIR, 20000 scenes.")]
-Seed = Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at once.")]
-DrawingDtype = Annotated[
-    DrawingPrecision | None,
-    typer.Option("--drawing-dtype", help="What the image decoder alone computes in, as in `demo`."),
-]
-Clip = Annotated[
-    str | None,
-    typer.Option(help="The CLIP that compares pictures: CLIP ViT-L/14, or for scenes the shipped one."),
-]
-Gill = Annotated[Path | None, typer.Option(metavar="DIR", help="A GILL baseline, which draws from captions too.")]
-Describe = Annotated[
-    bool, typer.Option("--describe", help="A second row: answers of a SEED model's own caption, without the picture.")
-]
-Beside = Annotated[
-    list[str] | None,
-    typer.Option(metavar="MODEL", help="Another model, a row of its own on the same pictures; may be given again."),
-]
-Prompt = Annotated[
-    str | None,
-    typer.Option(help="paper, lavis, or a text, with {} where a question goes; by default each model's own."),
-]
 
 
 @app.command()
@@ -121,8 +100,9 @@ def generation(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
     drawing: DrawingDtype = None,
+    lcm_lora: LcmLora = None,
 ) -> None:
-    """Table 2: drawings from captions and from codes, beside the real picture."""
+    """Table 2: drawings from captions and from codes, beside the real picture; with an LCM-LoRA in few steps too."""
     quiet(loading=True)
     where = place_of(device)
     found = evaluation_set(data, count or 1000, count, seed)
@@ -131,8 +111,10 @@ def generation(
 
     judges, drawn_in = drawing_judges(data, found, clip, where), drawing_dtype(drawing, where)
     others, made_by = gill_features(gill, where)
-    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value, **made_by})
-    report(lambda: evaluate_generation(tokenizer, found, given.run, *judges, drawn_in, others), given, found, as_json)
+    few_steps, in_few = few_steps_by(lcm_lora, tokenizer)
+    given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value, **made_by, **in_few})
+    how = (*judges, drawn_in, others, few_steps)
+    report(lambda: evaluate_generation(tokenizer, found, given.run, *how), given, found, as_json)
 
 
 @app.command()
@@ -168,6 +150,7 @@ def captioning(
     data: Data = DATA,
     out: Out = None,
     prompt: Prompt = None,
+    rerank: Rerank = False,
     beams: Beams = 5,
     count: Count = None,
     seed: Seed = 0,
@@ -181,6 +164,7 @@ def captioning(
     from seedtok.evaluation.captioning import evaluate_captioning
     from seedtok.evaluation.captions import check_installed
     from seedtok.evaluation.prompts import prompts_named
+    from seedtok.evaluation.readers import RerankingReader, with_second
     from seedtok.lm.prompts import CAPTIONING
 
     check_installed()
@@ -189,6 +173,8 @@ def captioning(
     others = beside or []
     lm = GivenLM(model, base, tokenizer, template, quantize, dtype)
     readers = readers_by_row(lm, place_of(device), others)
+    if rerank:
+        readers = with_second(readers, "reranked", RerankingReader)
     given = Given(model, out, batch_size, seed, with_beside(lm.record, others, "lm"))
     decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
@@ -217,7 +203,7 @@ def vqa(
     """Table 3: answers to questions, by VQAv2's accuracy and type of answer, and by GQA's exact match."""
     quiet(loading=True)
     from seedtok.evaluation.prompts import prompts_named
-    from seedtok.evaluation.readers import describing
+    from seedtok.evaluation.readers import DescribingReader, with_second
     from seedtok.evaluation.vqa import evaluate_vqa
     from seedtok.lm.prompts import ANSWERING
 
@@ -227,7 +213,7 @@ def vqa(
     lm = GivenLM(model, base, tokenizer, template, quantize, dtype)
     readers = readers_by_row(lm, place_of(device), others, is_scenes(data))
     if describe:
-        readers = describing(readers)
+        readers = with_second(readers, "describing", DescribingReader)
     given = Given(model, out, batch_size, seed, with_beside(lm.record, others, "lm"))
 
     def measured() -> dict[str, Any]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from seedtok.evaluation.dataset import EvaluationSet, Scorer
     from seedtok.evaluation.run import Run
     from seedtok.lm.seed_lm import SeedLM
+    from seedtok.tokenizer.image_decoder import ImageDecoder
+    from seedtok.tokenizer.seed import SeedTokenizer
 
 CLIP = "openai/clip-vit-large-patch14"  # the paper's, for pictures of the world
 RECORDS = ("settings", "counts", "clip")  # parts of a result that are records, not scores
@@ -115,6 +117,17 @@ def gill_features(folder: Path | None, device: torch.device) -> tuple[dict[str, 
     from seedtok.baselines.gill import Gill
 
     return {"gill": Gill.from_pretrained(folder).to(device).text_features}, {"gill": identified(str(folder))}
+
+
+def few_steps_by(lcm_lora: str | None, tokenizer: SeedTokenizer) -> tuple[ImageDecoder | None, dict[str, Any]]:
+    """A tokenizer's image decoder with an LCM-LoRA, and what is noted of it; nothing for None."""
+    if lcm_lora is None:
+        return None, {}
+    from seedtok.tokenizer.image_decoder import ImageDecoder
+
+    decoder = ImageDecoder.from_pretrained(tokenizer.image_decoder_source, tokenizer.dtype).to(tokenizer.device)
+    decoder.add_lcm_lora(lcm_lora)
+    return decoder, {"lcm_lora": identified(lcm_lora, "lcm_lora")}
 
 
 def identified(name: str, part: str = "tokenizer") -> dict[str, str]:

@@ -75,6 +75,9 @@ def caption(
     template: Chat = None,
     quantize: Quantize = None,
     beams: Beams = 5,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Of all beams' captions the one that best explains the image: slower.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "caption"} as JSON.')] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in each batch.")] = 16,
     dtype: Dtype = Precision.float32,
@@ -86,7 +89,7 @@ def caption(
     lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
     with progress("caption", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(lm.seed, paths, batch_size, bad, done):
-            for name, text in zip(names, lm.caption(codes, num_beams=beams), strict=True):
+            for name, text in zip(names, lm.caption(codes, beams, rerank=rerank), strict=True):
                 line = json.dumps({"image": str(name), "caption": text}, ensure_ascii=False)
                 print(line if as_json else f"{name}\t{text}")
             sys.stdout.flush()

@@ -11,6 +11,7 @@ import typer
 
 from seedtok.cli.lm import Base, Model, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
+from seedtok.cli.tokenizer import LcmLora
 from seedtok.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def serve(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
     drawing: DrawingDtype = DrawingPrecision.auto,
+    lcm_lora: LcmLora = None,
 ) -> None:
     """Serve a SEED language model over HTTP: a web page, and OpenAI's protocol.
 
@@ -57,6 +59,7 @@ def serve(
 
     def application() -> FastAPI:
         lm = load_lm(model, dtype.value, device, base, tokenizer, quantize=quantize)
+        lm.seed.draw_by(lcm_lora=lcm_lora)
         drawn_in = drawing_dtype(drawing, lm.device) if dtype == Precision.float32 else None
         name = Path(model).name or model if Path(model).is_dir() else model
         return create_app(lm, name, limits, keys, drawn_in, page)

@@ -56,7 +56,9 @@ Decoder = Annotated[
 ]
 LcmLora = Annotated[
     str | None,
-    typer.Option("--lcm-lora", help="Folder or hub id of an LCM-LoRA for the image decoder: it draws in 4 steps."),
+    typer.Option(
+        "--lcm-lora", help="An LCM-LoRA of the image decoder: 'mini', a folder, or a hub id. It draws in 4 steps."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the initial noise.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in each batch.")]

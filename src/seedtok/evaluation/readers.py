@@ -22,6 +22,7 @@ from seedtok.lm.base import pad_id
 from seedtok.lm.native import Template
 from seedtok.lm.packing import left_pad
 from seedtok.lm.prompts import CAPTIONING, TextSettings
+from seedtok.lm.reranking import rerank
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
 
@@ -97,6 +98,23 @@ class DescribingReader(SeedReader):
         return complete(self.model.joint, [self.model.sequence([text]) for text in texts], decoding, AT_ONCE)
 
 
+class RerankingReader(SeedReader):
+    """A SEED language model that chooses among the texts of its beams by how likely it draws the picture of each."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "reranked_by": self.model.template.draw}
+
+    def write(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
+    ) -> list[str]:  # fmt: skip
+        model = self.model
+        codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
+        rows = [(model.sequence([own, text]), own) for own, texts in zip(codes, prompts, strict=True) for text in texts]
+        images = torch.stack([own for _, own in rows])
+        return rerank(model.joint, [ids for ids, _ in rows], images, model.drawing_ids, decoding, AT_ONCE)
+
+
 class PrefixReader:
     """A baseline of ours, which reads the embeddings of a Q-Former or the codes of an image tokenizer."""
 
@@ -161,13 +179,13 @@ def prompts_of(models: Mapping[str, Reader], given: Prompts | None) -> dict[str,
     return {row: given or model.prompts for row, model in models.items()}
 
 
-def describing(readers: Mapping[str, Reader]) -> dict[str, Reader]:
-    """Readers by their rows, and beside each SEED language model one that answers of its own captions alone."""
+def with_second(readers: Mapping[str, Reader], suffix: str, second: type[SeedReader]) -> dict[str, Reader]:
+    """Readers by their rows, and after each SEED language model the same as a reader of another kind, ROW_SUFFIX."""
     rows: dict[str, Reader] = {}
     for row, reader in readers.items():
         rows[row] = reader
         if isinstance(reader, SeedReader):
-            rows[f"{row}_describing"] = DescribingReader(reader.model)
+            rows[f"{row}_{suffix}"] = second(reader.model)
     return rows
 
 

@@ -19,8 +19,8 @@ end, by an end id or by their length, are finished texts, with their score divid
 others the best `beams` go on.
 
 A prompt is done when none of its beams can still beat its best finished text, or when its best beam, as it stands, does
-not beat the worst of its `beams` finished texts. It then leaves the batch, and a waiting prompt takes its row
-(`replace_row`), so that the batch stays full.
+not beat the worst of its `beams` finished texts; where more than the best text is wanted, only in the second case. It
+then leaves the batch, and a waiting prompt takes its row (`replace_row`), so that the batch stays full.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -41,13 +42,25 @@ IMPOSSIBLE = float("-inf")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """A beam search, in the terms of transformers' `generate`; `ends` are the ids that end a text."""
+    """A beam search, in the terms of transformers' `generate`; `ends` are the ids that end a text.
+
+    `kept` is how many of a prompt's finished texts are kept, at most as many as beams.
+    """
 
     beams: int
     max_new_tokens: int
     min_new_tokens: int = 0
     length_penalty: float = 1.0
     ends: Sequence[int] = ()
+    kept: int = 1
+
+
+class Finished(NamedTuple):
+    """A finished text: its ids, end id included, the sum of their log-probabilities, and its score."""
+
+    ids: list[int]
+    log_prob: float
+    score: float
 
 
 class BeamSearch:
@@ -73,8 +86,8 @@ class BeamSearch:
         self.scores[:, 0] = 0.0  # all beams are the prompt at first, so one of them is continued
         self.finished: Float[Tensor, "b k"] = torch.full_like(self.scores, IMPOSSIBLE)  # best scores, descending
 
-    def step(self, texts: dict[int, list[int]]) -> Bool[Tensor, " b"]:
-        """Adds a token to each beam, and puts each prompt's best finished ids, if they are new, into `texts`.
+    def step(self, texts: dict[int, list[Finished]]) -> Bool[Tensor, " b"]:
+        """Adds a token to each beam, and keeps each prompt's best finished texts in `texts`, the best first.
 
         Returns which prompts are done. For the others `advance` has to follow.
         """
@@ -84,10 +97,14 @@ class BeamSearch:
 
         normaliser = self.length.float() ** settings.length_penalty
         endings = (scores / normaliser).masked_fill(~ends, IMPOSSIBLE)[:, : settings.beams]
-        values, places = endings.max(1)
-        for i in (values > self.finished[:, 0]).nonzero()[:, 0].tolist():
-            before = self.tokens[i, parents[i, places[i]], : int(self.length[i]) - 1]
-            texts[int(self.numbers[i])] = [*before.tolist(), int(ids[i, places[i]])]
+        better = endings > self.finished[:, settings.kept - 1, None]
+        for i, place in better.nonzero().tolist():
+            before = self.tokens[i, parents[i, place], : int(self.length[i]) - 1]
+            found = [*before.tolist(), int(ids[i, place])]
+            own = texts[int(self.numbers[i])]
+            own.append(Finished(found, float(scores[i, place]), float(endings[i, place])))
+            own.sort(key=lambda text: -text.score)
+            del own[settings.kept :]
         self.finished = torch.cat([self.finished, endings], dim=1).topk(settings.beams).values
 
         self.scores, going_on = scores.masked_fill(ends, IMPOSSIBLE).topk(settings.beams)
@@ -110,9 +127,12 @@ class BeamSearch:
     def _done(self, normaliser: Float[Tensor, " b"]) -> Bool[Tensor, " b"]:
         """Which prompts have no beam left that could change their result."""
         settings, best = self.settings, self.scores[:, 0]
+        beaten = best / normaliser <= self.finished[:, -1]
+        if settings.kept > 1:
+            return beaten
         longest = settings.max_new_tokens**settings.length_penalty
         bound = best / (longest if settings.length_penalty > 0 else normaliser)  # no descendant scores higher
-        return (bound <= self.finished[:, 0]) | (best / normaliser <= self.finished[:, -1])
+        return (bound <= self.finished[:, 0]) | beaten
 
     def advance(self) -> None:
         """Runs the LM over the tokens that `step` has added."""
@@ -160,12 +180,12 @@ def _of_parents(values: Shaped[Tensor, "b j n"], parents: Int[Tensor, "b k"]) ->
 
 def search_texts(
     model: JointLM, prompts: Sequence[Sequence[int]], settings: SearchSettings, batch_size: int
-) -> list[list[int]]:
-    """The ids of the best text after each prompt of ids, end id included.
+) -> list[list[Finished]]:
+    """The best texts after each prompt of ids, the best first.
 
     `batch_size` prompts are searched at once, and as many more may have been read and wait for a row.
     """
-    texts: dict[int, list[int]] = {number: [] for number in range(len(prompts))}
+    texts: dict[int, list[Finished]] = {number: [] for number in range(len(prompts))}
     starts = range(0, len(prompts), batch_size)
     batches = (BeamSearch(model, prompts[i : i + batch_size], settings, i) for i in starts)
     search, waiting = next(batches), deque[tuple[BeamSearch, int]]()

@@ -17,6 +17,7 @@ from torch import Tensor
 from seedtok.core.device import computes_bfloat16_fast
 from seedtok.core.errors import InputError
 from seedtok.lm.model import JointLM
+from seedtok.lm.packing import left_pad
 from seedtok.lm.probe import supports_cache
 from seedtok.lm.sequences import CachedSequences
 
@@ -75,6 +76,28 @@ def draw_codes(
         model.check_length(len(row), model.vocabulary.span)
     sequences = CachedSequences(model, rows, supports_cache(model))
     return decode_image(sequences, sampling) if num_beams == 1 else search_image(sequences, num_beams)
+
+
+@torch.no_grad()
+def image_log_probs(
+    model: JointLM, prompts: Sequence[Sequence[int]], codes: Int[Tensor, "b n"], batch_size: int = 32
+) -> Float[Tensor, " b"]:
+    """The log-probability of images, by their codes (B, 32), each after a prompt of ids that asks for one.
+
+    Within an image only codes are possible, as in `draw_codes`. Raises InputError for a prompt too long for the LM.
+    """
+    vocabulary, span, found = model.vocabulary, codes.shape[1], []
+    for prompt in prompts:
+        model.check_length(len(prompt) + 1, span)
+    for start in range(0, len(prompts), batch_size):
+        images = codes[start : start + batch_size]
+        given = vocabulary.code_ids(images[:, :-1]).tolist()
+        own = prompts[start : start + batch_size]
+        ids, mask = left_pad([[*p, vocabulary.begin, *c] for p, c in zip(own, given, strict=True)], model.device)
+        states = model.states(model.embed(ids), mask, (mask.cumsum(1) - 1).clamp(min=0))[:, -span:]
+        log_probs = model.code_logits(states).float().log_softmax(-1)
+        found.append(log_probs.gather(-1, images.to(model.device)[..., None])[..., 0].sum(1))
+    return torch.cat(found) if found else torch.zeros(0, device=model.device)
 
 
 def decode_image(sequences: CachedSequences, sampling: Sampling) -> Int[Tensor, "b n"]:

@@ -21,7 +21,7 @@ from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
 from seedtok.core.images import ImageSource
 from seedtok.core.notices import quietly
-from seedtok.lm import checkpoint, interleaved, texts
+from seedtok.lm import checkpoint, interleaved, reranking, texts
 from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
 from seedtok.lm.base import Weights, fingerprint, load_base, quantization, word_embedding
 from seedtok.lm.decoding import GREEDY, Sampling, draw_codes
@@ -82,6 +82,7 @@ class SeedLM(CompositeModule):
     def caption(
         self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
         max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str | None = None,
+        rerank: bool = False,
     ) -> list[str]:  # fmt: skip
         """Captions of images: the text after their codes and "A photo of", or what else the template asks.
 
@@ -93,12 +94,18 @@ class SeedLM(CompositeModule):
             max_new_tokens: the most tokens of a caption.
             length_penalty: as of transformers' `generate`.
             prompt: the text between codes and caption; by default the template's.
+            rerank: of the texts of all beams take the one from which the model would also most likely draw the image:
+                the largest log p(text | image) + log p(image | text). For models that draw; ours, not the paper's.
+
+        Raises InputError for `rerank` with a single beam, or with a language model that only `generate` decodes.
         """
         codes = self._codes(images, batch_size)
         least = min(self.template.caption_tokens, max_new_tokens) if min_new_tokens is None else min_new_tokens
         settings = TextSettings(num_beams, max_new_tokens, least, length_penalty)
         prompt = self.template.caption if prompt is None else prompt
         prompts = [self.sequence([image, prompt]) for image in codes]
+        if rerank:
+            return reranking.rerank(self.joint, prompts, codes, self.drawing_ids, settings, batch_size)
         return texts.complete(self.joint, prompts, settings, batch_size)
 
     def answer(
@@ -123,6 +130,10 @@ class SeedLM(CompositeModule):
         prompts = [self.sequence([image, question_prompt(question, template)]) for image, question in pairs]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
+    def drawing_ids(self, prompt: str, instruction: str | None = None) -> list[int]:
+        """The ids of the prompt that asks for an image, in the words of the template unless others are given."""
+        return self.sequence([drawing_prompt(prompt, self.template.draw if instruction is None else instruction)])
+
     def draw_codes(
         self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
         instruction: str | None = None,
@@ -135,8 +146,7 @@ class SeedLM(CompositeModule):
         if not all(prompt.strip() for prompt in prompts):
             raise InputError("an empty prompt: say what to draw")
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
-        instruction = self.template.draw if instruction is None else instruction
-        rows = [self.sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
+        rows = [self.drawing_ids(prompt, instruction) for prompt in prompts]
         return draw_codes(self.joint, rows, sampling, num_beams)
 
     def draw(

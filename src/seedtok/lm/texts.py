@@ -48,15 +48,44 @@ def complete(
         model.check_length(len(prompt), settings.max_new_tokens)
     size, ends = batch_size or len(prompts), model.end_ids
     if settings.num_beams > 1 and on_text is None and _can_search(model, prompts, settings):
-        search = SearchSettings(
-            settings.num_beams, settings.max_new_tokens, settings.min_new_tokens or 0,
-            1.0 if settings.length_penalty is None else settings.length_penalty, ends,
-        )  # fmt: skip
-        found = search_texts(model, prompts, search, size)
+        best = search_texts(model, prompts, _search(model, settings), size)
+        found = [texts[0].ids if texts else [] for texts in best]
     else:
         streamer = None if on_text is None else TextStreamer(model, on_text)
         batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
         found = [ids for batch in batches for ids in _generate(model, batch, settings, streamer)]
+    return _texts_of(model, found, ends)
+
+
+@torch.no_grad()
+def candidates(
+    model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings, batch_size: int | None = None
+) -> list[list[tuple[str, float]]]:
+    """As many texts after each prompt of ids as there are beams, and the log-probability of each; the best first.
+
+    Raises InputError for a prompt too long for the LM, and where these settings or this LM need `generate`.
+    """
+    check_batch_size(batch_size)
+    if not prompts:
+        return []
+    for prompt in prompts:
+        model.check_length(len(prompt), settings.max_new_tokens)
+    if not _can_search(model, prompts, settings):
+        raise InputError("with this language model, or these settings, only the best text of a beam search is known")
+    search, ends = _search(model, settings, settings.num_beams), model.end_ids
+    found = search_texts(model, prompts, search, batch_size or len(prompts))
+    texts = [_texts_of(model, [text.ids for text in own], ends) for own in found]
+    return [[(t, f.log_prob) for t, f in zip(said, own, strict=True)] for said, own in zip(texts, found, strict=True)]
+
+
+def _search(model: JointLM, settings: TextSettings, kept: int = 1) -> SearchSettings:
+    penalty = 1.0 if settings.length_penalty is None else settings.length_penalty
+    least = settings.min_new_tokens or 0
+    return SearchSettings(settings.num_beams, settings.max_new_tokens, least, penalty, model.end_ids, kept)
+
+
+def _texts_of(model: JointLM, found: Sequence[list[int]], ends: Sequence[int]) -> list[str]:
+    """The texts of ids, each until what ends it."""
     texts = model.text_tokenizer.batch_decode([_until_end(ids, ends) for ids in found], skip_special_tokens=True)
     return [text.strip() for text in texts]
 

@@ -151,20 +151,23 @@ class ImageDecoder:
     def add_lcm_lora(self, folder_or_hub_id: str | Path) -> None:
         """Adds an LCM-LoRA (Luo et al. 2023, arXiv 2311.05556) to the UNet for good: it then draws in few steps.
 
-        Raises CheckpointError where it cannot be loaded, or is of another model; what is drawn by is then undefined.
+        It is "mini", that of the shipped image decoder, a folder, or a hub id. Raises CheckpointError where it cannot
+        be loaded, or is of another model; what is drawn by is then undefined.
         """
-        name = str(folder_or_hub_id)
+        source = locate(folder_or_hub_id, "lcm_lora")
+        folder = local_folder(source, "lcm_lora")
+        name = source if folder is None else str(folder)
         pipeline: Any = self.pipeline
-        cached = Path(name).is_dir() or cache_only(name, "pytorch_lora_weights.safetensors")
+        cached = folder is not None or cache_only(name, "pytorch_lora_weights.safetensors")
         try:
             pipeline.load_lora_weights(name, use_safetensors=True, local_files_only=cached)
             if not pipeline.get_active_adapters():
                 raise ValueError("it has no weights for this UNet")
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise CheckpointError(f"cannot use {name} as an LCM-LoRA: {reason}") from None
+            raise CheckpointError(f"cannot use {folder_or_hub_id} as an LCM-LoRA: {reason}") from None
         pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
 
     @torch.no_grad()

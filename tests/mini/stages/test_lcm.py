@@ -3,8 +3,10 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
+from torch import nn
 
-from seedtok.mini.stages.lcm import LcmSettings, LcmStage, clean_estimate, consistency, ddim_step
+from seedtok.mini.stages.lcm import LcmSettings, LcmStage, clean_estimate, consistency, ddim_step, low_rank
+from seedtok.mini.stages.pipelines import LORA_FOLDER
 from seedtok.mini.world.scenes import unique_scenes
 from seedtok.mini.world.source import to_batch
 from seedtok.tokenizer.image_decoder import ImageDecoder
@@ -80,6 +82,42 @@ def test_the_loss_falls_and_the_target_follows(stage, tiny_diffusion):
     before = {name: tensor.clone() for name, tensor in target.items()}
     stage.eval()(batch)
     assert all(torch.equal(stage.target.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_the_lora_is_the_nearest_of_its_rank(stage):
+    torch.manual_seed(0)
+    for parameter in stage.unet.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    student, teacher = dict(stage.unet.named_modules()), dict(stage.teacher.named_modules())
+    for rank in (3, 1000):
+        tensors = low_rank(stage.unet, stage.teacher, rank)
+        names = {name.rpartition(".lora_")[0] for name in tensors}
+        assert "mid_block.attentions.0.proj_in" in names
+        assert "mid_block.resnets.0.conv1" in names
+        for name in names:
+            change = (student[name].weight - teacher[name].weight).detach()
+            down, up = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
+            assert down.shape[1:] == change.shape[1:]
+            assert len(down) == min(rank, *change.flatten(1).shape)
+            left = change.flatten(1) - up.flatten(1) @ down.flatten(1)
+            tail = torch.linalg.svdvals(change.flatten(1))[rank:].square().sum().sqrt()
+            torch.testing.assert_close(left.norm(), tail, atol=1e-5, rtol=1e-4)
+
+
+def test_with_the_lora_the_teacher_has_the_weights_of_the_student(stage, tmp_path):
+    torch.manual_seed(0)
+    stage.decoder.pipeline.save_pretrained(tmp_path / "teacher")
+    weights = [layer.weight for layer in stage.unet.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
+    for weight in weights:
+        weight.data += 0.01 * torch.randn_like(weight)
+    stage.settings = stage.settings.model_copy(update={"rank": 1000})
+    stage.eval().export(tmp_path / "lcm")
+    student, teacher = (ImageDecoder.from_pretrained(folder) for folder in (tmp_path / "lcm", tmp_path / "teacher"))
+    teacher.add_lcm_lora(tmp_path / "lcm" / LORA_FOLDER)
+    expected, found = student.pipeline.unet.state_dict(), teacher.pipeline.unet.state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+    assert teacher.few_steps == student.few_steps == 4
 
 
 def test_it_is_exported_as_a_pipeline_that_draws_in_few_steps(stage, tmp_path):

@@ -16,7 +16,7 @@ from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.codebook import evaluate_codebook
 from seedtok.evaluation.drawing import evaluate_drawing
 from seedtok.evaluation.generation import evaluate_generation
-from seedtok.evaluation.readers import PrefixReader, SeedReader
+from seedtok.evaluation.readers import PrefixReader, RerankingReader, SeedReader, with_second
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieval_model
 from seedtok.evaluation.run import Run
@@ -25,6 +25,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, load_features
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
+from seedtok.mini.stages.pipelines import LORA_FOLDER
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -69,12 +70,14 @@ def codebook(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
 
 
 def generation(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    few_steps = ImageDecoder.from_pretrained(result(models.out, "lcm")).to(models.device)
+    few_steps = ImageDecoder.from_pretrained(result(models.out, "diffusion")).to(models.device)
+    few_steps.add_lcm_lora(result(models.out, "lcm") / LORA_FOLDER)
     return evaluate_generation(models.tokenizer(), data, run, *models.judges(data), few_steps=few_steps)
 
 
 def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    return evaluate_captioning(models.readers("seed_opt"), data, run, scorer=SceneScorer(data))
+    readers = with_second(models.readers("seed_opt"), "reranked", RerankingReader)
+    return evaluate_captioning(readers, data, run, scorer=SceneScorer(data))
 
 
 def vqa(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
