@@ -80,6 +80,8 @@ def test_lengths_beams_and_stops(openai: OpenAI, lm: SeedLM):
     )
     assert [text_of(greedy)] == lm.generate([picture(), "A photo of"], max_images=0, max_new_tokens=3)
     assert greedy.choices[0].finish_reason == "length"
+    reranked = openai.chat.completions.create(model="tiny", messages=asked("", picture()), extra_body={"rerank": True})
+    assert text_of(reranked) == lm.caption(picture(), rerank=True)[0]
     whole = lm.caption(picture())[0]
     stop = whole[3:5]
     stopped = openai.chat.completions.create(model="tiny", messages=asked("", picture()), stop=["\0", stop])

@@ -104,7 +104,7 @@ def _task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart |
         prompt = CAPTION if is_caption else question_prompt(question)
         return replace(_continuation((conversation.picture, prompt), request, 0, on_part), max_new_tokens=length)
     if is_caption:
-        return Caption(conversation.picture, beams, length)
+        return Caption(conversation.picture, beams, length, bool(request.rerank))
     return Answer(conversation.picture, question, beams, length)
 
 

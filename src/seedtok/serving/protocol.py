@@ -48,7 +48,11 @@ class StreamOptions(Given):
 
 
 class ChatRequest(Given):
-    """A conversation to answer. `num_beams` is ours: 5 unless given, and 1 writes token by token."""
+    """A conversation to answer.
+
+    Ours are `num_beams`, 5 unless given, where 1 writes token by token; and `rerank`, which chooses among the captions
+    of the beams as `SeedLM.caption` does.
+    """
 
     model: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
@@ -65,6 +69,7 @@ class ChatRequest(Given):
     ] | None = None  # fmt: skip
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     num_beams: Annotated[int, Field(ge=1, le=10)] | None = None
+    rerank: bool | None = None
     tools: list[Any] | None = None
     logprobs: bool | None = None
 

@@ -94,11 +94,12 @@ class Caption(Writing):
     picture: Image.Image
     num_beams: int = 5
     max_new_tokens: int = 30
+    rerank: bool = False
     rounds: ClassVar[int] = 4
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        return (self.num_beams, self.max_new_tokens)
+        return (self.num_beams, self.max_new_tokens, self.rerank)
 
     def prompt(self, template: Template) -> Sequence[str | Image.Image]:
         return (self.picture, template.caption)
@@ -108,8 +109,9 @@ class Caption(Writing):
         codes, warnings = engine.encode([task.picture for task in tasks])
         first = tasks[0]
         texts = engine.model.caption(
-            codes, num_beams=first.num_beams, batch_size=engine.batch, max_new_tokens=first.max_new_tokens
-        )
+            codes, num_beams=first.num_beams, batch_size=engine.batch, max_new_tokens=first.max_new_tokens,
+            rerank=first.rerank,
+        )  # fmt: skip
         prompt = engine.picture_tokens + engine.tokens(CAPTION)
         return [
             Outcome((text,), (), prompt, engine.tokens(text), warned)
