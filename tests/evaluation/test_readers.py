@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Proc
 
 import publishers
 from seedtok.baselines.prefix_lm import PrefixLM
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, ConfigError, InputError
 from seedtok.evaluation.foreign import BLOCK, BLOCKS, identity_of
 from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.evaluation.readers import (
@@ -22,7 +22,7 @@ from seedtok.evaluation.readers import (
     RerankingReader,
     SeedReader,
     load_reader,
-    with_second,
+    reranking,
 )
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
@@ -57,8 +57,11 @@ def test_reranked_it_says_what_it_says_by_itself(seed_lm: SeedLM, pictures):
     expected = seed_lm.caption(pictures, num_beams=2, rerank=True)
     assert reader.write(pictures, [[PAPER.caption]] * 3, SHORT) == expected
     assert reader.settings["reranked_by"] == seed_lm.template.draw
-    rows = with_second({"a": SeedReader(seed_lm), "b": reader}, "reranked", RerankingReader)
-    assert list(rows) == ["a", "a_reranked", "b", "b_reranked"]
+    assert list(reranking({"a": SeedReader(seed_lm), "b": reader}, SHORT)) == ["a", "a_reranked", "b", "b_reranked"]
+    with pytest.raises(InputError, match="one beam"):
+        reranking({"a": reader}, replace(SHORT, num_beams=1))
+    with pytest.raises(ConfigError, match="none of these models draws"):
+        reranking({}, SHORT)
 
 
 def test_described_first_the_picture_is_not_read_for_the_answer(tiny_lm, sets, cli, prepared, tmp_path):

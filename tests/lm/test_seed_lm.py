@@ -55,6 +55,10 @@ def test_a_reranked_caption_is_the_candidate_likeliest_in_both_directions(seed_l
         both = [log_prob + float(other) for (_, log_prob), other in zip(own, drawn, strict=True)]
         best.append(own[both.index(max(both))][0])
     assert seed_lm.caption(codes, 4, 2, max_new_tokens=6, rerank=True) == best
+    assert seed_lm.caption(codes[:0], 4, rerank=True) == []
+    seed_lm.joint.lm.generation_config.repetition_penalty = 1.2
+    with pytest.raises(InputError, match="decoded by transformers' generate"):
+        seed_lm.caption(codes, 4, rerank=True)
     with pytest.raises(InputError, match="one beam leaves nothing to rerank"):
         seed_lm.caption(codes, 1, rerank=True)
 

@@ -84,7 +84,7 @@ def test_candidates_are_the_best_texts_that_generate_keeps(model, length_penalty
             torch.testing.assert_close(alone / length**length_penalty, score, rtol=1e-4, atol=1e-4)
             said = row[: length - 1] if row[length - 1] in {1, *ends} else row
             assert text == model.text_tokenizer.decode(said, skip_special_tokens=True).strip()
-    with pytest.raises(InputError, match="only the best text of a beam search"):
+    with pytest.raises(InputError, match="only the best text is known"):
         candidates(model, prompts, TextSettings(4, generate_options={"do_sample": True}))
     assert candidates(model, [], settings) == []
 

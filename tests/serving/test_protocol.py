@@ -82,6 +82,10 @@ def test_lengths_beams_and_stops(openai: OpenAI, lm: SeedLM):
     assert greedy.choices[0].finish_reason == "length"
     reranked = openai.chat.completions.create(model="tiny", messages=asked("", picture()), extra_body={"rerank": True})
     assert text_of(reranked) == lm.caption(picture(), rerank=True)[0]
+    with pytest.raises(BadRequestError, match="rerank chooses among"):
+        openai.chat.completions.create(
+            model="tiny", messages=asked("", picture()), extra_body={"rerank": True, "num_beams": 1}
+        )
     whole = lm.caption(picture())[0]
     stop = whole[3:5]
     stopped = openai.chat.completions.create(model="tiny", messages=asked("", picture()), stop=["\0", stop])

@@ -158,6 +158,24 @@ def test_an_lcm_lora_is_fused_and_draws_in_few_steps(tiny_diffusion, lcm_lora):
     assert drawn[0].size == (128, 128)
     with pytest.raises(InputError, match="expected 1 to 50 steps"):
         decoder.draw(embeddings, 60, 1.0)
+    with pytest.raises(ConfigError, match="draws in few steps already"):
+        decoder.add_lcm_lora(folder)
+
+
+def test_beside_a_decoder_the_same_draws_in_few_steps(tiny_diffusion, lcm_lora):
+    decoder = ImageDecoder.from_pretrained(tiny_diffusion)
+    before = {name: tensor.clone() for name, tensor in decoder.pipeline.unet.state_dict().items()}
+    other = decoder.with_lcm_lora(lcm_lora[0])
+    assert (decoder.few_steps, other.few_steps) == (None, 4)
+    assert other.pipeline.vae is decoder.pipeline.vae
+    assert all(torch.equal(tensor, before[name]) for name, tensor in decoder.pipeline.unet.state_dict().items())
+    alone = ImageDecoder.from_pretrained(tiny_diffusion)
+    alone.add_lcm_lora(lcm_lora[0])
+    drawn = [
+        each.draw(each.text_features(["a cat"]), 4, 1.0, [torch.Generator().manual_seed(0)])[0].tobytes()
+        for each in (other, alone)
+    ]
+    assert drawn[0] == drawn[1]
 
 
 def test_what_is_no_lcm_lora_is_refused(tiny_diffusion, tmp_path, lcm_lora):

@@ -164,7 +164,7 @@ def captioning(
     from seedtok.evaluation.captioning import evaluate_captioning
     from seedtok.evaluation.captions import check_installed
     from seedtok.evaluation.prompts import prompts_named
-    from seedtok.evaluation.readers import RerankingReader, with_second
+    from seedtok.evaluation.readers import reranking
     from seedtok.lm.prompts import CAPTIONING
 
     check_installed()
@@ -172,11 +172,11 @@ def captioning(
     found = evaluation_set(data, count or 1000, count, seed, every_wording=True)
     others = beside or []
     lm = GivenLM(model, base, tokenizer, template, quantize, dtype)
+    decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     readers = readers_by_row(lm, place_of(device), others)
     if rerank:
-        readers = with_second(readers, "reranked", RerankingReader)
+        readers = reranking(readers, decoding)
     given = Given(model, out, batch_size, seed, with_beside(lm.record, others, "lm"))
-    decoding, scorer = replace(CAPTIONING, num_beams=beams), scene_scorer(found) if is_scenes(data) else None
     report(lambda: evaluate_captioning(readers, found, given.run, prompts, decoding, scorer), given, found, as_json)
 
 

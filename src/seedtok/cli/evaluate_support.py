@@ -123,11 +123,7 @@ def few_steps_by(lcm_lora: str | None, tokenizer: SeedTokenizer) -> tuple[ImageD
     """A tokenizer's image decoder with an LCM-LoRA, and what is noted of it; nothing for None."""
     if lcm_lora is None:
         return None, {}
-    from seedtok.tokenizer.image_decoder import ImageDecoder
-
-    decoder = ImageDecoder.from_pretrained(tokenizer.image_decoder_source, tokenizer.dtype).to(tokenizer.device)
-    decoder.add_lcm_lora(lcm_lora)
-    return decoder, {"lcm_lora": identified(lcm_lora, "lcm_lora")}
+    return tokenizer.image_decoder.with_lcm_lora(lcm_lora), {"lcm_lora": identified(lcm_lora, "lcm_lora")}
 
 
 def identified(name: str, part: str = "tokenizer") -> dict[str, str]:

@@ -177,6 +177,7 @@ def chat(
     top_p: TopP = 1.0,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
+    lcm_lora: LcmLora = None,
 ) -> None:
     """Chat with text and images, line by line: @PATH inserts an image; drawn images are saved, and their paths printed.
 
@@ -185,6 +186,7 @@ def chat(
     """
     sampling = _sampling(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
+    lm.seed.draw_by(lcm_lora=lcm_lora)
     from PIL import Image
 
     if sys.stdin.isatty():

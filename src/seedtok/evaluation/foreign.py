@@ -125,7 +125,7 @@ def _revision(hub_id: str) -> dict[str, str]:
     """The commit of a repository that is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    for file in ("config.json", "model_index.json"):
+    for file in ("config.json", "model_index.json", "pytorch_lora_weights.safetensors"):
         if isinstance(path := try_to_load_from_cache(hub_id, file), str):
             return {"revision": Path(path).parent.name}
     return {}

@@ -22,7 +22,7 @@ from seedtok.lm.base import pad_id
 from seedtok.lm.native import Template
 from seedtok.lm.packing import left_pad
 from seedtok.lm.prompts import CAPTIONING, TextSettings
-from seedtok.lm.reranking import rerank
+from seedtok.lm.reranking import check_can_rerank, rerank
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
 
@@ -186,6 +186,20 @@ def with_second(readers: Mapping[str, Reader], suffix: str, second: type[SeedRea
         rows[row] = reader
         if isinstance(reader, SeedReader):
             rows[f"{row}_{suffix}"] = second(reader.model)
+    return rows
+
+
+def reranking(readers: Mapping[str, Reader], decoding: TextSettings) -> dict[str, Reader]:
+    """Readers by their rows, and after each SEED language model, ROW_reranked, the same as a `RerankingReader`.
+
+    Raises ConfigError where there is no SEED language model, InputError as `check_can_rerank` does.
+    """
+    rows = with_second(readers, "reranked", RerankingReader)
+    if len(rows) == len(readers):
+        raise ConfigError("none of these models draws: only captions of SEED language models can be reranked")
+    for reader in rows.values():
+        if isinstance(reader, RerankingReader):
+            check_can_rerank(reader.model.joint, decoding)
     return rows
 
 

@@ -17,7 +17,18 @@ from seedtok.core.errors import InputError
 from seedtok.lm.decoding import image_log_probs
 from seedtok.lm.model import JointLM
 from seedtok.lm.prompts import TextSettings
-from seedtok.lm.texts import candidates
+from seedtok.lm.texts import can_search, candidates
+
+
+def check_can_rerank(model: JointLM, settings: TextSettings) -> None:
+    """Raises InputError for a single beam, and for a language model, or settings, that need `generate`."""
+    if settings.num_beams == 1:
+        raise InputError("one beam leaves nothing to rerank: give more beams")
+    if not can_search(model, (), settings):
+        raise InputError(
+            "this language model is decoded by transformers' generate, which gives its best text alone: caption "
+            "without reranking"
+        )
 
 
 def rerank(
@@ -32,12 +43,12 @@ def rerank(
         codes: of the image in each prompt, (B, 32).
         asking: a text -> the ids of the prompt that asks to draw it.
 
-    Raises InputError for a single beam, and for a language model that only `generate` decodes.
+    Raises InputError as `check_can_rerank` does, and for a text too long to be drawn within the LM's context.
     """
-    if settings.num_beams == 1:
-        raise InputError("one beam leaves nothing to rerank: give more beams")
+    check_can_rerank(model, settings)
     found = candidates(model, prompts, settings, batch_size)
-    images = codes.repeat_interleave(torch.tensor([len(own) for own in found], device=codes.device), dim=0)
+    counts = torch.tensor([len(own) for own in found], dtype=torch.long, device=codes.device)
+    images = codes.repeat_interleave(counts, dim=0)
     drawing = image_log_probs(model, [asking(text) for own in found for text, _ in own], images, batch_size)
     others = iter(drawing.tolist())
     scored = [[(log_prob + next(others), text) for text, log_prob in own] for own in found]

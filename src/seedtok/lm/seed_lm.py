@@ -95,9 +95,11 @@ class SeedLM(CompositeModule):
             length_penalty: as of transformers' `generate`.
             prompt: the text between codes and caption; by default the template's.
             rerank: of the texts of all beams take the one from which the model would also most likely draw the image:
-                the largest log p(text | image) + log p(image | text). For models that draw; ours, not the paper's.
+                the largest log p(text | image) + log p(image | text), without `prompt`. For models that draw; ours,
+                not the paper's.
 
-        Raises InputError for `rerank` with a single beam, or with a language model that only `generate` decodes.
+        Raises InputError for `rerank` with a single beam, with a language model that needs transformers' `generate`
+        (as its generation config may), or where a text is too long to be drawn.
         """
         codes = self._codes(images, batch_size)
         least = min(self.template.caption_tokens, max_new_tokens) if min_new_tokens is None else min_new_tokens

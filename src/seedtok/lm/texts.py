@@ -47,7 +47,7 @@ def complete(
     for prompt in prompts:
         model.check_length(len(prompt), settings.max_new_tokens)
     size, ends = batch_size or len(prompts), model.end_ids
-    if settings.num_beams > 1 and on_text is None and _can_search(model, prompts, settings):
+    if settings.num_beams > 1 and on_text is None and can_search(model, prompts, settings):
         best = search_texts(model, prompts, _search(model, settings), size)
         found = [texts[0].ids if texts else [] for texts in best]
     else:
@@ -70,8 +70,10 @@ def candidates(
         return []
     for prompt in prompts:
         model.check_length(len(prompt), settings.max_new_tokens)
-    if not _can_search(model, prompts, settings):
-        raise InputError("with this language model, or these settings, only the best text of a beam search is known")
+    if not can_search(model, prompts, settings):
+        raise InputError(
+            "with this language model, or these settings, only the best text is known, not those of all beams"
+        )
     search, ends = _search(model, settings, settings.num_beams), model.end_ids
     found = search_texts(model, prompts, search, batch_size or len(prompts))
     texts = [_texts_of(model, [text.ids for text in own], ends) for own in found]
@@ -110,7 +112,7 @@ def _generate(
     return found.tolist()
 
 
-def _can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings) -> bool:
+def can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings) -> bool:
     """Whether our beam search finds what `generate` would, with these settings and the LM's own."""
     if settings.max_new_tokens < 1 or settings.generate_options:
         return False
@@ -118,7 +120,7 @@ def _can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: Text
     if own is not None and not own.to_diff_dict().keys() <= NEUTRAL_SETTINGS:
         return False
     window = getattr(config, "sliding_window", None)  # our masks have none: no prompt may outgrow it
-    if window is not None and max(map(len, prompts)) + settings.max_new_tokens > window:
+    if window is not None and max(map(len, prompts), default=0) + settings.max_new_tokens > window:
         return False
     return supports_beam_search(model)
 

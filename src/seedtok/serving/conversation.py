@@ -101,6 +101,13 @@ def _task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart |
     length = _length(request, CAPTION_LENGTH if is_caption else ANSWER_LENGTH)
     beams = request.num_beams or BEAMS
     if request.temperature or beams == 1:  # token by token
+        if request.rerank and is_caption:
+            raise ApiError(
+                400,
+                "rerank chooses among the captions of several beams: leave out temperature and num_beams",
+                "invalid_value",
+                "rerank",
+            )
         prompt = CAPTION if is_caption else question_prompt(question)
         return replace(_continuation((conversation.picture, prompt), request, 0, on_part), max_new_tokens=length)
     if is_caption:

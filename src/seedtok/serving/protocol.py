@@ -51,7 +51,7 @@ class ChatRequest(Given):
     """A conversation to answer.
 
     Ours are `num_beams`, 5 unless given, where 1 writes token by token; and `rerank`, which chooses among the captions
-    of the beams as `SeedLM.caption` does.
+    of the beams as `SeedLM.caption` does, and has no effect on what is no caption.
     """
 
     model: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import sys
@@ -152,8 +153,11 @@ class ImageDecoder:
         """Adds an LCM-LoRA (Luo et al. 2023, arXiv 2311.05556) to the UNet for good: it then draws in few steps.
 
         It is "mini", that of the shipped image decoder, a folder, or a hub id. Raises CheckpointError where it cannot
-        be loaded, or is of another model; what is drawn by is then undefined.
+        be loaded, or is of another model; what is drawn by is then undefined. Raises ConfigError where this decoder
+        draws in few steps already.
         """
+        if self.few_steps:
+            raise ConfigError("this image decoder draws in few steps already: leave out the LCM-LoRA")
         source = locate(folder_or_hub_id, "lcm_lora")
         folder = local_folder(source, "lcm_lora")
         name = source if folder is None else str(folder)
@@ -169,6 +173,14 @@ class ImageDecoder:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise CheckpointError(f"cannot use {folder_or_hub_id} as an LCM-LoRA: {reason}") from None
         pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
+
+    @quietly("transformers", "diffusers")
+    def with_lcm_lora(self, folder_or_hub_id: str | Path) -> ImageDecoder:
+        """This decoder with an LCM-LoRA, as a second one that shares all but the UNet; raises as `add_lcm_lora`."""
+        parts: dict[str, Any] = dict(self.pipeline.components)
+        decoder = ImageDecoder(type(self.pipeline)(**parts | {"unet": copy.deepcopy(self.pipeline.unet)}))
+        decoder.add_lcm_lora(folder_or_hub_id)
+        return decoder
 
     @torch.no_grad()
     def text_features(self, captions: list[str]) -> Float[Tensor, "b t d"]:

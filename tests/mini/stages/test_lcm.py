@@ -110,7 +110,7 @@ def test_with_the_lora_the_teacher_has_the_weights_of_the_student(stage, tmp_pat
     weights = [layer.weight for layer in stage.unet.modules() if type(layer) in (nn.Linear, nn.Conv2d)]
     for weight in weights:
         weight.data += 0.01 * torch.randn_like(weight)
-    stage.settings = stage.settings.model_copy(update={"rank": 1000})
+    stage.settings = stage.settings.model_copy(update={"rank": 1000, "solver_steps": 50})
     stage.eval().export(tmp_path / "lcm")
     student, teacher = (ImageDecoder.from_pretrained(folder) for folder in (tmp_path / "lcm", tmp_path / "teacher"))
     teacher.add_lcm_lora(tmp_path / "lcm" / LORA_FOLDER)
@@ -122,6 +122,7 @@ def test_with_the_lora_the_teacher_has_the_weights_of_the_student(stage, tmp_pat
 
 def test_it_is_exported_as_a_pipeline_that_draws_in_few_steps(stage, tmp_path):
     stage.eval().export(tmp_path / "lcm")
+    assert not (tmp_path / "lcm" / LORA_FOLDER).exists()  # by a LoRA it would be drawn as by 50 steps, not 10
     decoder = ImageDecoder.from_pretrained(tmp_path / "lcm")
     assert decoder.few_steps == 4
     assert decoder.pipeline.scheduler.config["rescale_betas_zero_snr"]

@@ -45,7 +45,7 @@ PARTS = (
 TABLES = (
     Table("retrieval", ("bidirectional", "stage2"), 1000, 16),
     Table("codebook", ("stage2",), 20_000, 64, ("test",)),
-    Table("generation", ("diffusion", "stage2", "lcm", "judge", "eval_clip"), 500, 4),
+    Table("generation", ("stage2", "lcm", "judge", "eval_clip"), 500, 4),
     Table("captioning", ("stage3b", "instructed", "blip2"), 1000, 8),
     Table("vqa", ("stage3b", "instructed", "blip2"), 1000, 8),
     Table("drawing", ("instructed", "judge", "eval_clip"), 500, 4, ("test",)),

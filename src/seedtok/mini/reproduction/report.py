@@ -119,7 +119,7 @@ def _pictures(out: Path) -> str:
     figures = ["<h2>Drawings</h2>"]
     for table, way, words in (
         ("generation", "seed", "Figure 3: drawn by SEED from the 32 codes of pictures it sees"),
-        ("generation", "seed_few_steps", "The same by the latent consistency model, in 4 steps"),
+        ("generation", "seed_few_steps", "The same by its latent consistency LoRA, in 4 steps"),
         ("generation", "caption", "Drawn by the diffusion model from their captions"),
         ("drawing", "seed_opt", "Figure 6: drawn by SEED-OPT from prompts"),
     ):

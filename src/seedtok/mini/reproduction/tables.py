@@ -16,11 +16,12 @@ from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.codebook import evaluate_codebook
 from seedtok.evaluation.drawing import evaluate_drawing
 from seedtok.evaluation.generation import evaluate_generation
-from seedtok.evaluation.readers import PrefixReader, RerankingReader, SeedReader, with_second
+from seedtok.evaluation.readers import PrefixReader, SeedReader, reranking
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.retrieval_models import EmbedderRetrieval, load_retrieval_model
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, load_features
 from seedtok.mini.judge import SceneJudge
@@ -70,13 +71,16 @@ def codebook(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
 
 
 def generation(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    few_steps = ImageDecoder.from_pretrained(result(models.out, "diffusion")).to(models.device)
-    few_steps.add_lcm_lora(result(models.out, "lcm") / LORA_FOLDER)
-    return evaluate_generation(models.tokenizer(), data, run, *models.judges(data), few_steps=few_steps)
+    tokenizer, whole = models.tokenizer(), result(models.out, "lcm")
+    if (whole / LORA_FOLDER).is_dir():
+        few_steps = tokenizer.image_decoder.with_lcm_lora(whole / LORA_FOLDER)
+    else:  # trained by an earlier version, which exported no LoRA
+        few_steps = ImageDecoder.from_pretrained(whole).to(models.device)
+    return evaluate_generation(tokenizer, data, run, *models.judges(data), few_steps=few_steps)
 
 
 def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
-    readers = with_second(models.readers("seed_opt"), "reranked", RerankingReader)
+    readers = reranking(models.readers("seed_opt"), CAPTIONING)
     return evaluate_captioning(readers, data, run, scorer=SceneScorer(data))
 
 

@@ -29,11 +29,10 @@ TRAIN_STEPS = 1000  # of the teacher
 class LcmSettings(StageSettings):
     teacher: NameOrFolder  # a diffusion model that predicts the clean latent or a velocity: "mini" or a folder
     guidance_scale: float = 2.5  # of the teacher; the student draws as if guided, and without guidance of its own
-    # of the teacher, from noise to a picture; a step of the student leads over one; with the LoRA one draws as by 50
-    solver_steps: int = 50
+    solver_steps: int = 50  # of the teacher, from noise to a picture; a step of the student leads over one of them
     target_decay: float = 0.95  # of the moving average of the student that gives the targets (paper)
     huber: float = 0.001  # where the loss goes from squared to absolute
-    rank: int = Field(default=16, ge=1)  # of the LoRA
+    rank: int = Field(default=16, ge=1)  # of the LoRA; without 50 solver steps, with which one is used, there is none
 
     def build(self) -> "LcmStage":
         return LcmStage(self, ImageDecoder.from_pretrained(self.teacher))
@@ -193,4 +192,6 @@ class LcmStage(Stage):
 
     def export(self, folder: Path) -> None:
         """Writes the pipeline, and in its sub-folder lcm_lora what makes the teacher nearly that."""
-        save_pipeline(self.pipeline(), folder, low_rank(self.unet, self.teacher, self.settings.rank))
+        usual = self.settings.solver_steps == LCMScheduler().config["original_inference_steps"]
+        lora = low_rank(self.unet, self.teacher, self.settings.rank) if usual else None
+        save_pipeline(self.pipeline(), folder, lora)
