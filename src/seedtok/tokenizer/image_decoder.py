@@ -177,8 +177,8 @@ class ImageDecoder:
     @quietly("transformers", "diffusers")
     def with_lcm_lora(self, folder_or_hub_id: str | Path) -> ImageDecoder:
         """This decoder with an LCM-LoRA, as a second one that shares all but the UNet; raises as `add_lcm_lora`."""
-        parts: dict[str, Any] = dict(self.pipeline.components)
-        decoder = ImageDecoder(type(self.pipeline)(**parts | {"unet": copy.deepcopy(self.pipeline.unet)}))
+        own: Any = self.pipeline
+        decoder = ImageDecoder(type(own)(**own.components | {"unet": copy.deepcopy(own.unet)}))
         decoder.add_lcm_lora(folder_or_hub_id)
         return decoder
 
