@@ -30,8 +30,14 @@ Scenes = Annotated[int | None, typer.Option(min=1, help="Pictures, from the firs
 Seed = Annotated[int, typer.Option(min=0, help="Which scenes, and the noise of drawings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at once.")]
-DrawingDtype = Annotated[DrawingPrecision | None, typer.Option("--drawing-dtype", help="As in `demo`.")]
-Clip = Annotated[str | None, typer.Option(help="The CLIP that compares pictures: ViT-L/14, or one of scenes.")]
+DrawingDtype = Annotated[
+    DrawingPrecision | None,
+    typer.Option("--drawing-dtype", help="What the image decoder alone computes in, as in `demo`."),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(help="The CLIP that compares pictures: CLIP ViT-L/14, or for scenes the shipped one."),
+]
 Gill = Annotated[Path | None, typer.Option(metavar="DIR", help="A GILL baseline, which draws from captions too.")]
 Describe = Annotated[
     bool, typer.Option("--describe", help="A second row: answers of a SEED model's own caption, without the picture.")

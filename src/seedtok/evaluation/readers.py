@@ -76,10 +76,17 @@ class SeedReader:
     def write(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
+        _, rows = self.asked(pictures, prompts)
+        return complete(self.model.joint, rows, decoding, AT_ONCE)
+
+    def asked(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]]
+    ) -> tuple[list[Tensor], list[list[int]]]:
+        """For each prompt the codes of its picture, and the ids that ask about it."""
         model = self.model
         codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
-        rows = [model.sequence([own, text]) for own, texts in zip(codes, prompts, strict=True) for text in texts]
-        return complete(model.joint, rows, decoding, AT_ONCE)
+        pairs = [(own, text) for own, texts in zip(codes, prompts, strict=True) for text in texts]
+        return [own for own, _ in pairs], [model.sequence(list(pair)) for pair in pairs]
 
 
 class DescribingReader(SeedReader):
@@ -108,11 +115,8 @@ class RerankingReader(SeedReader):
     def write(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
-        model = self.model
-        codes = model.seed.encode_pixels(model.seed.pixels(list(pictures)))
-        rows = [(model.sequence([own, text]), own) for own, texts in zip(codes, prompts, strict=True) for text in texts]
-        images = torch.stack([own for _, own in rows])
-        return rerank(model.joint, [ids for ids, _ in rows], images, model.drawing_ids, decoding, AT_ONCE)
+        codes, rows = self.asked(pictures, prompts)
+        return rerank(self.model.joint, rows, torch.stack(codes), self.model.drawing_ids, decoding, AT_ONCE)
 
 
 class PrefixReader:

@@ -41,11 +41,9 @@ def complete(
     `batch_size` prompts are decoded at once, all by default. `on_text` gets the text of a single prompt as it grows,
     and excludes beams. Raises InputError for a prompt too long for the LM.
     """
-    check_batch_size(batch_size)
+    _check(model, prompts, settings, batch_size)
     if not prompts:
         return []
-    for prompt in prompts:
-        model.check_length(len(prompt), settings.max_new_tokens)
     size, ends = batch_size or len(prompts), model.end_ids
     if settings.num_beams > 1 and on_text is None and can_search(model, prompts, settings):
         best = search_texts(model, prompts, _search(model, settings), size)
@@ -65,11 +63,9 @@ def candidates(
 
     Raises InputError for a prompt too long for the LM, and where these settings or this LM need `generate`.
     """
-    check_batch_size(batch_size)
+    _check(model, prompts, settings, batch_size)
     if not prompts:
         return []
-    for prompt in prompts:
-        model.check_length(len(prompt), settings.max_new_tokens)
     if not can_search(model, prompts, settings):
         raise InputError(
             "with this language model, or these settings, only the best text is known, not those of all beams"
@@ -78,6 +74,12 @@ def candidates(
     found = search_texts(model, prompts, search, batch_size or len(prompts))
     texts = [_texts_of(model, [text.ids for text in own], ends) for own in found]
     return [[(t, f.log_prob) for t, f in zip(said, own, strict=True)] for said, own in zip(texts, found, strict=True)]
+
+
+def _check(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings, batch_size: int | None) -> None:
+    check_batch_size(batch_size)
+    for prompt in prompts:
+        model.check_length(len(prompt), settings.max_new_tokens)
 
 
 def _search(model: JointLM, settings: TextSettings, kept: int = 1) -> SearchSettings:

@@ -66,10 +66,15 @@ def _import_own_classes(index: dict[str, Any]) -> None:
         sys.modules.setdefault(module, import_module(MOVED_MODULES.get(module, module)))
 
 
+def _name_of(source: str, part: str, file: str) -> tuple[str, bool]:
+    """The name of a source for diffusers, and whether to read local files alone; `file` is one that it has."""
+    folder = local_folder(source, part)
+    return (source, cache_only(source, file)) if folder is None else (str(folder), True)
+
+
 def _pipeline(source: str, dtype: torch.dtype) -> StableDiffusionPipeline | StableUnCLIPImg2ImgPipeline:
     """The pipeline of a source, of the class that its index names; raises CheckpointError where it cannot be loaded."""
-    folder = local_folder(source, "diffusion")
-    name, cached = (str(folder), True) if folder else (source, cache_only(source, "model_index.json"))
+    name, cached = _name_of(source, "diffusion", "model_index.json")
     given: dict[str, Any] = {"dtype": dtype, "local_files_only": cached, "trust_remote_code": False}
     try:
         index: Any = DiffusionPipeline.load_config(name, local_files_only=cached)
@@ -159,10 +164,8 @@ class ImageDecoder:
         if self.few_steps:
             raise ConfigError("this image decoder draws in few steps already: leave out the LCM-LoRA")
         source = locate(folder_or_hub_id, "lcm_lora")
-        folder = local_folder(source, "lcm_lora")
-        name = source if folder is None else str(folder)
+        name, cached = _name_of(source, "lcm_lora", "pytorch_lora_weights.safetensors")
         pipeline: Any = self.pipeline
-        cached = folder is not None or cache_only(name, "pytorch_lora_weights.safetensors")
         try:
             pipeline.load_lora_weights(name, use_safetensors=True, local_files_only=cached)
             if not pipeline.get_active_adapters():
