@@ -28,11 +28,16 @@ Compare = Annotated[
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="Of --compare: runs of each row, with seeds from 0 on.")]
 Scale = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the steps of each run are multiplied by.")]
+Batch = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the batch of each run is multiplied by.")]
+Shipped = Annotated[
+    bool, typer.Option("--shipped", help="Of --compare: stand on the package's parts, in place of training them first.")
+]
 
 
 def reproduce(
     size: Size, folder: Folder, smoke: Smoke = False, where: On = Where.cpu, workers: Workers = None,
-    compare: Compare = None, seeds: Seeds = 3, steps_scale: Scale = 1.0,
+    compare: Compare = None, seeds: Seeds = 3, steps_scale: Scale = 1.0, batch_scale: Batch = 1.0,
+    shipped: Shipped = False,
 ) -> None:  # fmt: skip
     """Train every part of the mini size from nothing, measure every table, and write report.html.
 
@@ -42,8 +47,10 @@ def reproduce(
     """
     if size != "mini":
         raise ConfigError(f"no size {size!r} to reproduce, only mini; for the paper's size see docs/full_size.md")
-    if compare is None and (seeds, steps_scale) != (3, 1.0):
-        raise ConfigError("--seeds and --steps-scale are of --compare: name a question, or all")
+    if compare is None and (seeds, steps_scale, batch_scale, shipped) != (3, 1.0, 1.0, False):
+        raise ConfigError(
+            "--seeds, --steps-scale, --batch-scale and --shipped are of --compare: name a question, or all"
+        )
     quiet(loading=True)
     from seedtok.core.processes import spare_cores
     from seedtok.mini.reproduction.run import Place, device_of, reproduce
@@ -55,8 +62,9 @@ def reproduce(
         return
     from seedtok.mini.comparison.questions import QUESTIONS
     from seedtok.mini.comparison.run import compare as compared
+    from seedtok.mini.comparison.runs import Terms
 
     names = list(QUESTIONS) if compare == "all" else [compare]
     place = Place(folder.absolute(), smoke, device_of(where), jobs)
-    for table in compared(names, place, say, seeds, steps_scale):
+    for table in compared(names, place, say, Terms(seeds, steps_scale, batch_scale, shipped)):
         say(f"table: {table}")

@@ -8,23 +8,28 @@ import torch
 
 from seedtok.core.errors import ConfigError
 from seedtok.mini.comparison import run as comparison
-from seedtok.mini.comparison.measures import MEASURES, Measured, row_of
+from seedtok.mini.comparison.measures import MEASURES, Measured, row_of, scores_file
 from seedtok.mini.comparison.measures import main as measure
 from seedtok.mini.comparison.questions import QUESTIONS
 from seedtok.mini.comparison.results import markdown, shown, statistic
 from seedtok.mini.comparison.run import compare, jobs_of
-from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, part_of, seeded
+from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
+from seedtok.mini.comparison.shipped import place_shipped
+from seedtok.mini.parts import result
 from seedtok.mini.reproduction.jobs import Job
 from seedtok.mini.reproduction.run import Place
+from seedtok.tokenizer.embedder import ImageTextEmbedder
+from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import train
 from tiny_runs import RUN, TINY, recipes
 
+ALL_STEPS = Terms()
 ROWS = [row for question in QUESTIONS.values() for row in question.rows]
 
 
-def config_of(run: str, seed: int = 0, scale: float = 1.0) -> RunConfig:
-    part = part_of(RUNS[run], seed, scale, smoke=False)
+def config_of(run: str, seed: int = 0, terms: Terms = ALL_STEPS) -> RunConfig:
+    part = part_of(RUNS[run], seed, terms, smoke=False)
     return with_overrides(part.recipe(), part.overrides(Path("/out"), False))
 
 
@@ -52,7 +57,7 @@ def test_a_run_stands_on_what_is_trained_before_it_and_has_its_seed(run):
     for key, name in RUNS[run].part.inputs.items():
         expected = Path("/out/runs") / (seeded(name, 2) if name in RUNS else name) / "final"
         assert getattr(config.stage, key.removeprefix("stage.")) == expected
-    small = part_of(RUNS[run], 2, 1.0, smoke=True)
+    small = part_of(RUNS[run], 2, Terms(), smoke=True)
     assert with_overrides(small.recipe(), small.overrides(Path("/out"), True)).optimization.steps <= 20
 
 
@@ -98,19 +103,65 @@ def test_tokenizers_of_the_pilot_have_the_steps_and_the_codebook_of_seeds():
             assert getattr(config.stage, name) == getattr(seed.stage, name), name
 
 
-def test_steps_scale_with_their_warm_up():
-    whole, half = config_of("codebook-ema").optimization, config_of("codebook-ema", scale=0.5).optimization
+def test_steps_scale_with_their_warm_up_and_batches_by_themselves():
+    whole, half = (config_of("codebook-ema", terms=t).optimization for t in (Terms(), Terms(3, 0.5, 0.25)))
     assert (half.steps, half.warmup_steps) == (whole.steps // 2, whole.warmup_steps // 2)
+    assert half.batch_size == whole.batch_size // 4
 
 
 def test_only_what_a_question_needs_is_trained():
-    names = [job.name for job in jobs_of(["pilot"], Place(Path("/out")), [0], 1.0)]
+    names = [job.name for job in jobs_of(["pilot"], Place(Path("/out")), Terms(seeds=1))]
     assert {"vqvae", "beit2", "stage2", "pilot-seed-lora/seed0"} <= set(names)
     assert not {"judge", "blip2", "instructed", "gill/seed0"} & set(names)
-    every = jobs_of(list(QUESTIONS), Place(Path("/out")), range(3), 1.0)
+    every = jobs_of(list(QUESTIONS), Place(Path("/out")), Terms())
     assert len({job.name for job in every}) == len({job.makes for job in every}) == len(every)
     known = {job.name for job in every}
     assert all(set(job.needs) <= known for job in every)
+
+
+def test_parts_of_the_package_are_not_trained(tmp_path):
+    terms, place = Terms(seeds=1, shipped=True), Place(tmp_path)
+    names = [job.name for job in jobs_of(["table2"], place, terms)]
+    assert {"diffusion", "text", "autoencoder", "judge", "bidirectional", "stage1", "opt"} <= set(names)
+    begun = result(tmp_path, "opt").parent / "checkpoints"
+    begun.mkdir(parents=True)
+    placed = place_shipped(tmp_path, names)
+    assert set(placed) == {"vision", "diffusion", "eval_clip", "judge", "stage1"}
+    jobs = {job.name: job for job in jobs_of(["table2"], place, terms)}
+    assert {name for name, job in jobs.items() if job.is_done} == {"diffusion", "eval_clip", "judge", "stage1"}
+    assert not {"text", "autoencoder", "bidirectional"} & set(jobs)  # what these stand on is not asked for
+    assert not jobs["opt"].is_done
+    assert place_shipped(tmp_path, names) == []
+
+
+@torch.no_grad()
+def test_the_shipped_result_of_stage_1_gives_the_embeddings_of_the_shipped_tokenizer(tmp_path):
+    assert place_shipped(tmp_path, ["stage1", "stage2", "text"]) == ["stage1", "stage2"]
+    tokenizer = SeedTokenizer.from_pretrained("mini")
+    pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    expected = tokenizer.causal_embeddings(pixels)
+    embedder = ImageTextEmbedder.from_pretrained(result(tmp_path, "stage1"))
+    assert torch.equal(embedder.qformer(embedder.patch_features(pixels)), expected)
+    torch.testing.assert_close(embedder.embed_texts(["a fox"]), tokenizer.embed_texts(["a fox"]))
+    again = SeedTokenizer.from_pretrained(result(tmp_path, "stage2"))
+    assert torch.equal(again.encode_pixels(pixels), tokenizer.encode_pixels(pixels))
+
+
+def test_an_interrupted_comparison_leaves_a_table_of_what_is_measured(tmp_path, monkeypatch):
+    first = next(row for row in QUESTIONS["codebook"].rows if row.name == "EMA")
+
+    def interrupted(jobs: list[Job], workers: int, say: object) -> None:
+        path = scores_file(tmp_path, first.measurement, "test", 1)
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"count": 4, "scores": {"": {"used": 12.5}}}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "run_jobs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare(["codebook"], Place(tmp_path), print, Terms())
+    text = (tmp_path / "comparisons" / "codebook.md").read_text()
+    assert "| EMA | 12.5, 1 of 3 seeds |" in text
+    assert "| k-means | - |" in text
 
 
 def test_a_question_that_there_is_not_is_refused(cli, tmp_path):
@@ -128,21 +179,22 @@ def test_a_question_that_there_is_not_is_refused(cli, tmp_path):
 
 def test_mean_and_range():
     assert statistic([1.0, 4.0, 1.0]) == {"mean": 2.0, "range": [1.0, 4.0], "seeds": 3}
-    assert shown("next_code_loss", statistic([1.0, 4.0, 1.0])) == "2.000 (1.000 to 4.000)"
-    assert shown("exact", statistic([1.0, 4.0, 1.0])) == "2.0 (1.0 to 4.0)"
-    assert shown("exact", statistic([90.0])) == "90.0"
-    assert shown("exact", None) == "-"
+    assert shown("next_code_loss", statistic([1.0, 4.0, 1.0]), 3) == "2.000 (1.000 to 4.000)"
+    assert shown("exact", statistic([1.0, 4.0, 1.0]), 3) == "2.0 (1.0 to 4.0)"
+    assert shown("exact", statistic([90.0]), 1) == "90.0"
+    assert shown("exact", statistic([90.0]), 3) == "90.0, 1 of 3 seeds"
+    assert shown("exact", None, 3) == "-"
 
 
 def test_a_table_has_every_row_and_score():
     rows = {"a": {"x": statistic([1.5, 2.5])}, "b": {"x": statistic([3.0, 3.0]), "y": statistic([70.0, 80.0])}}
     found = {
-        "question": "Why?", "terms": "Equal.", "seeds": [0, 1], "steps_scale": 0.5, "differs": {"a": "more", "b": "b"},
-        "sets": {"test": rows},
+        "question": "Why?", "terms": "Equal.", "seeds": [0, 1], "steps_scale": 0.5, "batch_scale": 0.25,
+        "shipped": True, "differs": {"a": "more", "b": "b"}, "sets": {"test": rows},
     }  # fmt: skip
     text = markdown(found)
     assert "## Why?" in text
-    assert "2 seeds, mean and range; steps times 0.5" in text
+    assert "2 seeds, mean and range; steps times 0.5; batch times 0.25; on the parts of the package" in text
     assert "| Row | x | y |" in text
     assert "| a | 2.0 (1.5 to 2.5) | - |" in text
     assert "| b | 3.0 | 75.0 (70.0 to 80.0) |" in text
@@ -196,7 +248,7 @@ def test_a_question_from_start_to_end(runs, in_process, tmp_path):
     (place.out / "runs").mkdir(parents=True)
     for name in TINY:
         (place.out / "runs" / name).symlink_to(runs / name)
-    (table,) = compare(["table2"], place, print, seeds=2)
+    (table,) = compare(["table2"], place, print, Terms(seeds=2))
     text = table.read_text()
     assert all(f"| {row.name} |" in text for row in QUESTIONS["table2"].rows)
     found = json.loads(table.with_suffix(".json").read_text())
@@ -204,8 +256,8 @@ def test_a_question_from_start_to_end(runs, in_process, tmp_path):
     assert similarity["seeds"] == 2
     assert similarity["range"][0] <= similarity["mean"] <= similarity["range"][1]
     written = table.stat().st_mtime_ns
-    compare(["table2"], place, print, seeds=1)  # nothing is trained again
+    compare(["table2"], place, print, Terms(seeds=1))  # nothing is trained again
     assert json.loads(table.with_suffix(".json").read_text())["seeds"] == [0]
     assert table.stat().st_mtime_ns > written
     with pytest.raises(ConfigError, match="steps_scale"):
-        compare(["table2"], place, print, seeds=1, steps_scale=0.5)
+        compare(["table2"], place, print, Terms(seeds=1, steps_scale=0.5))

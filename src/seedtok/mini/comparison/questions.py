@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from seedtok.mini.comparison.runs import MASKS, NAMINGS
 from seedtok.mini.reproduction.parts import SETS
+from seedtok.mini.world.sets import WITH_NEAR_MISSES
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Question:
     title: str
     terms: str
     rows: tuple[Row, ...]
-    count: int = 1000
+    count: int = 500
     smoke_count: int = 8
     sets: tuple[str, ...] = SETS
 
@@ -56,6 +57,7 @@ TABLE1 = Question(
         )
     ),
     smoke_count=16,
+    sets=(*SETS, *(f"{name}{WITH_NEAR_MISSES}" for name in SETS)),
 )
 
 TABLE2 = Question(
@@ -67,8 +69,9 @@ TABLE2 = Question(
         Row("GILL", "draws from what the frozen OPT makes of it", "generation", ("codebook-ema", "gill"), "gill"),
         Row("SEED", "draws from the codes of the picture", "generation", ("codebook-ema", "gill"), "seed"),
     ),
-    count=500,
+    count=200,
     smoke_count=4,
+    sets=("test",),
 )  # fmt: skip
 
 TABLE3 = Question(
@@ -117,7 +120,7 @@ ORDER = Question(
         Row("bidirectional codes", "of stage II on the bidirectional Q-Former", "drawing", ("order-bidirectional",)),
         Row("shuffled codes", "the causal Q-Former's in one fixed random order", "drawing", ("order-shuffled",)),
     ),
-    count=500,
+    count=200,
     smoke_count=4,
     sets=("test",),
 )  # fmt: skip
@@ -133,8 +136,9 @@ CODEBOOK = Question(
         Row("EMA", "moving averages in place of the codebook's loss: the recipe's", "codebook", ("codebook-ema",)),
         Row("L2", "inputs and codes L2-normalised", "codebook", ("codebook-l2",)),
     ),
-    count=5000,
+    count=3000,
     smoke_count=16,
+    sets=("test",),
 )  # fmt: skip
 
 QUESTIONS = {

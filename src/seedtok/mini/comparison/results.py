@@ -1,13 +1,14 @@
 """What a comparison has found: each score's mean and range over the seeds, as JSON and as a table in Markdown."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seedtok.core.atomic import atomic_file
 from seedtok.mini.comparison.measures import scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Row
+from seedtok.mini.comparison.runs import Terms
 
 FINE = ("next_code_loss", "frechet")  # scores that are not in percent, and small
 Statistic = dict[str, Any]  # "mean", "range" (lowest, highest) and "seeds" of one score
@@ -18,17 +19,18 @@ def result_file(out: Path, question: str) -> Path:
     return out / "comparisons" / f"{question}.json"
 
 
-def write_result(out: Path, question: str, seeds: Iterable[int], steps_scale: float) -> dict[str, Any]:
-    """Writes what the measurements of a question say, over these seeds."""
-    asked, seeds = QUESTIONS[question], list(seeds)
+def write_result(out: Path, question: str, terms: Terms) -> dict[str, Any]:
+    """Writes what the measurements of a question say so far, over the seeds that are asked for."""
+    asked, seeds = QUESTIONS[question], list(range(terms.seeds))
     found = {
         "question": asked.title,
         "terms": asked.terms,
         "seeds": seeds,
-        "steps_scale": steps_scale,
+        **terms.kept(),
         "differs": {row.name: row.differs for row in asked.rows},
         "sets": {name: {row.name: _over_seeds(out, row, name, seeds) for row in asked.rows} for name in asked.sets},
     }
+    result_file(out, question).parent.mkdir(parents=True, exist_ok=True)
     for path, text in (
         (result_file(out, question), json.dumps(found, indent=1)),
         (result_file(out, question).with_suffix(".md"), markdown(found)),
@@ -39,9 +41,9 @@ def write_result(out: Path, question: str, seeds: Iterable[int], steps_scale: fl
 
 
 def _over_seeds(out: Path, row: Row, set_name: str, seeds: list[int]) -> dict[str, Statistic]:
-    records = [json.loads(scores_file(out, row.measurement, set_name, seed).read_text("utf-8")) for seed in seeds]
-    every = [record["scores"][row.key] for record in records]
-    return {name: statistic([scores[name] for scores in every]) for name in every[0]}
+    paths = (scores_file(out, row.measurement, set_name, seed) for seed in seeds)
+    every = [json.loads(path.read_text("utf-8"))["scores"][row.key] for path in paths if path.is_file()]
+    return {name: statistic([scores[name] for scores in every]) for name in every[0]} if every else {}
 
 
 def statistic(values: list[float]) -> Statistic:
@@ -49,14 +51,17 @@ def statistic(values: list[float]) -> Statistic:
     return {"mean": sum(values) / len(values), "range": [min(values), max(values)], "seeds": len(values)}
 
 
-def shown(name: str, found: Statistic | None) -> str:
-    """A statistic of the score of that name in a table: the mean, and the range where it is one."""
+def shown(name: str, found: Statistic | None, seeds: int) -> str:
+    """A statistic of the score of that name in a table: the mean, and the range where it is one.
+
+    Where fewer than `seeds` are measured so far, it says so.
+    """
     if found is None:
         return "-"
     low, high = found["range"]
     digits = 3 if name in FINE else 1
-    mean = f"{found['mean']:,.{digits}f}"
-    return mean if low == high else f"{mean} ({low:,.{digits}f} to {high:,.{digits}f})"
+    mean = f"{found['mean']:,.{digits}f}" + ("" if low == high else f" ({low:,.{digits}f} to {high:,.{digits}f})")
+    return mean if found["seeds"] == seeds else f"{mean}, {found['seeds']} of {seeds} seeds"
 
 
 def columns_of(rows: Mapping[str, Mapping[str, Statistic]]) -> list[str]:
@@ -66,14 +71,23 @@ def columns_of(rows: Mapping[str, Mapping[str, Statistic]]) -> list[str]:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The result of a question as a section in Markdown: its terms, and a table for each set."""
-    seeds = f"{len(found['seeds'])} seeds, mean and range" if len(found["seeds"]) > 1 else "one seed"
-    scale = "" if found["steps_scale"] == 1 else f"; steps times {found['steps_scale']:g}"
-    lines = [f"## {found['question']}", "", f"{found['terms']} ({seeds}{scale}.)", ""]
+    seeds = len(found["seeds"])
+    lines = [f"## {found['question']}", "", f"{found['terms']} ({_conditions(found)}.)", ""]
     for set_name, rows in found["sets"].items():
         columns = columns_of(rows)
         lines += [f"`mini:{set_name}`", "", f"| Row | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
         for row, scores in rows.items():
-            lines.append(f"| {row} | {' | '.join(shown(column, scores.get(column)) for column in columns)} |")
+            lines.append(f"| {row} | {' | '.join(shown(column, scores.get(column), seeds) for column in columns)} |")
         lines.append("")
     lines += [f"- {row}: {differs}" for row, differs in found["differs"].items() if differs != row]
     return "\n".join(lines) + "\n"
+
+
+def _conditions(found: Mapping[str, Any]) -> str:
+    seeds = f"{len(found['seeds'])} seeds, mean and range" if len(found["seeds"]) > 1 else "one seed"
+    scales = "".join(
+        f"; {what} times {found[key]:g}"
+        for what, key in (("steps", "steps_scale"), ("batch", "batch_scale"))
+        if found[key] != 1
+    )
+    return f"{seeds}{scales}{'; on the parts of the package' if found['shipped'] else ''}"

@@ -8,8 +8,9 @@ from seedtok.core.locks import locked
 from seedtok.mini.comparison.measures import scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Question
 from seedtok.mini.comparison.results import result_file, write_result
-from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, part_of, seeded
-from seedtok.mini.parts import Part, check_same
+from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
+from seedtok.mini.comparison.shipped import place_shipped
+from seedtok.mini.parts import Part, check_same, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.report import can_report, write_report
 from seedtok.mini.reproduction.run import Place, training_job
@@ -17,50 +18,65 @@ from seedtok.mini.reproduction.run import Place, training_job
 JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip")}  # foundations of a measurement
 
 
-def compare(names: Sequence[str], place: Place, say: Report, seeds: int = 3, steps_scale: float = 1.0) -> list[Path]:
+def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> list[Path]:
     """Answers questions, by their names in `QUESTIONS`, in the folder of a reproduction; returns their Markdown tables.
 
-    What they stand on is trained first where it is not there yet; what an earlier call finished stays. `steps_scale` is
-    of the steps of every run that is compared. A report that can be written is written again. Raises ConfigError for
-    a question that there is not, or where the folder's comparisons have other steps; and as `reproduce` does.
+    What they stand on is trained first where it is not there yet; what an earlier call finished stays. When it is
+    interrupted, tables of what is measured so far are left. A report that can be written is written again. Raises
+    ConfigError for a question that there is not, or where the folder's comparisons have other steps or stand on other
+    parts; and as `reproduce` does.
     """
     if unknown := [name for name in names if name not in QUESTIONS]:
         raise ConfigError(f"no question {unknown[0]!r}: expected all, {', '.join(QUESTIONS)}")
     with locked(place.out):
         place.check()
-        check_same(place.out / "comparisons.json", {"steps_scale": steps_scale})
-        run_jobs(jobs_of(names, place, range(seeds), steps_scale), place.workers, say)
-        for name in names:
-            write_result(place.out, name, range(seeds), steps_scale)
+        check_same(place.out / "comparisons.json", terms.kept())
+        if terms.shipped and (placed := place_shipped(place.out, [job.name for job in jobs_of(names, place, terms)])):
+            say(f"of the package: {', '.join(placed)}")
+        try:
+            run_jobs(jobs_of(names, place, terms), place.workers, say)
+        finally:
+            for name in names:
+                write_result(place.out, name, terms)
         if can_report(place.out):
             write_report(place.out)
     return [result_file(place.out, name).with_suffix(".md") for name in names]
 
 
-def jobs_of(names: Sequence[str], place: Place, seeds: Iterable[int], steps_scale: float) -> list[Job]:
-    """The jobs of questions, without those that none of their rows needs."""
-    seeds, questions = list(seeds), [QUESTIONS[name] for name in names]
-    measuring = {
-        job.name: job
-        for question in questions
+def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
+    """The jobs of questions, without those that none of their rows needs; first what can be measured, by seeds."""
+    measuring = _measuring(names, place, terms)
+    parts = _parts(place, terms)
+    needed = _needed(measuring, parts, place.out)
+    return [*measuring, *(training_job(part, place) for name, part in parts.items() if name in needed)]
+
+
+def _measuring(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
+    jobs = (
+        job
+        for question in (QUESTIONS[name] for name in names)
+        for seed in range(terms.seeds)
         for set_name in question.sets
-        for seed in seeds
         for job in _measurements(question, set_name, seed, place)
-    }
-    parts = {part.name: part for part in FOUNDATIONS}
-    parts |= {p.name: p for run in RUNS.values() for s in seeds for p in [part_of(run, s, steps_scale, place.smoke)]}
-    needed = _closure((need for job in measuring.values() for need in job.needs), parts)
-    return [*(training_job(part, place) for name, part in parts.items() if name in needed), *measuring.values()]
+    )
+    return list({job.name: job for job in jobs}.values())
 
 
-def _closure(names: Iterable[str], parts: dict[str, Part]) -> set[str]:
-    """Names of parts, and of all that they stand on."""
-    found, left = set[str](), list(names)
+def _parts(place: Place, terms: Terms) -> dict[str, Part]:
+    """All that can be trained, by name: foundations, and each run with each seed."""
+    compared = [part_of(run, s, terms, place.smoke) for s in range(terms.seeds) for run in RUNS.values()]
+    return {part.name: part for part in (*FOUNDATIONS, *compared)}
+
+
+def _needed(measuring: Iterable[Job], parts: dict[str, Part], out: Path) -> set[str]:
+    """Names of the parts that are measured, and of all that those of them stand on that are not there yet."""
+    found, left = set[str](), [need for job in measuring for need in job.needs]
     while left:
         name = left.pop()
         if name not in found:
             found.add(name)
-            left += parts[name].inputs.values()
+            if not result(out, name).exists():
+                left += parts[name].inputs.values()
     return found
 
 

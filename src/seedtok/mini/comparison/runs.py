@@ -16,17 +16,37 @@ SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of sm
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How runs are compared: each with `seeds` seeds, its steps and batch times `steps_scale` and `batch_scale`.
+
+    They stand on the package's own parts with `shipped`, else on those that are trained in the same folder first.
+    """
+
+    seeds: int = 3
+    steps_scale: float = 1.0
+    batch_scale: float = 1.0
+    shipped: bool = False
+
+    def kept(self) -> dict[str, float | bool]:
+        """What all comparisons of a folder have in common."""
+        return {"steps_scale": self.steps_scale, "batch_scale": self.batch_scale, "shipped": self.shipped}
+
+
+@dataclass(frozen=True)
 class ComparedRun:
     """A training run that is repeated for each seed; `steps`, if given, replaces the recipe's number of steps."""
 
     part: Part
     steps: int | None = None
 
-    def budget(self, scale: float) -> list[str]:
-        """As settings, steps and warm-up times `scale`."""
+    def budget(self, terms: Terms) -> list[str]:
+        """Steps, warm-up and batch, as settings."""
         own = self.part.recipe().optimization
-        steps, warmup = (max(1, round(count * scale)) for count in (self.steps or own.steps, own.warmup_steps))
-        return [f"optimization.steps={steps}", f"optimization.warmup_steps={warmup}"]
+        steps, warmup = (
+            max(1, round(count * terms.steps_scale)) for count in (self.steps or own.steps, own.warmup_steps)
+        )
+        batch = max(1, round(own.batch_size * terms.batch_scale))
+        return [f"optimization.{key}" for key in (f"steps={steps}", f"warmup_steps={warmup}", f"batch_size={batch}")]
 
 
 def seeded(run: str, seed: int) -> str:
@@ -34,11 +54,11 @@ def seeded(run: str, seed: int) -> str:
     return f"{run}/seed{seed}"
 
 
-def part_of(run: ComparedRun, seed: int, scale: float, smoke: bool) -> Part:
+def part_of(run: ComparedRun, seed: int, terms: Terms, smoke: bool) -> Part:
     """A run with one seed, on runs of the same seed."""
     part = run.part
     inputs = {key: seeded(name, seed) if name in RUNS else name for key, name in part.inputs.items()}
-    budget = [] if smoke else run.budget(scale)
+    budget = [] if smoke else run.budget(terms)
     return replace(
         part, name=seeded(part.name, seed), inputs=inputs, settings=(*part.settings, *budget, f"seed={seed}")
     )

@@ -93,15 +93,17 @@ def _comparisons(out: Path) -> str:
         if not result_file(out, name).is_file():
             continue
         found = json.loads(result_file(out, name).read_text(encoding="utf-8"))
+        seeds = len(found["seeds"])
         parts.append(f"<h2>{escape(found['question'])}</h2><p>{escape(found['terms'])}</p>")
         for set_name, rows in found["sets"].items():
-            head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns_of(rows)))
+            columns = columns_of(rows)
+            head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
             body = "".join(
-                f"<tr><td>{escape(row)}</td>{''.join(f'<td>{shown(c, s.get(c))}</td>' for c in columns_of(rows))}</tr>"
+                f"<tr><td>{escape(row)}</td>{''.join(f'<td>{shown(c, s.get(c), seeds)}</td>' for c in columns)}</tr>"
                 for row, s in rows.items()
             )
             table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            parts.append(f"<h3>mini:{set_name}, {len(found['seeds'])} seeds</h3>{table}")
+            parts.append(f"<h3>mini:{set_name}, {seeds} seeds</h3>{table}")
     return "".join(parts)
 
 

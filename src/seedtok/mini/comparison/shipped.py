@@ -1,0 +1,29 @@
+"""The package's own parts, in the place of those that a comparison would train first."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from seedtok.core.checkpoint import checkpoint_folder
+from seedtok.core.hub import resolve
+from seedtok.mini.parts import result
+from seedtok.tokenizer.seed import SeedTokenizer
+
+COPIED = ("vision", "opt", "diffusion", "eval_clip", "judge")  # a part of that name lies in the package as it is
+OF_TOKENIZER = ("stage1", "stage2")  # the shipped tokenizer, of which stage I's result is the embedder
+
+
+def place_shipped(out: Path, names: Iterable[str]) -> list[str]:
+    """Puts those of the parts that the package has into the folder of runs, and returns their names.
+
+    A part that is there, or that an interrupted call began to train there, stays.
+    """
+    placed = [name for name in names if name in COPIED + OF_TOKENIZER and not result(out, name).parent.exists()]
+    for name in placed:
+        if name in COPIED:
+            with checkpoint_folder(result(out, name)) as new:
+                shutil.copytree(resolve("mini", name), new, dirs_exist_ok=True)
+            continue
+        tokenizer = SeedTokenizer.from_pretrained("mini")
+        (tokenizer if name == "stage2" else tokenizer.embedder).save_pretrained(result(out, name))
+    return placed
