@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import VQModel
 
-from seedtok.baselines.image_vectors import CodeVectors, load_codes, save_vqvae
+from seedtok.baselines.image_vectors import CodeVectors, StandardCodes, load_codes, save_vqvae
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.baselines.vqkd import VqkdConfig, VqkdTokenizer
 from seedtok.core.errors import CheckpointError
@@ -86,10 +86,22 @@ def test_vectors_of_beit2_are_those_of_the_greatest_cosine(folders, pixels):
     assert features.shape == (3, 16, 12)
 
 
+def test_standard_codes_are_centred_and_of_unit_variance(images, pixels):
+    standard, table = StandardCodes(images), images.table().detach()
+    every = (table - standard.mean) / standard.scale
+    torch.testing.assert_close(every.mean(0), torch.zeros(images.width), atol=1e-5, rtol=0)
+    assert float(every.square().mean()) == pytest.approx(1, rel=1e-4)
+    torch.testing.assert_close(standard(pixels) * standard.scale + standard.mean, images(pixels), atol=1e-4, rtol=1e-4)
+    layer = torch.nn.Linear(images.width, 5)
+    folded = torch.nn.functional.linear(images(pixels), **standard.folded(layer))
+    torch.testing.assert_close(folded, layer(standard(pixels)), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("lora", [None, LoraSettings(4, 8, 0.0)])
-def test_a_reader_of_codes_is_the_same_after_saving(bases, folders, pixels, tmp_path, lora):
+@pytest.mark.parametrize("of", [lambda codes: codes, StandardCodes], ids=["as they are", "standard"])
+def test_a_reader_of_codes_is_the_same_after_saving(bases, folders, pixels, tmp_path, lora, of):
     torch.manual_seed(1)
-    model = PrefixLM.build(bases["opt"], load_codes(folders["beit2"]), lora)
+    model = PrefixLM.build(bases["opt"], of(load_codes(folders["beit2"])), lora)
     with_random_lora(model)
     model.save_pretrained(tmp_path / "reader")
     assert not any(path.stat().st_size > 100_000 for path in tmp_path.rglob("model.safetensors")), "codes are stored"

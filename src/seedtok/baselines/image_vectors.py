@@ -56,6 +56,10 @@ class ImageVectors(nn.Module, ABC):
     def stored(self) -> dict[str, Tensor]:
         """The tensors that such a checkpoint stores of it."""
 
+    def folded(self, layer: nn.Linear) -> dict[str, Tensor]:
+        """Weight and bias of the layer that reads these vectors, for the vectors that the checkpoint gives again."""
+        return layer.state_dict()
+
 
 class QFormerVectors(ImageVectors):
     """The embeddings of a Q-Former: BLIP-2's where it is bidirectional, SEED's before their quantisation where causal.
@@ -101,6 +105,43 @@ class CodeVectors(ImageVectors):
 
     def stored(self) -> dict[str, Tensor]:
         return {}
+
+
+class StandardCodes(ImageVectors):
+    """Code vectors less the mean of all codes, with a mean square of 1, while a language model learns to read them.
+
+    Codebooks differ in scale, and in what all of their codes share; a layer at one rate would learn to read some faster
+    than others. A checkpoint holds the layer for the codes as they are, which computes the same.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, codes: CodeVectors) -> None:
+        super().__init__()
+        self.codes, self.row = codes, codes.row
+        self.image_size, self.count, self.width = codes.image_size, codes.count, codes.width
+        table = codes.table().detach()
+        mean = table.mean(0)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("scale", (table - mean).square().mean().sqrt().clamp(min=1e-6), persistent=False)
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+        return (self.codes(pixels) - self.mean) / self.scale
+
+    def norm(self) -> float:
+        return self.width**0.5
+
+    def record(self, folder: Path, new: Path) -> dict[str, Any]:
+        return self.codes.record(folder, new)
+
+    def stored(self) -> dict[str, Tensor]:
+        return self.codes.stored()
+
+    @torch.no_grad()
+    def folded(self, layer: nn.Linear) -> dict[str, Tensor]:
+        weight = layer.weight / self.scale
+        return {"weight": weight, "bias": layer.bias - weight @ self.mean}
 
 
 class SeedCodes(CodeVectors):

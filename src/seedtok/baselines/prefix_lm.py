@@ -152,7 +152,8 @@ class PrefixLM(AdaptedLM):
         with checkpoint_folder(Path(folder)) as new:
             base = recorded(self.base, "opt", Path(folder), new)
             config = {"base": base, **self.images.record(Path(folder), new)}
-            projection = {f"language_projection.{n}": t for n, t in self.language_projection.state_dict().items()}
+            layer = self.images.folded(self.language_projection)
+            projection = {f"language_projection.{name}": tensor for name, tensor in layer.items()}
             if has_lora(self.network):
                 write_lora(cast("PeftModel", self.network), new / ADAPTER)
             write_checkpoint(new, PREFIX_LM, VERSION, config, self.images.stored() | projection)

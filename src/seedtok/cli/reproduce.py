@@ -26,7 +26,7 @@ Compare = Annotated[
     str | None,
     typer.Option(metavar="QUESTION", help="One of table1, table2, table3, pilot, order, codebook, or all of them."),
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="Of --compare: runs of each row, with seeds from 0 on.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Of --compare: runs of each row, with seeds from 1 on.")]
 Scale = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the steps of each run are multiplied by.")]
 Batch = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the batch of each run is multiplied by.")]
 Shipped = Annotated[

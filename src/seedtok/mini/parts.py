@@ -38,6 +38,11 @@ def result(out: Path, part: str) -> Path:
     return out / "runs" / part / "final"
 
 
+def holds_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a whole checkpoint: the file that is written last is there."""
+    return any((folder / name).is_file() for name in ("config.json", "model_index.json"))
+
+
 def check_same(path: Path, settings: dict[str, Any]) -> None:
     """Writes what a chain of runs is begun with into a file, or compares it with what is there.
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from seedtok.baselines.image_vectors import load_codes
+from seedtok.baselines.image_vectors import StandardCodes, load_codes
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.hub import resolve
 from seedtok.data.batches import Batch
@@ -41,7 +41,7 @@ class ReadingSettings(StageSettings):
     def build(self) -> "ReadingStage":
         lora = None if self.rank is None else LoraSettings(self.rank, self.alpha, self.dropout)
         if self.tokens is not None:
-            return ReadingStage(PrefixLM.build(self.base, freeze(load_codes(self.tokens)), lora))
+            return ReadingStage(PrefixLM.build(self.base, freeze(StandardCodes(load_codes(self.tokens))), lora))
         assert self.qformer is not None
         model = PrefixLM.on_qformer(self.base, resolve(self.qformer, "embedder"), lora)
         if self.train_qformer:

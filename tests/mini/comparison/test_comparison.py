@@ -17,7 +17,7 @@ from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seed
 from seedtok.mini.comparison.shipped import place_shipped
 from seedtok.mini.parts import result
 from seedtok.mini.reproduction.jobs import Job
-from seedtok.mini.reproduction.run import Place
+from seedtok.mini.reproduction.run import Place, reproduce
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import RunConfig, with_overrides
@@ -28,7 +28,7 @@ ALL_STEPS = Terms()
 ROWS = [row for question in QUESTIONS.values() for row in question.rows]
 
 
-def config_of(run: str, seed: int = 0, terms: Terms = ALL_STEPS) -> RunConfig:
+def config_of(run: str, seed: int = 1, terms: Terms = ALL_STEPS) -> RunConfig:
     part = part_of(RUNS[run], seed, terms, smoke=False)
     return with_overrides(part.recipe(), part.overrides(Path("/out"), False))
 
@@ -103,16 +103,25 @@ def test_tokenizers_of_the_pilot_have_the_steps_and_the_codebook_of_seeds():
             assert getattr(config.stage, name) == getattr(seed.stage, name), name
 
 
-def test_steps_scale_with_their_warm_up_and_batches_by_themselves():
-    whole, half = (config_of("codebook-ema", terms=t).optimization for t in (Terms(), Terms(3, 0.5, 0.25)))
-    assert (half.steps, half.warmup_steps) == (whole.steps // 2, whole.warmup_steps // 2)
-    assert half.batch_size == whole.batch_size // 4
+def test_steps_scale_with_their_warm_up_and_batches_with_what_is_counted_in_them():
+    whole, half = (config_of("codebook-ema", terms=t) for t in (Terms(), Terms(3, 0.5, 0.25)))
+    before, after = whole.optimization, half.optimization
+    assert (after.steps, after.warmup_steps) == (before.steps // 2, before.warmup_steps // 2)
+    assert after.batch_size == before.batch_size // 4
+    assert half.validate_batches == 4 * whole.validate_batches
+    assert half.stage.restart_after == 4 * whole.stage.restart_after
+    assert half.stage.ema_decay**4 == pytest.approx(whole.stage.ema_decay)
+    published = config_of("codebook-published", terms=Terms(3, 0.5, 0.25))
+    assert (published.stage.restart_after, published.stage.ema_decay) == (None, None)
+    assert config_of("codebook-ema").model_copy(update={"seed": 0}).stage == config_of("codebook-l2").stage.model_copy(
+        update={"normalize": False}
+    )
 
 
 def test_only_what_a_question_needs_is_trained():
     names = [job.name for job in jobs_of(["pilot"], Place(Path("/out")), Terms(seeds=1))]
-    assert {"vqvae", "beit2", "stage2", "pilot-seed-lora/seed0"} <= set(names)
-    assert not {"judge", "blip2", "instructed", "gill/seed0"} & set(names)
+    assert {"vqvae", "beit2", "stage2", "pilot-seed-lora/seed1"} <= set(names)
+    assert not {"judge", "blip2", "instructed", "gill/seed1"} & set(names)
     every = jobs_of(list(QUESTIONS), Place(Path("/out")), Terms())
     assert len({job.name for job in every}) == len({job.makes for job in every}) == len(every)
     known = {job.name for job in every}
@@ -123,15 +132,24 @@ def test_parts_of_the_package_are_not_trained(tmp_path):
     terms, place = Terms(seeds=1, shipped=True), Place(tmp_path)
     names = [job.name for job in jobs_of(["table2"], place, terms)]
     assert {"diffusion", "text", "autoencoder", "judge", "bidirectional", "stage1", "opt"} <= set(names)
-    begun = result(tmp_path, "opt").parent / "checkpoints"
-    begun.mkdir(parents=True)
+    result(tmp_path, "opt").mkdir(parents=True)  # as an interrupted copy leaves it
     placed = place_shipped(tmp_path, names)
-    assert set(placed) == {"vision", "diffusion", "eval_clip", "judge", "stage1"}
+    assert set(placed) == {"vision", "diffusion", "eval_clip", "judge", "stage1", "opt"}
     jobs = {job.name: job for job in jobs_of(["table2"], place, terms)}
-    assert {name for name, job in jobs.items() if job.is_done} == {"diffusion", "eval_clip", "judge", "stage1"}
+    assert {name for name, job in jobs.items() if job.is_done} == set(placed) - {"vision"}
     assert not {"text", "autoencoder", "bidirectional"} & set(jobs)  # what these stand on is not asked for
-    assert not jobs["opt"].is_done
     assert place_shipped(tmp_path, names) == []
+
+
+def test_parts_of_the_package_and_of_a_reproduction_are_not_mixed(tmp_path):
+    shipped = Terms(seeds=1, shipped=True)
+    run = result(tmp_path, "diffusion").parent
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"recipe": "mini.diffusion", "stage": {}, "optimization": {}}')
+    with pytest.raises(ConfigError, match="trained diffusion itself"):
+        compare(["codebook"], Place(tmp_path), print, shipped)
+    with pytest.raises(ConfigError, match="package's parts"):
+        reproduce(tmp_path, print)
 
 
 @torch.no_grad()
@@ -151,9 +169,9 @@ def test_an_interrupted_comparison_leaves_a_table_of_what_is_measured(tmp_path, 
     first = next(row for row in QUESTIONS["codebook"].rows if row.name == "EMA")
 
     def interrupted(jobs: list[Job], workers: int, say: object) -> None:
-        path = scores_file(tmp_path, first.measurement, "test", 1)
+        path = scores_file(tmp_path, first.measurement, "test", 3000, 1)
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"count": 4, "scores": {"": {"used": 12.5}}}))
+        path.write_text(json.dumps({"scores": {"": {"used": 12.5}}}))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparison, "run_jobs", interrupted)
@@ -189,12 +207,12 @@ def test_mean_and_range():
 def test_a_table_has_every_row_and_score():
     rows = {"a": {"x": statistic([1.5, 2.5])}, "b": {"x": statistic([3.0, 3.0]), "y": statistic([70.0, 80.0])}}
     found = {
-        "question": "Why?", "terms": "Equal.", "seeds": [0, 1], "steps_scale": 0.5, "batch_scale": 0.25,
+        "question": "Why?", "terms": "Equal.", "seeds": [1, 2], "count": 8, "steps_scale": 0.5, "batch_scale": 0.25,
         "shipped": True, "differs": {"a": "more", "b": "b"}, "sets": {"test": rows},
     }  # fmt: skip
     text = markdown(found)
     assert "## Why?" in text
-    assert "2 seeds, mean and range; steps times 0.5; batch times 0.25; on the parts of the package" in text
+    assert "8 scenes, 2 seeds, mean and range; steps times 0.5; batch times 0.25; on the parts of the package" in text
     assert "| Row | x | y |" in text
     assert "| a | 2.0 (1.5 to 2.5) | - |" in text
     assert "| b | 3.0 | 75.0 (70.0 to 80.0) |" in text
@@ -212,7 +230,7 @@ def test_a_table_has_every_row_and_score():
         ("codebook", "stage2", {"used", "perplexity", "r_mean"}),
         ("reader", "stage3b", {"exact", "things", "vqa"}),
         ("reader", "reader", {"exact", "things", "vqa"}),
-        ("drawing", "stage3b", {"next_code_loss", "things_right", "clip_similarity"}),
+        ("drawing", "stage3b", {"next_code_loss", "things_right", "clip_similarity", "things_right_own"}),
     ],
 )
 def test_every_measurement(runs, tmp_path, name, run, scores):
@@ -228,7 +246,7 @@ def in_process(monkeypatch, runs):
     """Jobs in this process, of a tiny size; what they stand on is there."""
 
     def run_jobs(jobs: list[Job], workers: int, say: object) -> None:
-        for job in jobs:
+        for job in sorted(jobs, key=lambda job: job.arguments[0] != "seedtok"):  # training first
             if job.is_done:
                 continue
             if job.arguments[0] == "seedtok":
@@ -257,7 +275,7 @@ def test_a_question_from_start_to_end(runs, in_process, tmp_path):
     assert similarity["range"][0] <= similarity["mean"] <= similarity["range"][1]
     written = table.stat().st_mtime_ns
     compare(["table2"], place, print, Terms(seeds=1))  # nothing is trained again
-    assert json.loads(table.with_suffix(".json").read_text())["seeds"] == [0]
+    assert json.loads(table.with_suffix(".json").read_text())["seeds"] == [1]
     assert table.stat().st_mtime_ns > written
     with pytest.raises(ConfigError, match="steps_scale"):
         compare(["table2"], place, print, Terms(seeds=1, steps_scale=0.5))

@@ -14,14 +14,14 @@ from seedtok.core.atomic import atomic_file
 from seedtok.core.processes import keep_freed_memory
 from seedtok.evaluation.codebook import evaluate_codebook
 from seedtok.evaluation.dataset import percent
-from seedtok.evaluation.drawing import evaluate_drawing
-from seedtok.evaluation.generation import evaluate_generation
+from seedtok.evaluation.generation import TextFeatures, evaluate_generation
 from seedtok.evaluation.predictions import Predictions, Record
 from seedtok.evaluation.readers import Reader, load_reader
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.retrieval_models import load_retrieval_model
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.evaluation.vqa import evaluate_vqa
+from seedtok.lm.decoding import image_log_probs
 from seedtok.lm.prompts import CAPTION, CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.comparison.questions import QUESTIONS, Row
@@ -34,6 +34,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 
 Scores = dict[str, dict[str, float]]  # of each row that a measurement is of, by its key
 RECALLS = ("i2t_r1", "t2i_r1", "r_mean")
+DRAWN = ("clip_similarity", "things_right", "background_right")
 
 
 @dataclass(frozen=True)
@@ -110,26 +111,43 @@ def blind(what: Measured, out: Path) -> Scores:
 
 
 def generation(what: Measured, out: Path) -> Scores:
-    """Drawings of a tokenizer, of the diffusion model and of GILL: CLIP similarity, things right, Fréchet distance."""
-    data, models = what.data(), Models(what.out, what.device)
+    """Drawings of a tokenizer, of the diffusion model and of GILL: CLIP similarity and things right.
+
+    Beside them the true pictures, by the judge; as drawings of one another they are floors of the similarity.
+    """
     tokenizer = SeedTokenizer.from_pretrained(what.folder(0), device=what.device)
     gill = Gill.from_pretrained(what.folder(1)).to(what.device)
-    others = {"gill": gill.text_features}
-    found = evaluate_generation(tokenizer, data, what.run(out, 16), *models.judges(data), others=others)
-    columns = ("clip_similarity", "things_right", "background_right", "frechet")
-    return {
-        way: {column: found[column][way] for column in columns if way in found.get(column, {})}
-        for way in ("caption", "gill", "seed")
+    found = _drawn(what, out, tokenizer, {"gill": gill.text_features})
+    floors, real = found["floors"], {f"{name}_right": share for name, share in found["judge_on_real"].items()}
+    scores = {way: {column: found[column][way] for column in DRAWN} for way in ("caption", "gill", "seed")}
+    return scores | {
+        "true": {"clip_similarity": floors["nearest_picture"], **_chosen(real, DRAWN)},
+        "random": {"clip_similarity": floors["random_picture"]},
     }
 
 
 def drawing(what: Measured, out: Path) -> Scores:
-    """Drawings of SEED-OPT, and the loss of the next code on validation scenes."""
-    data, models = what.data(), Models(what.out, what.device)
+    """Drawings of SEED-OPT and, beside them, from the pictures' own codes; the loss of those after the caption."""
     lm = SeedLM.from_pretrained(what.folder(), device=what.device)
-    found = evaluate_drawing(lm, data, what.run(out, 16), *models.judges(data))
-    drawn = _chosen(found, ("things_right", "background_right", "clip_similarity"))
-    return {"": {"next_code_loss": _last_validation(what.folder().parent)["drawing"]} | drawn}
+    tokenizer, data = lm.seed, what.data()
+
+    def features(captions: list[str]) -> torch.Tensor:
+        return tokenizer.generation_embeddings(tokenizer.lookup(lm.draw_codes(captions)))
+
+    found = _drawn(what, out, tokenizer, {"lm": features})
+    codes = torch.cat([tokenizer.encode([data.picture(index)]) for index in range(len(data))])
+    prompts = [lm.drawing_ids(data[index].captions[0]) for index in range(len(data))]
+    with torch.no_grad():
+        loss = -float(image_log_probs(lm.joint, prompts, codes).mean()) / codes.shape[1]
+    own = {f"{column}_own": found[column]["seed"] for column in DRAWN}
+    return {"": {"next_code_loss": loss} | {column: found[column]["lm"] for column in DRAWN} | own}
+
+
+def _drawn(
+    what: Measured, out: Path, tokenizer: SeedTokenizer, others: Mapping[str, TextFeatures]
+) -> dict[str, Any]:  # fmt: skip
+    data, models = what.data(), Models(what.out, what.device)
+    return evaluate_generation(tokenizer, data, what.run(out, 16), *models.judges(data), others=others)
 
 
 MEASURES = {
@@ -142,14 +160,9 @@ def _chosen(scores: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, floa
     return {name: float(scores[name]) for name in names if scores.get(name) is not None}
 
 
-def _last_validation(run: Path) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["kind"] == "validation"][-1]
-
-
-def scores_file(out: Path, measurement: str, set_name: str, seed: int) -> Path:
-    """Where the scores of a measurement lie; its predictions are in the folder of the same name."""
-    return out / "comparisons" / "measured" / measurement / f"{set_name}-seed{seed}.json"
+def scores_file(out: Path, measurement: str, set_name: str, count: int, seed: int) -> Path:
+    """Where the scores of a measurement of `count` scenes lie; its predictions are in the folder of the same name."""
+    return out / "comparisons" / "measured" / measurement / f"{set_name}-{count}-seed{seed}.json"
 
 
 def row_of(measurement: str) -> Row:
@@ -160,13 +173,13 @@ def row_of(measurement: str) -> Row:
 
 def main(out: Path, measurement: str, seed: int, set_name: str, count: int, device: str) -> None:
     """Measures, and writes the scores; predictions stay beside them."""
-    row, path = row_of(measurement), scores_file(out, measurement, set_name, seed)
+    row, path = row_of(measurement), scores_file(out, measurement, set_name, count, seed)
     runs = tuple(seeded(run, seed) for run in row.runs)
     what = Measured(out, runs, seed, set_name, count, torch.device(device))
     scores = MEASURES[row.measure](what, path.with_suffix(""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"count": count, "scores": scores}, indent=1))
+        temporary.write_text(json.dumps({"scores": scores}, indent=1))
 
 
 if __name__ == "__main__":

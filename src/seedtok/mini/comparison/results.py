@@ -10,7 +10,7 @@ from seedtok.mini.comparison.measures import scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import Terms
 
-FINE = ("next_code_loss", "frechet")  # scores that are not in percent, and small
+FINE = ("next_code_loss",)  # scores that are small numbers, and not in percent
 Statistic = dict[str, Any]  # "mean", "range" (lowest, highest) and "seeds" of one score
 
 
@@ -19,16 +19,20 @@ def result_file(out: Path, question: str) -> Path:
     return out / "comparisons" / f"{question}.json"
 
 
-def write_result(out: Path, question: str, terms: Terms) -> dict[str, Any]:
+def write_result(out: Path, question: str, terms: Terms, smoke: bool = False) -> dict[str, Any]:
     """Writes what the measurements of a question say so far, over the seeds that are asked for."""
-    asked, seeds = QUESTIONS[question], list(range(terms.seeds))
+    asked, seeds = QUESTIONS[question], list(terms.seed_numbers)
+    count = asked.scenes(smoke)
     found = {
         "question": asked.title,
         "terms": asked.terms,
         "seeds": seeds,
+        "count": count,
         **terms.kept(),
         "differs": {row.name: row.differs for row in asked.rows},
-        "sets": {name: {row.name: _over_seeds(out, row, name, seeds) for row in asked.rows} for name in asked.sets},
+        "sets": {
+            name: {row.name: _over_seeds(out, row, name, count, seeds) for row in asked.rows} for name in asked.sets
+        },
     }
     result_file(out, question).parent.mkdir(parents=True, exist_ok=True)
     for path, text in (
@@ -40,8 +44,8 @@ def write_result(out: Path, question: str, terms: Terms) -> dict[str, Any]:
     return found
 
 
-def _over_seeds(out: Path, row: Row, set_name: str, seeds: list[int]) -> dict[str, Statistic]:
-    paths = (scores_file(out, row.measurement, set_name, seed) for seed in seeds)
+def _over_seeds(out: Path, row: Row, set_name: str, count: int, seeds: list[int]) -> dict[str, Statistic]:
+    paths = (scores_file(out, row.measurement, set_name, count, seed) for seed in seeds)
     every = [json.loads(path.read_text("utf-8"))["scores"][row.key] for path in paths if path.is_file()]
     return {name: statistic([scores[name] for scores in every]) for name in every[0]} if every else {}
 
@@ -72,7 +76,7 @@ def columns_of(rows: Mapping[str, Mapping[str, Statistic]]) -> list[str]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The result of a question as a section in Markdown: its terms, and a table for each set."""
     seeds = len(found["seeds"])
-    lines = [f"## {found['question']}", "", f"{found['terms']} ({_conditions(found)}.)", ""]
+    lines = [f"## {found['question']}", "", f"{found['terms']} ({conditions(found)}.)", ""]
     for set_name, rows in found["sets"].items():
         columns = columns_of(rows)
         lines += [f"`mini:{set_name}`", "", f"| Row | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
@@ -83,11 +87,13 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _conditions(found: Mapping[str, Any]) -> str:
+def conditions(found: Mapping[str, Any]) -> str:
+    """How many scenes of each set and seeds a result is of, and what its runs stand on and are scaled by."""
     seeds = f"{len(found['seeds'])} seeds, mean and range" if len(found["seeds"]) > 1 else "one seed"
     scales = "".join(
         f"; {what} times {found[key]:g}"
         for what, key in (("steps", "steps_scale"), ("batch", "batch_scale"))
         if found[key] != 1
     )
-    return f"{seeds}{scales}{'; on the parts of the package' if found['shipped'] else ''}"
+    shipped = "; on the parts of the package" if found["shipped"] else ""
+    return f"{found['count']:,} scenes, {seeds}{scales}{shipped}"

@@ -10,10 +10,10 @@ from seedtok.mini.comparison.questions import QUESTIONS, Question
 from seedtok.mini.comparison.results import result_file, write_result
 from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
 from seedtok.mini.comparison.shipped import place_shipped
-from seedtok.mini.parts import Part, check_same, result
+from seedtok.mini.parts import Part, check_same, holds_checkpoint, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.report import can_report, write_report
-from seedtok.mini.reproduction.run import Place, training_job
+from seedtok.mini.reproduction.run import COMPARISONS, Place, training_job
 
 JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip")}  # foundations of a measurement
 
@@ -24,27 +24,27 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
     What they stand on is trained first where it is not there yet; what an earlier call finished stays. When it is
     interrupted, tables of what is measured so far are left. A report that can be written is written again. Raises
     ConfigError for a question that there is not, or where the folder's comparisons have other steps or stand on other
-    parts; and as `reproduce` does.
+    parts, or has itself trained some that the package has; and as `reproduce` does.
     """
     if unknown := [name for name in names if name not in QUESTIONS]:
         raise ConfigError(f"no question {unknown[0]!r}: expected all, {', '.join(QUESTIONS)}")
     with locked(place.out):
         place.check()
-        check_same(place.out / "comparisons.json", terms.kept())
+        check_same(place.out / COMPARISONS, terms.kept())
         if terms.shipped and (placed := place_shipped(place.out, [job.name for job in jobs_of(names, place, terms)])):
             say(f"of the package: {', '.join(placed)}")
         try:
             run_jobs(jobs_of(names, place, terms), place.workers, say)
         finally:
             for name in names:
-                write_result(place.out, name, terms)
+                write_result(place.out, name, terms, place.smoke)
         if can_report(place.out):
             write_report(place.out)
     return [result_file(place.out, name).with_suffix(".md") for name in names]
 
 
 def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
-    """The jobs of questions, without those that none of their rows needs; first what can be measured, by seeds."""
+    """The jobs that rows of questions need; measurements come first, so that each is run as soon as it can be."""
     measuring = _measuring(names, place, terms)
     parts = _parts(place, terms)
     needed = _needed(measuring, parts, place.out)
@@ -55,7 +55,7 @@ def _measuring(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
     jobs = (
         job
         for question in (QUESTIONS[name] for name in names)
-        for seed in range(terms.seeds)
+        for seed in terms.seed_numbers
         for set_name in question.sets
         for job in _measurements(question, set_name, seed, place)
     )
@@ -64,7 +64,7 @@ def _measuring(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
 
 def _parts(place: Place, terms: Terms) -> dict[str, Part]:
     """All that can be trained, by name: foundations, and each run with each seed."""
-    compared = [part_of(run, s, terms, place.smoke) for s in range(terms.seeds) for run in RUNS.values()]
+    compared = [part_of(run, s, terms, place.smoke) for s in terms.seed_numbers for run in RUNS.values()]
     return {part.name: part for part in (*FOUNDATIONS, *compared)}
 
 
@@ -75,17 +75,17 @@ def _needed(measuring: Iterable[Job], parts: dict[str, Part], out: Path) -> set[
         name = left.pop()
         if name not in found:
             found.add(name)
-            if not result(out, name).exists():
+            if not holds_checkpoint(result(out, name)):
                 left += parts[name].inputs.values()
     return found
 
 
 def _measurements(question: Question, set_name: str, seed: int, place: Place) -> Iterable[Job]:
-    out, count = place.out, question.smoke_count if place.smoke else question.count
+    out, count = place.out, question.scenes(place.smoke)
     for row in question.rows:
         needs = (*(seeded(run, seed) for run in row.runs), *JUDGES.get(row.measure, ()))
         arguments = (str(out), row.measurement, str(seed), set_name, str(count), place.device)
-        made = scores_file(out, row.measurement, set_name, seed)
+        made = scores_file(out, row.measurement, set_name, count, seed)
         log = out / "logs" / "comparisons" / f"{row.measurement}-{set_name}-seed{seed}.txt"
         name = f"{row.measurement} ({set_name}, seed {seed})"
         yield Job(name, ("seedtok.mini.comparison.measures", *arguments), needs, made, log)

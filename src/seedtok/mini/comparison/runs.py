@@ -11,21 +11,27 @@ from seedtok.mini import recipes
 from seedtok.mini.parts import Part
 from seedtok.mini.reproduction.parts import LM, PARTS
 from seedtok.stages.autoregression import AutoregressionSettings
+from seedtok.stages.quantization import QuantizationSettings
 
 SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of smoke tests
 
 
 @dataclass(frozen=True)
 class Terms:
-    """How runs are compared: each with `seeds` seeds, its steps and batch times `steps_scale` and `batch_scale`.
+    """How runs are compared: each with seeds 1 to `seeds`, its steps and batch times `steps_scale` and `batch_scale`.
 
-    They stand on the package's own parts with `shipped`, else on those that are trained in the same folder first.
+    Seed 0 is that of what they stand on, whose scenes they would see again. That is the package's own with `shipped`,
+    else what is trained in the same folder first, and its steps and batch are never scaled.
     """
 
     seeds: int = 3
     steps_scale: float = 1.0
     batch_scale: float = 1.0
     shipped: bool = False
+
+    @property
+    def seed_numbers(self) -> range:
+        return range(1, self.seeds + 1)
 
     def kept(self) -> dict[str, float | bool]:
         """What all comparisons of a folder have in common."""
@@ -40,13 +46,22 @@ class ComparedRun:
     steps: int | None = None
 
     def budget(self, terms: Terms) -> list[str]:
-        """Steps, warm-up and batch, as settings."""
-        own = self.part.recipe().optimization
-        steps, warmup = (
-            max(1, round(count * terms.steps_scale)) for count in (self.steps or own.steps, own.warmup_steps)
-        )
-        batch = max(1, round(own.batch_size * terms.batch_scale))
-        return [f"optimization.{key}" for key in (f"steps={steps}", f"warmup_steps={warmup}", f"batch_size={batch}")]
+        """Steps, warm-up and batch, as settings; what a recipe counts in batches stays of as many pictures."""
+        recipe = self.part.recipe()
+        own, batches = recipe.optimization, 1 / terms.batch_scale
+        settings = {
+            "optimization.steps": max(1, round((self.steps or own.steps) * terms.steps_scale)),
+            "optimization.warmup_steps": max(1, round(own.warmup_steps * terms.steps_scale)),
+            "optimization.batch_size": max(1, round(own.batch_size * terms.batch_scale)),
+            "validate_batches": max(1, round(recipe.validate_batches * batches)),
+        }
+        if isinstance(recipe.stage, QuantizationSettings):
+            restart_after, decay = recipe.stage.restart_after, recipe.stage.ema_decay
+            if restart_after is not None:
+                settings["stage.restart_after"] = max(1, round(restart_after * batches))
+            if decay is not None:
+                settings["stage.ema_decay"] = decay**terms.batch_scale
+        return [f"{name}={value}" for name, value in settings.items()]
 
 
 def seeded(run: str, seed: int) -> str:
@@ -60,7 +75,7 @@ def part_of(run: ComparedRun, seed: int, terms: Terms, smoke: bool) -> Part:
     inputs = {key: seeded(name, seed) if name in RUNS else name for key, name in part.inputs.items()}
     budget = [] if smoke else run.budget(terms)
     return replace(
-        part, name=seeded(part.name, seed), inputs=inputs, settings=(*part.settings, *budget, f"seed={seed}")
+        part, name=seeded(part.name, seed), inputs=inputs, settings=(*budget, *part.settings, f"seed={seed}")
     )
 
 
@@ -122,18 +137,19 @@ def _seed_opts(name: str, tokenizer: str, settings: tuple[str, ...] = ()) -> lis
 
 def _language_models() -> list[Part]:
     instructed = Part("seed-opt-instructed", recipes.instructed, LM | {"stage.start": "seed-opt"})
-    orders = [
-        *_seed_opts("order-causal", "causal-naming-restart"),
-        *_seed_opts("order-bidirectional", "bidirectional-naming-restart"),
-        *_seed_opts("order-shuffled", "causal-naming-restart", ("stage.shuffle_codes=0",)),
+    without_text = _seed_opts("seed-opt-no-replay", "stage2", ("stage.replay=0",))
+    orders = [  # not named: naming has three codes tell of each place, in the order of places
+        *_seed_opts("order-causal", "causal-unnamed-restart"),
+        *_seed_opts("order-bidirectional", "bidirectional-unnamed-restart"),
+        *_seed_opts("order-shuffled", "causal-unnamed-restart", ("stage.shuffle_codes=0",)),
     ]
-    return [*_seed_opts("seed-opt", "stage2"), instructed, *orders]
+    return [*_seed_opts("seed-opt", "stage2"), instructed, *without_text, *orders]
 
 
 def _readers() -> list[Part]:
     """Table 3: what the same stage makes of embeddings and of codes."""
     base, lora = {"stage.base": "opt"}, _lora()
-    embeddings, frozen = base | {"stage.qformer": "bidirectional"}, ("stage.train_qformer=false",)
+    embeddings, frozen = base | {"stage.qformer": "bidirectional-named"}, ("stage.train_qformer=false",)
     return [
         Part("read-blip2", recipes.blip2, embeddings),
         Part("read-blip2-lora", recipes.blip2, embeddings, settings=lora),
@@ -161,6 +177,8 @@ def _runs() -> dict[str, ComparedRun]:
 RUNS = _runs()
 FOUNDATIONS = (
     *PARTS,
+    # of BLIP-2-style readers: as long in training as stage I's Q-Former, and with its losses
+    Part("bidirectional-named", recipes.stage1, {"stage.start": "bidirectional"}, settings=(MASKS["bidirectional"],)),
     Part("vqvae", recipes.vqvae, smoke=SMALL_CODEBOOK),
     Part("beit2", recipes.beit2, {"stage.teacher": "vision"}, SMALL_CODEBOOK),
 )

@@ -5,20 +5,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from seedtok.core.checkpoint import checkpoint_folder
+from seedtok.core.errors import ConfigError
 from seedtok.core.hub import resolve
-from seedtok.mini.parts import result
+from seedtok.mini.parts import holds_checkpoint, result
 from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.training.checkpoints import holds_run
 
 COPIED = ("vision", "opt", "diffusion", "eval_clip", "judge")  # a part of that name lies in the package as it is
 OF_TOKENIZER = ("stage1", "stage2")  # the shipped tokenizer, of which stage I's result is the embedder
 
 
 def place_shipped(out: Path, names: Iterable[str]) -> list[str]:
-    """Puts those of the parts that the package has into the folder of runs, and returns their names.
+    """Puts those of the parts that the package has into the folder of runs, and returns the names of new ones there.
 
-    A part that is there, or that an interrupted call began to train there, stays.
+    Raises ConfigError where one of them was trained, or begun, in that folder.
     """
-    placed = [name for name in names if name in COPIED + OF_TOKENIZER and not result(out, name).parent.exists()]
+    shipped = [name for name in names if name in COPIED + OF_TOKENIZER]
+    if trained := [name for name in shipped if holds_run(result(out, name).parent)]:
+        raise ConfigError(
+            f"{out} has trained {trained[0]} itself: go on without the package's parts, or choose another folder"
+        )
+    placed = [name for name in shipped if not holds_checkpoint(result(out, name))]
     for name in placed:
         if name in COPIED:
             with checkpoint_folder(result(out, name)) as new:

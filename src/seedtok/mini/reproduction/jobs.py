@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtok.core.errors import TrainingError
+from seedtok.mini.parts import holds_checkpoint
 
 PATIENCE = 120  # seconds in which a job that is asked to stop saves what it has
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command of this package, whose output goes to `log`; done once the file or folder `makes` is there."""
+    """A command of this package, whose output goes to `log`; done once `makes`, a file or a checkpoint, is there."""
 
     name: str
     arguments: tuple[str, ...]  # of `python -m`
@@ -26,7 +27,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        return self.makes.exists()
+        return self.makes.is_file() or holds_checkpoint(self.makes)
 
 
 Report = Callable[[str], None]

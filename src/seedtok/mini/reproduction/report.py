@@ -14,7 +14,7 @@ from seedtok.evaluation.codebook import NAME as CODES
 from seedtok.evaluation.predictions import Predictions
 from seedtok.evaluation.run import rows_by_columns
 from seedtok.mini.comparison.questions import QUESTIONS
-from seedtok.mini.comparison.results import columns_of, result_file, shown
+from seedtok.mini.comparison.results import columns_of, conditions, result_file, shown
 from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
 from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
 from seedtok.mini.reproduction.tables import table_file
@@ -94,7 +94,7 @@ def _comparisons(out: Path) -> str:
             continue
         found = json.loads(result_file(out, name).read_text(encoding="utf-8"))
         seeds = len(found["seeds"])
-        parts.append(f"<h2>{escape(found['question'])}</h2><p>{escape(found['terms'])}</p>")
+        parts.append(f"<h2>{escape(found['question'])}</h2><p>{escape(found['terms'])} ({conditions(found)}.)</p>")
         for set_name, rows in found["sets"].items():
             columns = columns_of(rows)
             head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
@@ -103,7 +103,7 @@ def _comparisons(out: Path) -> str:
                 for row, s in rows.items()
             )
             table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            parts.append(f"<h3>mini:{set_name}, {seeds} seeds</h3>{table}")
+            parts.append(f"<h3>mini:{set_name}</h3>{table}")
     return "".join(parts)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from seedtok.core.errors import ConfigError
+from seedtok.core.files import read_json
 from seedtok.core.locks import locked
 from seedtok.mini.parts import Part, check_same, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
@@ -12,6 +14,8 @@ from seedtok.mini.reproduction.parts import PARTS, TABLES, Table
 from seedtok.mini.reproduction.report import write_report
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.checkpoints import holds_run
+
+COMPARISONS = "comparisons.json"  # what the comparisons of a folder have in common
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,14 @@ def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", 
 
     What an earlier call finished in `out` stays, and what it began goes on. On a CPU, `workers` jobs of one thread run
     at once. Raises TrainingError where a part fails, BusyError where another process works in `out`, and ConfigError
-    where `out` is of a smoke test and this is none, or the other way round.
+    where `out` is of a smoke test and this is none, or the other way round, or stands on the package's parts.
     """
     place = Place(out.absolute(), smoke, device, workers)
     with locked(place.out):
         place.check()
+        comparisons = place.out / COMPARISONS
+        if comparisons.is_file() and read_json(comparisons).get("shipped"):
+            raise ConfigError(f"{out} stands on the package's parts: reproduce them in another folder")
         jobs = [training_job(part, place) for part in PARTS]
         jobs += [_measuring(table, name, place) for table in TABLES for name in table.sets]
         run_jobs(jobs, workers, say)
