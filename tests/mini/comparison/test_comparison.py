@@ -113,9 +113,6 @@ def test_steps_scale_with_their_warm_up_and_batches_with_what_is_counted_in_them
     assert half.stage.ema_decay**4 == pytest.approx(whole.stage.ema_decay)
     published = config_of("codebook-published", terms=Terms(3, 0.5, 0.25))
     assert (published.stage.restart_after, published.stage.ema_decay) == (None, None)
-    assert config_of("codebook-ema").model_copy(update={"seed": 0}).stage == config_of("codebook-l2").stage.model_copy(
-        update={"normalize": False}
-    )
 
 
 def test_only_what_a_question_needs_is_trained():
