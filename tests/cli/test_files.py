@@ -48,6 +48,13 @@ def test_pictures_that_exist_are_refused_before_any_work(cli, tmp_path, monkeypa
     assert content(tmp_path) == before
 
 
+def test_a_file_is_no_folder_of_pictures(cli, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for name in ("file", "new.png"):
+        check_refused(cli("decode", "--codes", CODES, "--out", tmp_path / name, "--model", "no/such/model"), "folder")
+    assert content(tmp_path) == {"file": b"mine"}
+
+
 def test_overwrite_replaces_pictures_but_never_an_original(cli, tmp_path, tiny_tokenizer):
     original = tmp_path / "a.png"
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(original)

@@ -79,7 +79,7 @@ def test_every_command_runs_in_bfloat16(cli, picture, tmp_path, command):
         "caption": [picture], "ask": [picture, "What is this?"], "draw": ["a fox", "--out", tmp_path / "fox.png"],
         "chat": ["--out", tmp_path],
     }  # fmt: skip
-    code, out, err = cli(command, *arguments[command], "--dtype", "bfloat16", stdin=f"@{picture} A photo of\n")
+    code, out, err = cli(command, *arguments[command], "--dtype", "bfloat16", stdin=f'@"{picture}" A photo of\n')
     assert code == 0, err
     assert out or command == "chat"  # a tiny random model may have nothing to say
 
@@ -87,7 +87,7 @@ def test_every_command_runs_in_bfloat16(cli, picture, tmp_path, command):
 def test_chat_takes_pictures_by_path_and_outlives_a_bad_line(cli, picture, tmp_path):
     lines = f'@"{picture}" A photo of\n@nowhere.png A photo of\nwhat @ is it\nGenerate an image of a fox\n'
     code, out, _ = cli("chat", "--out", tmp_path / "chat", "--temperature", 1, "--seed", 1, stdin=lines)
-    assert code == 0
+    assert code == 1
     assert "nowhere.png" in out
     assert "@ without an image" in out
     for path in (tmp_path / "chat").glob("*.png"):
@@ -151,3 +151,11 @@ def test_the_evaluation_of_a_model_loads_no_other(cli, lm, monkeypatch, table):
     records = {"missing", "counts", "settings"}
     rows = {name for name, value in json.loads(out).items() if isinstance(value, dict)} - records
     assert rows == {"seed_opt"} | ({"blind_prior"} if table == "vqa" else set())  # a guess, of no model
+
+
+def test_a_chat_from_a_pipe_skips_empty_lines_and_says_at_the_end_that_one_failed(cli, tmp_path):
+    lines = "\nGenerate an image a fox\n\n@missing.png A photo of\n\nGenerate an image a cake\n"
+    code, out, _ = cli("chat", "--out", tmp_path / "chat", stdin=lines)
+    assert (code, out.count("error: ")) == (1, 1)
+    good = lines.replace("@missing.png A photo of\n", "")
+    assert cli("chat", "--out", tmp_path / "again", stdin=good)[0] == 0

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mock_device import DEVICE, mock_device
-from seedtok.core.device import device_and_dtype, device_named, set_training_device
+from seedtok.core.device import device_and_dtype, device_named, dtype_named, set_training_device
 from seedtok.core.errors import ConfigError
 from seedtok.core.hub import shipped
 from seedtok.evaluation.generation import evaluate_generation
@@ -58,6 +58,15 @@ def test_the_cpu_and_whatever_is_best_have_names():
     assert device_named("cpu") == torch.device("cpu")
     assert device_named("auto").type in ("cuda", "mps", "cpu")
     assert device_named(torch.device("meta")) == torch.device("meta")
+
+
+def test_dtypes_by_name():
+    assert dtype_named("bfloat16") == dtype_named(torch.bfloat16) == torch.bfloat16
+    assert SeedTokenizer.from_pretrained("mini", dtype="float16").dtype == torch.float16
+    with pytest.raises(ConfigError, match="float8"):
+        SeedTokenizer.from_pretrained("mini", dtype="float8")
+    with pytest.raises(ConfigError, match="half"):
+        SeedLM.from_pretrained("mini", dtype="half")
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "CUDA", "meta", "cuda:0,1"])

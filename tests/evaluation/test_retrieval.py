@@ -10,10 +10,10 @@ from transformers import AutoTokenizer, Blip2ForImageTextRetrieval, BlipImagePro
 
 import publishers
 from evaluation_sets import StubRetrieval
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.text import clean_caption
-from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.retrieval import evaluate_retrieval, warn_of_ties
 from seedtok.evaluation.retrieval_models import EmbedderRetrieval, TokenizerRetrieval, load_retrieval_model
 from seedtok.evaluation.run import Run
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -47,6 +47,8 @@ def test_the_same_caption_of_two_pictures_counts_against_both(sets):
             bus = torch.tensor([1.0, 0, 0, 0])
             return {"": bus.expand(len(pictures), 4)}, torch.stack([bus * (text == "A bus.") for text in texts])
 
+    with pytest.warns(SeedTokWarning, match="2 of 24 captions"):
+        warn_of_ties(sets["coco"])
     found = evaluate_retrieval({"stub": Alike()}, sets["coco"], Run())["stub"]
     assert found["i2t_r1"] == 0
     assert found["i2t_r5"] == 40  # the two of them, each second to the other's

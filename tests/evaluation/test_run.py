@@ -297,3 +297,18 @@ if __name__ == "__main__":
         if result.exit_code:
             raise SystemExit(f"{arguments}: {result.stderr}{result.exception!r}")
     dist.destroy_process_group()
+
+
+def test_a_table_that_is_too_wide_is_turned_and_keeps_its_numbers(capsys, monkeypatch):
+    from rich.console import Console
+
+    from seedtok.cli import evaluate_support
+
+    scores = {f"score_{i}": 90.25 + i for i in range(12)}
+    for width, lines in ((40, 12), (400, 1)):
+        monkeypatch.setattr(evaluate_support, "out", Console(width=width, highlight=False))
+        evaluate_support.show({"seed_opt": dict(scores)})
+        text = capsys.readouterr().out
+        assert all(f"{value:.2f}" in text and name in text for name, value in scores.items())
+        assert sum("90.25" in line or "score_5 " in line for line in text.split("\n")) >= 1
+        assert sum(any(f"{v:.2f}" in line for v in scores.values()) for line in text.split("\n")) == lines

@@ -76,6 +76,13 @@ def test_prompts_can_be_replaced(seed_lm, monkeypatch):
     assert texts == ["A cake", "a fox?", "Draw a fox"]
 
 
+def test_a_single_segment_is_a_prompt_of_its_own(seed_lm):
+    for segment in ("what is it?", np.full((9, 9, 3), 200, np.uint8)):
+        options = {"max_new_tokens": 3, "max_images": 0}
+        assert seed_lm.generate(segment, **options) == seed_lm.generate([segment], **options)
+        assert seed_lm.chat([segment], **options) == seed_lm.chat([[segment]], **options)
+
+
 def test_bad_input_is_refused(seed_lm):
     image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(InputError, match="an empty prompt"):

@@ -74,11 +74,12 @@ def retrieval(
     quiet(loading=True)
     import torch
 
-    from seedtok.evaluation.retrieval import evaluate_retrieval
+    from seedtok.evaluation.retrieval import evaluate_retrieval, warn_of_ties
     from seedtok.evaluation.retrieval_models import load_retrieval_model
 
     where, kind, others = place_of(device), getattr(torch, dtype.value), beside or []
     found = evaluation_set(data, count or 1000, count, seed)
+    warn_of_ties(found)
     chosen = load_retrieval_model(model, kind, where)
     models = with_others({chosen.row: chosen}, others, lambda name: load_retrieval_model(name, kind, where))
     record = with_beside({"model": identified(model), "dtype": dtype.value}, others, "tokenizer")

@@ -223,9 +223,12 @@ def show(result: dict[str, Any]) -> None:
     missing = result.pop("missing", {})
     scores = {name: value for name, value in result.items() if name not in RECORDS}
     for columns, names in rows_by_columns(scores).items():
-        table = Table("", *columns)
-        for name in names:
-            table.add_row(name, *(_number(result[name][column]) for column in columns))
+        cells = [["", *columns], *([name, *(_number(result[name][column]) for column in columns)] for name in names)]
+        wide = sum(max(map(len, column)) + 3 for column in zip(*cells, strict=True)) + 1
+        rows = cells if wide <= out.width else list(zip(*cells, strict=True))  # a number is never cut
+        table = Table(*rows[0])
+        for row in rows[1:]:
+            table.add_row(*row)
         out.print(table)
     for name, value in scores.items():
         if not isinstance(value, dict):

@@ -54,7 +54,7 @@ def finetune(
     from seedtok.mini.finetuning.run import finetune as run
 
     if not holds_shards(data):
-        raise DataError(f"{data} holds no shards (.tar): write them with `seedtok data pack PICTURES --out {data}`")
+        raise DataError(f"{data} holds no shards (.tar): write them with `seedtok data pack PICTURES --out SHARDS`")
     if not 0 < held_out < 1:
         raise DataError(f"--held-out {held_out:g}: expected a share above 0 and below 1")
     check_folder(folder, lambda path: (path / "finetuning.json").is_file(), "fine-tuning")

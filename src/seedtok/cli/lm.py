@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -182,7 +183,8 @@ def chat(
     """Chat with text and images, line by line: @PATH inserts an image; drawn images are saved, and their paths printed.
 
     Each line is a prompt of its own: `@fox.png A photo of`, `@fox.png Question: What color is the background? Short
-    answer.`, `Generate an image a fox on a pink background`.
+    answer.`, `Generate an image a fox on the left on a red background`. An empty line ends a chat at a terminal; from a
+    pipe it is skipped.
     """
     sampling = _sampling(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
@@ -191,12 +193,13 @@ def chat(
 
     if sys.stdin.isatty():
         say("@PATH inserts an image, as in: @fox.png A photo of. An empty line ends the chat.")
-    number = 0
-    while line := _line():
+    number, failed = 0, 0
+    for line in _lines():
         try:
             made = lm.generate(_segments(line), sampling=sampling, generator=generators(1, seed)[0])
         except (SeedTokError, OSError) as error:  # affects this line only
             say(f"error: {' '.join(str(error).split())}")
+            failed += 1
             continue
         for part in made:
             if isinstance(part, Image.Image):
@@ -205,13 +208,21 @@ def chat(
                 say(f"[{path}]")
             else:
                 say(part)
+    if failed and not sys.stdin.isatty():
+        raise typer.Exit(1)
 
 
-def _line() -> str:
-    """The next line of stdin, with a prompt on a terminal; empty at the end."""
-    if sys.stdin.isatty():
-        print("> ", end="", flush=True)
-    return sys.stdin.readline().strip()
+def _lines() -> Iterator[str]:
+    """The lines of stdin: on a terminal, with a prompt before each, up to an empty one; else all that are not empty."""
+    on_terminal = sys.stdin.isatty()
+    while True:
+        if on_terminal:
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line or (on_terminal and not line.strip()):
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def _segments(line: str) -> list[Any]:

@@ -197,8 +197,12 @@ def _file_name(name: str) -> str:
 def png_paths(names: list[str], folder: Path) -> list[Path]:
     """A PNG path in a folder for each image name, numbered where names are equal.
 
-    Raises DataError where a path is that of one of the images.
+    Raises DataError where a path is that of one of the images, and where the folder is a file or named like an image.
     """
+    from seedtok.core.image_search import SUFFIXES
+
+    if folder.is_file() or (folder.suffix.lower() in SUFFIXES and not folder.is_dir()):
+        raise DataError(f"--out {folder}: expected a folder, for one PNG file an image")
     chosen: dict[Path, None] = {}
     sources = {os.path.realpath(name) for name in map(_file_name, names)}
     for name in names:

@@ -12,6 +12,20 @@ from torch import Tensor, nn
 
 from seedtok.core.errors import ConfigError
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def dtype_named(name: str | torch.dtype) -> torch.dtype:
+    """The floating-point dtype of a name such as "bfloat16"; a `torch.dtype` is returned unchanged.
+
+    Raises ConfigError for anything else.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise ConfigError(f"unknown dtype {name!r}: expected {', '.join(DTYPES)}")
+    return getattr(torch, name)
+
 
 def device_named(name: str | torch.device) -> torch.device:
     """The device of a name; "auto" is the first CUDA GPU, or else Apple's GPU (mps), or else the CPU.

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
 
-from seedtok.core.device import device_named
+from seedtok.core.device import device_named, dtype_named
 from seedtok.core.errors import ConfigError, InputError
 from seedtok.evaluation.readers import load_reader
 from seedtok.lm.prompts import TextSettings
 
-DTYPES = ("float32", "bfloat16", "float16")
 NEW_TOKENS = 64  # where a task does not say how many
 IMAGE = "<image>"  # stands in some tasks' prompts for the picture, which comes first here
 
@@ -43,10 +42,8 @@ class LmmsReader(lmms):
         super().__init__()
         if "{}" not in prompt:
             raise ConfigError(f'the prompt {prompt!r} has no place for the task\'s own: write "{{}}" there')
-        if dtype not in DTYPES:
-            raise ConfigError(f"unknown dtype {dtype!r}: expected {', '.join(DTYPES)}")
         place = device_named(device or "auto")
-        self.reader = load_reader(pretrained, getattr(torch, dtype), place, base, tokenizer)
+        self.reader = load_reader(pretrained, dtype_named(dtype), place, base, tokenizer)
         self.prompt, self.batch_size = prompt, int(batch_size)
 
     @torch.no_grad()

@@ -1,5 +1,7 @@
 """Table 1: zero-shot image-text retrieval, each picture with all its captions."""
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from itertools import accumulate
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seedtok.core.atomic import atomic_file
+from seedtok.core.errors import SeedTokWarning
 from seedtok.core.recalls import best_cosines, retrieval_recalls
 from seedtok.evaluation.dataset import EvaluationSet, check_has
 from seedtok.evaluation.predictions import Predictions, Record
@@ -19,6 +22,7 @@ from seedtok.evaluation.run import Batch, Run, Task, evaluate
 
 # of a file of embeddings; IMAGES before the kind of embedding
 IMAGES, TEXTS, OWNERS, QUERIES = "images.", "texts", "owners", "queries"
+REPEATED = 0.01  # share of captions that are of several pictures from which a warning says so
 
 
 def evaluate_retrieval(models: Mapping[str, RetrievalModel], data: EvaluationSet, run: Run) -> dict[str, Any]:
@@ -33,6 +37,18 @@ def evaluate_retrieval(models: Mapping[str, RetrievalModel], data: EvaluationSet
     makers = {name: partial(_embed, name, model) for name, model in models.items()}
     task = Task("retrieval", settings, makers, lambda p: score_retrieval(p, device))
     return evaluate(task, data, run)
+
+
+def warn_of_ties(data: EvaluationSet) -> None:
+    """A SeedTokWarning where more than a hundredth of the captions are of several pictures each."""
+    counts = Counter(text for index in range(len(data)) for text in set(data[index].captions))
+    repeated = sum(count for count in counts.values() if count > 1)
+    if repeated > REPEATED * counts.total():
+        warnings.warn(
+            f"{repeated:,} of {counts.total():,} captions are of several pictures each: such ties count against the "
+            "pair, so recalls at 1 are low",
+            SeedTokWarning, stacklevel=2,
+        )  # fmt: skip
 
 
 def score_retrieval(predictions: Predictions, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
 from seedtok.core.checkpoint import checkpoint_folder
-from seedtok.core.device import CompositeModule, device_named
+from seedtok.core.device import CompositeModule, device_named, dtype_named
 from seedtok.core.errors import InputError, SeedTokWarning
 from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
@@ -37,6 +38,9 @@ from seedtok.lm.prompts import (
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.unknown_words import warn_of_unknown_words
+
+Segment = str | ImageSource | Tensor
+Turn = Sequence[Segment] | Segment
 
 
 class SeedLM(CompositeModule):
@@ -159,7 +163,7 @@ class SeedLM(CompositeModule):
         return self.seed.decode(self.draw_codes(prompts, sampling, num_beams), generator=generator, dtype=dtype)
 
     def generate(
-        self, segments: Sequence[str | ImageSource | Tensor], generator: torch.Generator | None = None,
+        self, segments: Turn, generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
         dtype: torch.dtype | None = None,
@@ -168,6 +172,7 @@ class SeedLM(CompositeModule):
 
         Args:
             segments: a str is text; an image is anything that `SeedTokenizer.encode` takes, or its codes, int64 (32,).
+                A single text or image needs no list.
             generator: the image decoder's.
             max_new_tokens: the most tokens of text.
             max_images: the most images.
@@ -182,7 +187,7 @@ class SeedLM(CompositeModule):
         return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text, on_image, dtype)
 
     def chat(
-        self, turns: Sequence[Sequence[str | ImageSource | Tensor]], generator: torch.Generator | None = None,
+        self, turns: Sequence[Turn], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
         dtype: torch.dtype | None = None,
@@ -191,6 +196,7 @@ class SeedLM(CompositeModule):
 
         The other arguments, and what it raises, are as for `generate`.
         """
+        turns = [_as_turn(turn) for turn in turns]
         text_segments = [segment for turn in turns for segment in turn if isinstance(segment, str)]
         for text in filter(_is_image_file, text_segments):
             message = f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})"
@@ -296,7 +302,7 @@ class SeedLM(CompositeModule):
     @quietly("transformers")
     def from_pretrained(
         cls, name: str | Path = "mini", *, base: str | Path | None = None,
-        seed: SeedTokenizer | str | Path | None = None, dtype: torch.dtype = torch.float32,
+        seed: SeedTokenizer | str | Path | None = None, dtype: torch.dtype | str = torch.float32,
         device: str | torch.device = "cpu", trainable: bool = False, template: Template | None = None,
         quantize: Any = None,
     ) -> SeedLM:  # fmt: skip
@@ -306,7 +312,7 @@ class SeedLM(CompositeModule):
             name: what to load.
             base: the base language model in place of the one that the checkpoint names.
             seed: the image tokenizer in place of the one that the checkpoint names.
-            dtype: of the LM and of an image tokenizer that is loaded with it.
+            dtype: of the LM and of an image tokenizer that is loaded with it: one of torch's, or its name.
             device: of both, as `device_named` takes it.
             trainable: whether LoRA and the visual layers can be trained further.
             template: how the LM is asked; by default as it was trained, which for SEED-LLaMA its name tells.
@@ -314,13 +320,19 @@ class SeedLM(CompositeModule):
 
         Raises:
             CheckpointError: a broken folder, an adapter made for another base, or another codebook.
-            ConfigError: what quantizes is unknown or not installed.
+            ConfigError: what quantizes is unknown or not installed, or the dtype is unknown.
         """
         given = checkpoint.Given(name, base, seed, template)
-        place = device_named(device)
+        place, dtype = device_named(device), dtype_named(dtype)
         weights = Weights(dtype, quantization(quantize, dtype, place))
         joint, tokenizer, source, template = checkpoint.read(given, weights, trainable)
         return cls(joint, tokenizer, source, template).eval().to(place)
+
+
+def _as_turn(turn: Turn) -> Sequence[Segment]:
+    """The segments of a turn; a single one is a turn of its own."""
+    single = isinstance(turn, str | Path | Image.Image | Tensor | np.ndarray)
+    return [turn] if single else turn  # type: ignore[list-item, return-value]
 
 
 def _is_image_file(text: str) -> bool:

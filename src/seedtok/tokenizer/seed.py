@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
-from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named
+from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named, dtype_named
 from seedtok.core.errors import CheckpointError, InputError
 from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
 from seedtok.core.images import Images, batches_of
@@ -280,21 +280,22 @@ class SeedTokenizer(CompositeModule):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "mini", *, dtype: torch.dtype | Literal["auto"] = torch.float32,
+        cls, name: str | Path = "mini", *, dtype: torch.dtype | str = torch.float32,
         device: str | torch.device = "cpu",
     ) -> SeedTokenizer:  # fmt: skip
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
-        `dtype` "auto" is float32 with `ImageTextEmbedder.narrow_products` to bfloat16 where `device`, which is as for
-        `core.device.device_named`, computes quickly in that, and else float32. Raises CheckpointError for a missing or
-        extra tensor, another version, or a broken file.
+        `dtype` is one of torch's, or its name; "auto" is float32 with `ImageTextEmbedder.narrow_products` to bfloat16
+        where `device`, which is as for `core.device.device_named`, computes quickly in that, and else float32. Raises
+        CheckpointError for a missing or extra tensor, another version, or a broken file, and ConfigError for a dtype
+        that there is not.
         """
         device, source = device_named(device), locate(name, "tokenizer")
         config = read_config(folder := resolve(source), TOKENIZER, VERSION)
         vision = shared_vision(folder, config, "embedder.vision.")
         model = load_model(
             lambda: cls(SeedConfig.from_dict(config), stored_text_tokenizer(folder)), config, folder / WEIGHTS,
-            {"": torch.float32 if dtype == "auto" else dtype, "codebook.": torch.float32}, vision,
+            {"": torch.float32 if dtype == "auto" else dtype_named(dtype), "codebook.": torch.float32}, vision,
         )  # fmt: skip
         if dtype == "auto" and computes_bfloat16_fast(device):
             model.embedder.narrow_products(torch.bfloat16)

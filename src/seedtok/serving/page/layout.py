@@ -22,7 +22,7 @@ EXPLORE = (
     "Splice the codes of two images, or replace a code, and see what is drawn. Codes are causal: each depends on the "
     "image and on the codes before it. Equal codes have equal colors; framed ones are those of A."
 )
-PROMPT = "a fox to the left of a cake on a blue background"
+PROMPT = "a fox to the left of a rocket on a blue background"
 UNCHOSEN = "New code: choose one of those below the drawing"
 
 
