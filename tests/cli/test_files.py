@@ -48,6 +48,13 @@ def test_pictures_that_exist_are_refused_before_any_work(cli, tmp_path, monkeypa
     assert content(tmp_path) == before
 
 
+def test_an_empty_path_is_not_the_working_directory(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9), "red").save("a.png")
+    check_refused(cli("encode", ""), "an empty argument")
+    check_refused(cli("encode", "a.png", "", "--json"), "an empty argument")
+
+
 def test_a_file_is_no_folder_of_pictures(cli, tmp_path):
     (tmp_path / "file").write_text("mine")
     for name in ("file", "new.png"):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,11 +45,19 @@ if TYPE_CHECKING:
     from seedtok.core.kinds import Kind
 
 
+EMPTY = "seedtok.empty"  # in a context's notes: whether an argument is empty
+
+
 class _Commands(TyperGroup):
     """Reports errors of this package and of files in one line, with exit code 2.
 
     An interrupted command exits with 130, or with 143 for SIGTERM.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Notes an empty argument: as a path it would be the working directory, with all that is below it."""
+        ctx.meta[EMPTY] = any(not given and not before.startswith("-") for before, given in pairwise(["", *args]))
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):  # file names may not be encodable
@@ -57,6 +66,8 @@ class _Commands(TyperGroup):
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
+            if ctx.meta[EMPTY]:
+                raise ConfigError("an empty argument: is a variable not set?")
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of stdout has closed the pipe
             raise typer.Exit(1) from None

@@ -19,7 +19,12 @@ Overrides = Annotated[
 ]
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of runs and result.")]
 Start = Annotated[str, typer.Option("--model", help="'mini', or a folder of a SEED language model, to start from.")]
-Minutes = Annotated[float, typer.Option(min=0, help="About how long, on this machine as it is now.")]
+Minutes = Annotated[
+    float,
+    typer.Option(
+        min=0, help="About how long to train, on this machine as it is now; measuring before and after comes on top."
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of each of the three stages, instead of minutes.")]
 HeldOut = Annotated[float, typer.Option(help="Share of the pictures to measure on and not to learn from.")]
 Scenes = Annotated[
