@@ -22,6 +22,7 @@ from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import locate, recorded, resolve
 from seedtok.core.kinds import NAMES, TOKENIZER, VQKD, VQVAE, kind_of
 from seedtok.core.notices import quietly
+from seedtok.tokenizer.codebook import mean_and_scale
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.vision import CLIP_MEAN, CLIP_STD
@@ -121,10 +122,9 @@ class StandardCodes(ImageVectors):
         super().__init__()
         self.codes, self.row = codes, codes.row
         self.image_size, self.count, self.width = codes.image_size, codes.count, codes.width
-        table = codes.table().detach()
-        mean = table.mean(0)
+        mean, scale = mean_and_scale(codes.table().detach())
         self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("scale", (table - mean).square().mean().sqrt().clamp(min=1e-6), persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         return (self.codes(pixels) - self.mean) / self.scale

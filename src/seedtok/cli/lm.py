@@ -57,13 +57,11 @@ def load_lm(
 ) -> SeedLM:  # fmt: skip
     """Loads a SEED language model by name, folder or hub id; the others override what its config names."""
     quiet()
-    import torch
-
     from seedtok.lm.native import template_named
     from seedtok.lm.seed_lm import SeedLM
 
     return SeedLM.from_pretrained(
-        model, base=base, seed=tokenizer, dtype=getattr(torch, dtype), device=device,
+        model, base=base, seed=tokenizer, dtype=dtype, device=device,
         template=template_named(template), quantize=quantize,
     )  # fmt: skip
 

@@ -106,12 +106,9 @@ def load_tokenizer(
 ) -> SeedTokenizer:  # fmt: skip
     """Loads a tokenizer by name, folder or hub id; the last two are as for `SeedTokenizer.draw_by`."""
     quiet()
-    import torch
-
     from seedtok.tokenizer.seed import SeedTokenizer
 
-    chosen = "auto" if dtype == "auto" else getattr(torch, dtype)
-    tokenizer = SeedTokenizer.from_pretrained(model, dtype=chosen, device=device)
+    tokenizer = SeedTokenizer.from_pretrained(model, dtype=dtype, device=device)
     tokenizer.draw_by(image_decoder, lcm_lora)
     return tokenizer
 

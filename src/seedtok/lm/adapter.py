@@ -15,6 +15,7 @@ from seedtok.core.errors import CheckpointError
 from seedtok.core.notices import quietly
 from seedtok.core.products import linear_of_few
 from seedtok.lm.vocabulary import Vocabulary
+from seedtok.tokenizer.codebook import mean_and_scale
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -123,8 +124,8 @@ class VisualAdapter(nn.Module):
 
     def _code_directions(self) -> Float[Tensor, "codes d"]:
         """Codebook vectors less their mean, with a mean square of 1."""
-        centred = self.codebook - self.codebook.mean(0)
-        return (centred / centred.square().mean().sqrt().clamp(min=1e-6)).to(self.visual_head.weight.dtype)
+        mean, scale = mean_and_scale(self.codebook)
+        return ((self.codebook - mean) / scale).to(self.visual_head.weight.dtype)
 
     # ------------------------------------------------------------ folding
 

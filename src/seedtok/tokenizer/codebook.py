@@ -59,6 +59,12 @@ class Usage(NamedTuple):
     perplexity: float
 
 
+def mean_and_scale(vectors: Float[Tensor, "size d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, ""]]:
+    """The mean of code vectors, and the root of the mean square of what is left of them without it, above 0."""
+    mean = vectors.mean(0)
+    return mean, (vectors - mean).square().mean().sqrt().clamp(min=1e-6)
+
+
 def codebook_usage(counts: Int[Tensor, " size"] | Float[Tensor, " size"]) -> Usage:
     """Utilisation of a codebook from the counts of its codes; perplexity is `size` when all are equally frequent."""
     counts = counts.cpu().double()  # Apple GPUs have no float64

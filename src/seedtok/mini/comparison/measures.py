@@ -135,7 +135,7 @@ def drawing(what: Measured, out: Path) -> Scores:
         return tokenizer.generation_embeddings(tokenizer.lookup(lm.draw_codes(captions)))
 
     found = _drawn(what, out, tokenizer, {"lm": features})
-    codes = torch.cat([tokenizer.encode([data.picture(index)]) for index in range(len(data))])
+    codes = tokenizer.encode(data.picture(index) for index in range(len(data)))
     prompts = [lm.drawing_ids(data[index].captions[0]) for index in range(len(data))]
     with torch.no_grad():
         loss = -float(image_log_probs(lm.joint, prompts, codes).mean()) / codes.shape[1]
