@@ -270,7 +270,8 @@ def test_tokenizer_loads_again(runs):
     codes = model.encode(torch.zeros(3, 64, 64, dtype=torch.uint8))
     assert codes.shape == (1, 32)
     assert 0 <= int(codes.min()) <= int(codes.max()) < 64
-    assert [picture.size for picture in model.decode(codes)] == [(64, 64)]
+    for given in (codes, codes[0], codes.tolist()):
+        assert [picture.size for picture in model.decode(given)] == [(64, 64)]
 
 
 def test_judge_loads_again(runs):

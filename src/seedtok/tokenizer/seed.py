@@ -159,7 +159,7 @@ class SeedTokenizer(CompositeModule):
     @torch.no_grad()
     def decode(
         self,
-        codes: Int[Tensor, "b n"] | Sequence[Any],
+        codes: Int[Tensor, "*b n"] | Sequence[Any],
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -181,7 +181,7 @@ class SeedTokenizer(CompositeModule):
             dtype=dtype,
         )
 
-    def lookup(self, codes: Int[Tensor, "b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
+    def lookup(self, codes: Int[Tensor, "*b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
         """Codes (B, 32) or (32,) -> code vectors (B, 32, C), in causal order; raises InputError as `decode` does."""
         try:
             given = torch.as_tensor(codes)
