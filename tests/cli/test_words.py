@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from seedtok.cli.app import app
+from seedtok.lm.decoding import Sampling
+from seedtok.lm.prompts import question_prompt
 from seedtok.lm.seed_lm import SeedLM
 
 
@@ -159,3 +162,40 @@ def test_a_chat_from_a_pipe_skips_empty_lines_and_says_at_the_end_that_one_faile
     assert (code, out.count("error: ")) == (1, 1)
     good = lines.replace("@missing.png A photo of\n", "")
     assert cli("chat", "--out", tmp_path / "again", stdin=good)[0] == 0
+
+
+def test_lines_of_a_chat_ask_about_the_latest_image_and_draw(cli, lm, picture, tmp_path):
+    said = ["A photo of", "What is it?", "Draw a fox", "What is it?", f'@"{picture}" @"{picture}" a fox']
+    lines = "\n".join([f'@"{picture}"', *said])
+    code, out, _ = cli("chat", "--out", tmp_path / "chat", "--seed", 2, stdin=lines)
+    model = SeedLM.from_pretrained(lm)
+    [fox] = model.draw("a fox", generator=[torch.Generator().manual_seed(2)])
+    drawn = tmp_path / "chat" / "001.png"
+    expected = [*model.caption([picture] * 2), *model.answer(picture, "What is it?"), f"[{drawn}]"]
+    expected += model.answer(fox, "What is it?")
+    assert code == 0
+    assert out.replace("\n", "").startswith("".join(expected).replace("\n", ""))
+    with Image.open(drawn) as image:
+        assert image.convert("RGB").tobytes() == fox.tobytes()
+    code, out, _ = cli("chat", "--out", tmp_path, "--temperature", 1, "--seed", 2, stdin=f'@"{picture}" What?')
+    sampling = Sampling(1.0, 1.0, torch.Generator().manual_seed(2))
+    assert out.strip() == " ".join(model.generate([picture, question_prompt("What?")], max_images=0, sampling=sampling))
+
+
+def test_a_model_of_chats_gets_all_turns_that_it_has_room_for(cli, lm, picture, tmp_path, monkeypatch):
+    """The first ones are forgotten; an error leaves the chat as it was."""
+    asked: list[list] = []
+
+    def reply(self: SeedLM, turns: list, *_: object, **__: object) -> list[str]:
+        asked.append([turn if isinstance(turn[0], str) else ["image", *turn[1:]] for turn in turns])
+        return [f"answer {len(asked)}"]
+
+    monkeypatch.setattr(SeedLM, "chat", reply)
+    monkeypatch.setattr("seedtok.cli.chat.LEAST_ROOM", 20)
+    lines = f'@"{picture}" what\n@nowhere.png\ngo on\nand\nso on {"word " * 8}'
+    code, out, _ = cli("chat", "--template", "vicuna", "--out", tmp_path, stdin=lines)
+    first, answers = [["image", "what"], ["answer 1"]], [[f"answer {number}"] for number in (1, 2, 3)]
+    assert asked[:2] == [first[:1], [*first, ["go on"]]]
+    assert asked[2] == [*first, ["go on"], answers[1], ["and"]]
+    assert asked[3] == [["go on"], answers[1], ["and"], answers[2], [lines.splitlines()[-1].strip()]]
+    assert (code, out.count("error: "), out.count("answer")) == (1, 1, 4)

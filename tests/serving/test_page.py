@@ -321,7 +321,7 @@ def test_an_answer_grows_in_the_chat_and_can_be_stopped(
     open_tab(page, "Chat")
     assert not page.locator("#chat-stop").is_visible()
     with monkeypatch.context() as patched:
-        patched.setattr(lm, "generate", generate)
+        patched.setattr(lm, "chat", generate)
         choose(page, "Image to send", 2)
         page.click("#chat-run")
         page.wait_for_selector("#chat-stop", state="visible")

@@ -184,7 +184,7 @@ def test_pictures_of_a_stream_come_between_its_texts(openai: OpenAI, lm: SeedLM,
             (on_text if isinstance(part, str) else on_image)(part)
         return ["a red", drawn, "a fox"]
 
-    monkeypatch.setattr(lm, "generate", generate)
+    monkeypatch.setattr(lm, "chat", generate)
     chunks = openai.chat.completions.create(model="tiny", messages=asked("go on"), stream=True)
     deltas = [chunk.choices[0].delta for chunk in chunks]
     texts = ["image" if hasattr(delta, "images") else delta.content for delta in deltas]

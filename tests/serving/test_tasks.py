@@ -41,7 +41,7 @@ def test_no_more_pictures_than_a_batch_are_drawn_at_once(lm: SeedLM, drawn: list
     assert all(map(alike, small.pictures, expected))
 
 
-@pytest.mark.parametrize("task", [Draw("a fox", 0), Decode((1,) * 32, 0), Continue(("a fox",), 0, 4, 1)])
+@pytest.mark.parametrize("task", [Draw("a fox", 0), Decode((1,) * 32, 0), Continue((("a fox",),), 0, 4, 1)])
 def test_pictures_are_drawn_in_the_type_that_was_asked_for(
     lm: SeedLM, drawn: list, task: Task, monkeypatch: pytest.MonkeyPatch
 ):

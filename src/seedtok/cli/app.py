@@ -15,6 +15,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from seedtok import __version__
+from seedtok.cli import chat as cli_chat
 from seedtok.cli import convert as cli_convert
 from seedtok.cli import data as cli_data
 from seedtok.cli import demo as cli_demo
@@ -118,7 +119,7 @@ for command in (
     cli_lm.caption,
     cli_lm.ask,
     cli_lm.draw,
-    cli_lm.chat,
+    cli_chat.chat,
 ):
     app.command()(command)
 

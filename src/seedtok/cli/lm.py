@@ -1,13 +1,11 @@
-"""The commands of SEED-OPT: caption, ask, draw and chat."""
+"""The commands of SEED-OPT that ask once: caption, ask and draw."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +23,7 @@ from seedtok.cli.support import (
     write_image,
 )
 from seedtok.cli.tokenizer import Decoder, Guidance, LcmLora, Steps
-from seedtok.core.errors import DataError, ImageError, SeedTokError
+from seedtok.core.errors import DataError, ImageError
 from seedtok.core.progress import progress
 
 if TYPE_CHECKING:
@@ -48,7 +46,6 @@ Beams = Annotated[int, typer.Option(min=1, max=100, help="Beams of the beam sear
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of sampling and of the initial noise.")]
 Temperature = Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy decoding.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling: cumulative probability of the tokens to sample from.")]
-IMAGE_PREFIX = "@"  # of a path in a line of chat
 
 
 def load_lm(
@@ -149,7 +146,7 @@ def draw(
     check_free(paths, overwrite)
     if temperature is None:
         temperature = 0.0 if count == 1 else 1.0
-    sampling = _sampling(temperature, top_p, seed)
+    sampling = sampling_of(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
     lm.seed.draw_by(image_decoder, lcm_lora)
     with progress("draw", count) as done:
@@ -164,98 +161,7 @@ def draw(
         say(f"drawn: {path}")
 
 
-def chat(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the drawn images.")] = Path("chat"),
-    model: Model = "mini",
-    base: Base = None,
-    tokenizer: Tokenizer = None,
-    template: Chat = None,
-    quantize: Quantize = None,
-    seed: Seed = 0,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    dtype: Dtype = Precision.float32,
-    device: Device = "auto",
-    lcm_lora: LcmLora = None,
-) -> None:
-    """Chat with text and images, line by line: @PATH inserts an image; drawn images are saved, and their paths printed.
-
-    Each line is a prompt of its own: `@fox.png A photo of`, `@fox.png Question: What color is the background? Short
-    answer.`, `Generate an image a fox on the left on a red background`. An empty line ends a chat at a terminal; from a
-    pipe it is skipped.
-    """
-    sampling = _sampling(temperature, top_p, seed)
-    lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
-    lm.seed.draw_by(lcm_lora=lcm_lora)
-    from PIL import Image
-
-    if sys.stdin.isatty():
-        say("@PATH inserts an image, as in: @fox.png A photo of. An empty line ends the chat.")
-    number, failed = 0, 0
-    for line in _lines():
-        try:
-            made = lm.generate(_segments(line), sampling=sampling, generator=generators(1, seed)[0])
-        except (SeedTokError, OSError) as error:  # affects this line only
-            say(f"error: {' '.join(str(error).split())}")
-            failed += 1
-            continue
-        for part in made:
-            if isinstance(part, Image.Image):
-                number, path = _free(out, number)
-                write_image(part, path)
-                say(f"[{path}]")
-            else:
-                say(part)
-    if failed and not sys.stdin.isatty():
-        raise typer.Exit(1)
-
-
-def _lines() -> Iterator[str]:
-    """The lines of stdin: on a terminal, with a prompt before each, up to an empty one; else all that are not empty."""
-    on_terminal = sys.stdin.isatty()
-    while True:
-        if on_terminal:
-            print("> ", end="", flush=True)
-        line = sys.stdin.readline()
-        if not line or (on_terminal and not line.strip()):
-            return
-        if line.strip():
-            yield line.strip()
-
-
-def _segments(line: str) -> list[Any]:
-    """A line as texts and paths of images; paths with spaces are quoted, as in @"my fox.png".
-
-    Raises DataError for an @ without a path and for an open quote.
-    """
-    segments: list[Any] = []
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters, lexer.quotes = True, "", '"'
-    words: list[str] = []
-    try:
-        parts = list(lexer)
-    except ValueError:
-        raise DataError("a quote is not closed: add the closing quote") from None
-    for part in parts:
-        if not part.startswith(IMAGE_PREFIX):
-            words.append(part)
-            continue
-        if part == IMAGE_PREFIX:
-            raise DataError("@ without an image: write its path after it, as in @fox.png")
-        segments += [" ".join(words)] * bool(words) + [Path(part[1:])]
-        words = []
-    return segments + [" ".join(words)] * bool(words)
-
-
-def _free(folder: Path, number: int) -> tuple[int, Path]:
-    """The next number, and a path with it in a folder that does not exist yet."""
-    number += 1
-    while (path := folder / f"{number:03}.png").exists():
-        number += 1
-    return number, path
-
-
-def _sampling(temperature: float, top_p: float, seed: int) -> Sampling:
+def sampling_of(temperature: float, top_p: float, seed: int) -> Sampling:
     quiet()
     import torch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli.lm import Base, Model, Quantize, Tokenizer, load_lm
+from seedtok.cli.lm import Base, Chat, Model, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
 from seedtok.cli.tokenizer import LcmLora
 from seedtok.core.errors import ConfigError
@@ -24,6 +24,7 @@ def serve(
     model: Model = "mini",
     base: Base = None,
     tokenizer: Tokenizer = None,
+    template: Chat = None,
     quantize: Quantize = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 is all of this machine's.")
@@ -58,7 +59,7 @@ def serve(
         raise ConfigError("the web page needs gradio: pip install 'seedtok[serve]', or serve without it: --no-page")
 
     def application() -> FastAPI:
-        lm = load_lm(model, dtype.value, device, base, tokenizer, quantize=quantize)
+        lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
         lm.seed.draw_by(lcm_lora=lcm_lora)
         drawn_in = drawing_dtype(drawing, lm.device) if dtype == Precision.float32 else None
         name = Path(model).name or model if Path(model).is_dir() else model

@@ -76,6 +76,11 @@ class Template:
     draw: str = DRAW
     caption_tokens: int = 8
 
+    @property
+    def chats(self) -> bool:
+        """Whether the model was trained on chats: something tells whose turn it is."""
+        return bool(self.before or self.after)
+
     def wrap(self, turns: Sequence[Sequence[str | Tensor]]) -> list[str | Tensor]:
         """Turns of texts and codes, the user's and the model's alternately, the user's first and last -> one prompt.
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from PIL import Image
@@ -20,12 +19,12 @@ from seedtok.core.device import CompositeModule, device_named, dtype_named
 from seedtok.core.errors import InputError, SeedTokWarning
 from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
-from seedtok.core.images import ImageSource
 from seedtok.core.notices import quietly
 from seedtok.lm import checkpoint, interleaved, reranking, texts
 from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
 from seedtok.lm.base import Weights, fingerprint, load_base, quantization, word_embedding
 from seedtok.lm.decoding import GREEDY, Sampling, draw_codes
+from seedtok.lm.interleaved import Turn, as_turn
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import PLAIN, Template
 from seedtok.lm.plain_files import write_plain
@@ -38,9 +37,6 @@ from seedtok.lm.prompts import (
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.unknown_words import warn_of_unknown_words
-
-Segment = str | ImageSource | Tensor
-Turn = Sequence[Segment] | Segment
 
 
 class SeedLM(CompositeModule):
@@ -79,9 +75,9 @@ class SeedLM(CompositeModule):
 
     # ------------------------------------------------------------ texts and images
 
-    def sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
-        """The ids of a prompt of texts and codes, int64 (32,), as the template wraps a user's turn."""
-        return self.joint.sequence(self.template.wrap([segments]))
+    def sequence(self, *turns: Sequence[str | Tensor]) -> list[int]:
+        """The ids of a prompt, turns of texts and codes, int64 (32,), as the template wraps them; mostly one turn."""
+        return self.joint.sequence(self.template.wrap(turns))
 
     def caption(
         self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
@@ -196,7 +192,7 @@ class SeedLM(CompositeModule):
 
         The other arguments, and what it raises, are as for `generate`.
         """
-        turns = [_as_turn(turn) for turn in turns]
+        turns = [as_turn(turn) for turn in turns]
         text_segments = [segment for turn in turns for segment in turn if isinstance(segment, str)]
         for text in filter(_is_image_file, text_segments):
             message = f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})"
@@ -214,6 +210,15 @@ class SeedLM(CompositeModule):
         made = interleaved.generate(self.joint, given, max_new_tokens, max_images, sampling, on_text, draw)
         images = iter(drawn)
         return [part if isinstance(part, str) else next(images) for part in made]
+
+    def room(self, turns: Sequence[Turn]) -> int:
+        """How many tokens the LM's context has room for after a chat, whose images are not opened.
+
+        Raises InputError where it has no room for the chat.
+        """
+        image = torch.zeros(self.vocabulary.span, dtype=torch.int64)
+        parts = [[segment if isinstance(segment, str) else image for segment in as_turn(turn)] for turn in turns]
+        return self.joint.context - len(self.sequence(*parts))
 
     def _codes(self, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
         """The codes of images; an int64 tensor (B, 32) is codes already."""
@@ -327,12 +332,6 @@ class SeedLM(CompositeModule):
         weights = Weights(dtype, quantization(quantize, dtype, place))
         joint, tokenizer, source, template = checkpoint.read(given, weights, trainable)
         return cls(joint, tokenizer, source, template).eval().to(place)
-
-
-def _as_turn(turn: Turn) -> Sequence[Segment]:
-    """The segments of a turn; a single one is a turn of its own."""
-    single = isinstance(turn, str | Path | Image.Image | Tensor | np.ndarray)
-    return [turn] if single else turn  # type: ignore[list-item, return-value]
 
 
 def _is_image_file(text: str) -> bool:

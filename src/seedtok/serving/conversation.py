@@ -1,51 +1,50 @@
-"""A conversation as a piece of work for a model that was trained on single turns.
+"""A conversation as a piece of work.
 
-The last message of the user says what to do; of the messages before it only the latest picture counts, which is what a
-question without a picture is about.
+A model that was trained on chats gets all of it. For one that was trained on single turns, the last message of the user
+says what to do; of the messages before it only the latest picture counts, which is what a question without a picture is
+about.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
-from seedtok.lm.prompts import CAPTION, question_prompt
+from seedtok.lm.native import Template
+from seedtok.lm.prompts import drawing_in, question_in, question_prompt
 from seedtok.serving.engine import Engine
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
 from seedtok.serving.service import Service, new_seed
-from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task, Writing
+from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task, Turns, Writing
 
-DRAWING = re.compile(
-    r"(?:please\s+)?(?:draw|paint|sketch|(?:generate|create|make)(?:\s+me)?\s+an?\s+(?:image|picture|drawing))\b"
-    r"(?:\s+me\b)?(?:\s+an?\s+(?:image|picture|drawing)\b)?(?:\s+of\b)?[\s:]*(?P<prompt>.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-QUESTION = re.compile(r"Question:\s*(?P<question>.*?)\s*Short answer[.:]?", re.IGNORECASE | re.DOTALL)
 BEAMS, CAPTION_LENGTH, ANSWER_LENGTH = 5, 30, 10  # the library's own
-CONTINUED = 64  # tokens of free text
+CONTINUED, CHATTED = 64, 512  # tokens of free text, and of an answer in a chat
 LONGEST = 4096  # tokens of any text, however many are asked for
 DRAWN = 4  # pictures in one answer
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a request comes to: the user's last message in order, and the latest picture, if there is any."""
+    """What a request comes to: turns, the user's and the model's by turns, and the latest picture, if there is any.
 
-    segments: tuple[str | Image.Image, ...]
+    The user's turn is the first and the last one; for a model that was trained on single turns it is the only one.
+    """
+
+    turns: Turns
     picture: Image.Image | None
 
     @property
     def text(self) -> str:
-        """The texts of the last message."""
-        return "\n".join(part for part in self.segments if isinstance(part, str)).strip()
+        """The texts of the last turn."""
+        return "\n".join(part for part in self.turns[-1] if isinstance(part, str)).strip()
 
     @property
     def picture_count(self) -> int:
-        """The pictures in the last message."""
-        return sum(not isinstance(part, str) for part in self.segments)
+        """The pictures in the last turn."""
+        return sum(not isinstance(part, str) for part in self.turns[-1])
 
 
 async def read(request: ChatRequest, service: Service) -> Conversation:
@@ -53,18 +52,19 @@ async def read(request: ChatRequest, service: Service) -> Conversation:
     users = [number for number, message in enumerate(request.messages) if message.role == "user"]
     if not users:
         raise ApiError(400, "no message of the user: say what to do", "invalid_value", "messages")
-    last = users[-1]
-    parts = _parts(request.messages[last])
-    urls = [part.image_url.url for part in parts if not isinstance(part, str)]
-    before = [part for message in request.messages[:last] for part in _parts(message)]
+    messages = request.messages[: users[-1] + 1]
+    turns = _turns(messages) if service.engine.model.template.chats else [_parts(messages[-1])]
+    urls = [part.image_url.url for turn in turns for part in turn if not isinstance(part, str)]
+    before = [part for message in messages[:-1] for part in _parts(message)]
     older = [part.image_url.url for part in before if not isinstance(part, str)]
     opened = await service.pictures(urls or older[-1:], "messages")
-    texts = "".join(part for part in parts if isinstance(part, str))
-    if texts.strip() or not opened:
-        service.check_prompt(texts, "messages")
+    texts = ["".join(part for part in turn if isinstance(part, str)) for turn in turns]
+    if texts[-1].strip() or not opened:
+        service.check_prompt(texts[-1], "messages")
+    service.check_chat(texts, "messages")
     own = iter(opened)
-    segments = tuple(part if isinstance(part, str) else next(own) for part in parts)
-    return Conversation(tuple(part for part in segments if part != ""), opened[-1] if opened else None)
+    made = tuple(tuple(part if isinstance(part, str) else next(own) for part in turn if part != "") for turn in turns)
+    return Conversation(made, opened[-1] if opened else None)
 
 
 def _parts(message: Message) -> list[str | ImagePart]:
@@ -73,6 +73,21 @@ def _parts(message: Message) -> list[str | ImagePart]:
     listed = [content] if isinstance(content, str) else content or []
     parts = [part if isinstance(part, str | ImagePart) else part.text for part in listed]
     return [*parts, *(message.images or [])]
+
+
+def _turns(messages: Sequence[Message]) -> list[list[str | ImagePart]]:
+    """The user's turns and the model's by turns, the user's first; messages of one side after another are one turn.
+
+    What the system says is of the user's side. What the model said before the user did is left out.
+    """
+    turns: list[list[str | ImagePart]] = []
+    for message in messages:
+        is_model = message.role == "assistant"
+        if is_model == bool(len(turns) % 2):
+            turns.append(_parts(message))
+        elif turns:
+            turns[-1] += ["\n", *_parts(message)]
+    return turns
 
 
 def task_of(
@@ -84,33 +99,36 @@ def task_of(
     gets text and pictures as they are made, where the answer is not searched for by beams. Raises ApiError for an empty
     prompt of a drawing, InputError for a prompt that is longer than the context.
     """
-    return _task_of(conversation, request, on_part).fitted(engine)
+    return _task_of(conversation, request, engine.model.template, on_part).fitted(engine)
 
 
-def _task_of(conversation: Conversation, request: ChatRequest, on_part: OnPart | None) -> Task:
+def _task_of(
+    conversation: Conversation, request: ChatRequest, template: Template, on_part: OnPart | None
+) -> Task:  # fmt: skip
     """The work before its text is fitted into the context."""
     modalities = set(request.modalities or ("text", "image"))
-    drawing = DRAWING.fullmatch(conversation.text)
-    if modalities == {"image"} or ("image" in modalities and drawing):
-        return _drawing(drawing["prompt"] if drawing else conversation.text, request)
+    drawing = drawing_in(conversation.text)
+    if modalities == {"image"} or ("image" in modalities and drawing is not None and not template.chats):
+        return _drawing(conversation.text if drawing is None else drawing, request)
+    images = DRAWN if "image" in modalities else 0
+    if template.chats and not request.rerank and (request.num_beams or 1) == 1:
+        return _continuation(conversation.turns, request, CHATTED, images, on_part)
     if conversation.picture is None or conversation.picture_count > 1:
-        return _continuation(conversation.segments, request, DRAWN if "image" in modalities else 0, on_part)
-    asked = QUESTION.fullmatch(conversation.text)
-    question = asked["question"] if asked else conversation.text
-    is_caption = question.strip(" .:").lower() in ("", CAPTION.lower())
-    length = _length(request, CAPTION_LENGTH if is_caption else ANSWER_LENGTH)
+        return _continuation(conversation.turns[-1:], request, CONTINUED, images, on_part)
+    question = question_in(conversation.text)
+    length = _length(request, CAPTION_LENGTH if question is None else ANSWER_LENGTH)
     beams = request.num_beams or BEAMS
     if request.temperature or beams == 1:  # token by token
-        if request.rerank and is_caption:
+        if request.rerank and question is None:
             raise ApiError(
                 400,
                 "rerank chooses among the captions of several beams: leave out temperature and num_beams",
                 "invalid_value",
                 "rerank",
             )
-        prompt = CAPTION if is_caption else question_prompt(question)
-        return replace(_continuation((conversation.picture, prompt), request, 0, on_part), max_new_tokens=length)
-    if is_caption:
+        prompt = template.caption if question is None else question_prompt(question, template.question)
+        return _continuation(((conversation.picture, prompt),), request, length, 0, on_part)
+    if question is None:
         return Caption(conversation.picture, beams, length, bool(request.rerank))
     return Answer(conversation.picture, question, beams, length)
 
@@ -133,9 +151,9 @@ def _drawing(prompt: str, request: ChatRequest) -> Draw:
 
 
 def _continuation(
-    segments: tuple[str | Image.Image, ...], request: ChatRequest, max_images: int, on_part: OnPart | None
-) -> Continue:
+    turns: Turns, request: ChatRequest, length: int, max_images: int, on_part: OnPart | None
+) -> Continue:  # fmt: skip
     return Continue(
-        segments, new_seed(request.seed), _length(request, CONTINUED), max_images,
+        turns, new_seed(request.seed), _length(request, length), max_images,
         request.temperature or 0.0, request.top_p or 1.0, on_part,
     )  # fmt: skip

@@ -106,20 +106,12 @@ class Engine:
         """The number of tokens of a text."""
         return len(self.model.joint.text_ids(text))
 
-    def room(self, parts: Sequence[str | Image.Image]) -> int:
-        """The number of tokens that fit into the model's context after a prompt of texts and pictures.
-
-        Raises InputError where the prompt alone does not fit.
-        """
-        model, blank = self.model, torch.zeros(self.code_count, dtype=torch.int64)
-        prompt = model.template.wrap([[part if isinstance(part, str) else blank for part in parts]])
-        return model.joint.context - len(model.joint.sequence(prompt))
-
     @property
     def picture_tokens(self) -> int:
         """The number of tokens of a picture: its codes, begin and end of image."""
         return self.code_count + 2
 
-    def length(self, parts: Sequence[str | Image.Image]) -> int:
-        """The number of tokens of texts and pictures."""
+    def length(self, turns: Sequence[Sequence[str | Image.Image]]) -> int:
+        """The number of tokens of texts and pictures, without what the template puts around turns."""
+        parts = [part for turn in turns for part in turn]
         return sum(self.tokens(part) if isinstance(part, str) else self.picture_tokens for part in parts)

@@ -19,6 +19,7 @@ class Limits:
         pictures: pictures in a request.
         pixels: width x height of a picture.
         prompt_chars: length of a prompt.
+        chat_chars: length of all texts of a chat.
         seconds: time from the end of a request's body to its answer.
         queue: pieces of work (texts or pictures to be made) that may wait.
         batch: pieces of work that the model does together.
@@ -31,6 +32,7 @@ class Limits:
     pictures: int = 16
     pixels: int = 32_000_000
     prompt_chars: int = 8000
+    chat_chars: int = 64_000
     seconds: float = 120
     queue: int = 256
     batch: int = 16

@@ -54,6 +54,12 @@ class Service:
             message = f"a prompt of {len(text):,} characters; at most {self.limits.prompt_chars:,} are read"
             raise ApiError(400, message, "prompt_too_long", param)
 
+    def check_chat(self, texts: Sequence[str], param: str) -> None:
+        """Raises ApiError, 400, where the texts of a chat are together beyond the limit."""
+        if (length := sum(map(len, texts))) > self.limits.chat_chars:
+            message = f"a chat of {length:,} characters; at most {self.limits.chat_chars:,} are read: shorten it"
+            raise ApiError(400, message, "prompt_too_long", param)
+
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Calls a function that takes a while in a thread of a small pool."""
         return await to_thread.run_sync(partial(function, *arguments), limiter=self.threads)

@@ -12,10 +12,11 @@ from PIL import Image
 
 from seedtok.lm.decoding import Sampling
 from seedtok.lm.native import Template
-from seedtok.lm.prompts import CAPTION, drawing_prompt, question_prompt
+from seedtok.lm.prompts import drawing_prompt, question_prompt
 from seedtok.serving.engine import Engine
 
 OnPart = Callable[[str | Image.Image], None]  # a piece of text, or a picture
+Turns = tuple[tuple[str | Image.Image, ...], ...]  # the user's and the model's by turns, the user's first and last
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class Writing(Task):
     max_new_tokens: int
 
     @abstractmethod
-    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
+    def prompt(self, template: Template) -> Turns:
         """The texts and pictures that the text follows."""
 
     def fitted(self, engine: Engine) -> Self:
-        room = engine.room(self.prompt(engine.model.template))
+        room = engine.model.room(self.prompt(engine.model.template))
         return replace(self, max_new_tokens=min(self.max_new_tokens, max(1, room)))
 
 
@@ -101,8 +102,8 @@ class Caption(Writing):
     def settings(self) -> tuple[Any, ...]:
         return (self.num_beams, self.max_new_tokens, self.rerank)
 
-    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
-        return (self.picture, template.caption)
+    def prompt(self, template: Template) -> Turns:
+        return ((self.picture, template.caption),)
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
@@ -112,10 +113,9 @@ class Caption(Writing):
             codes, num_beams=first.num_beams, batch_size=engine.batch, max_new_tokens=first.max_new_tokens,
             rerank=first.rerank,
         )  # fmt: skip
-        prompt = engine.picture_tokens + engine.tokens(CAPTION)
         return [
-            Outcome((text,), (), prompt, engine.tokens(text), warned)
-            for text, warned in zip(texts, warnings, strict=True)
+            Outcome((text,), (), engine.length(task.prompt(engine.model.template)), engine.tokens(text), warned)
+            for task, text, warned in zip(tasks, texts, warnings, strict=True)
         ]
 
 
@@ -133,8 +133,8 @@ class Answer(Writing):
     def settings(self) -> tuple[Any, ...]:
         return (self.num_beams, self.max_new_tokens)
 
-    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
-        return (self.picture, question_prompt(self.question, template.question))
+    def prompt(self, template: Template) -> Turns:
+        return ((self.picture, question_prompt(self.question, template.question)),)
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
@@ -146,8 +146,8 @@ class Answer(Writing):
         )  # fmt: skip
         return [
             Outcome(
-                (text,), (), engine.picture_tokens + engine.tokens(question_prompt(task.question)),
-                engine.tokens(text), warned + engine.warned_words(task.question),
+                (text,), (), engine.length(task.prompt(engine.model.template)), engine.tokens(text),
+                warned + engine.warned_words(task.question),
             )
             for task, text, warned in zip(tasks, texts, warnings, strict=True)
         ]  # fmt: skip
@@ -176,7 +176,7 @@ class Draw(Task):
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
-        first = tasks[0]
+        first, draw = tasks[0], engine.model.template.draw
         codes = engine.model.draw_codes(
             [task.prompt for task in tasks for _ in range(task.count)],
             Sampling(first.temperature, 1.0, torch.Generator().manual_seed(first.seed)),
@@ -184,7 +184,7 @@ class Draw(Task):
         pictures = iter(engine.decode(codes, [task.seed for task in tasks for _ in range(task.count)]))
         return [
             Outcome(
-                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(drawing_prompt(task.prompt)),
+                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(drawing_prompt(task.prompt, draw)),
                 engine.picture_tokens * task.count, engine.warned_words(task.prompt),
             )
             for task in tasks
@@ -193,9 +193,9 @@ class Draw(Task):
 
 @dataclass(frozen=True, eq=False)
 class Continue(Writing):
-    """Goes on with texts and pictures in any order, in texts and pictures (`SeedLM.generate`)."""
+    """Goes on with turns of texts and pictures in any order, in texts and pictures (`SeedLM.chat`)."""
 
-    segments: tuple[str | Image.Image, ...]
+    turns: Turns
     seed: int
     max_new_tokens: int = 64
     max_images: int = 4
@@ -207,18 +207,19 @@ class Continue(Writing):
     def is_alone(self) -> bool:
         return True
 
-    def prompt(self, template: Template) -> Sequence[str | Image.Image]:
-        return self.segments
+    def prompt(self, template: Template) -> Turns:
+        return self.turns
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
         return [task._one(engine) for task in tasks]
 
     def _one(self, engine: Engine) -> Outcome:
-        codes, warned = engine.encode([part for part in self.segments if not isinstance(part, str)])
+        parts = [part for turn in self.turns for part in turn]
+        codes, warned = engine.encode([part for part in parts if not isinstance(part, str)])
         rows = iter(codes)
-        made = engine.model.generate(
-            [engine.plain(part) if isinstance(part, str) else next(rows) for part in self.segments],
+        made = engine.model.chat(
+            [[engine.plain(part) if isinstance(part, str) else next(rows) for part in turn] for turn in self.turns],
             generator=torch.Generator().manual_seed(self.seed),
             sampling=Sampling(self.temperature, self.top_p, torch.Generator().manual_seed(self.seed)),
             max_new_tokens=self.max_new_tokens,
@@ -227,9 +228,9 @@ class Continue(Writing):
             on_image=self.on_part,
             dtype=engine.drawing_dtype,
         )
-        texts = [part for part in self.segments if isinstance(part, str)]
+        texts = [part for part in parts if isinstance(part, str)]
         warnings = {*(line for lines in warned for line in lines), *engine.warned_words(*texts)}
-        return Outcome(tuple(made), (), engine.length(self.segments), engine.length(made), tuple(sorted(warnings)))
+        return Outcome(tuple(made), (), engine.length(self.turns), engine.length([made]), tuple(sorted(warnings)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,17 @@ const textPart = (text) => ({ type: "text", text });
 const imagePart = (url) => ({ type: "file", file: fileOf(url) });
 const shown = (role, content) => ({ role, content, metadata: null, options: null });
 
-/** What the server is sent of messages that are shown: all texts, and the latest images, since no others count. */
+const IMAGES = 8; // more of the largest may be too many bytes for one request
+
+/** What the server is sent of messages that are shown: all texts, and the latest images. */
 function sent(messages) {
   const partsOf = ({ content }) => (typeof content === "string" ? [textPart(content)] : content);
   const filesOf = (message) => partsOf(message).filter((part) => part.type === "file");
-  const latest = messages.findLastIndex((message) => filesOf(message).length);
-  return messages.map((message, number) => {
+  const latest = new Set(messages.flatMap(filesOf).slice(-IMAGES));
+  return messages.map((message) => {
     const texts = partsOf(message).filter((part) => part.type === "text").map((part) => part.text);
-    return api.message(message.role, texts.join("\n"), number === latest ? filesOf(message).map((part) => part.file.url) : []);
+    const files = filesOf(message).filter((part) => latest.has(part));
+    return api.message(message.role, texts.join("\n"), files.map((part) => part.file.url));
   });
 }
 
