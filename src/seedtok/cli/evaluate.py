@@ -132,8 +132,8 @@ def codebook(
 ) -> None:
     """How many of its codes a tokenizer uses, and how evenly."""
     quiet(loading=True)
-    found = evaluation_set(data, count or 20_000, count, seed)
     tokenizer = load_tokenizer(model, dtype.value, str(place_of(device)))
+    found = evaluation_set(data, count or 20_000, count, seed)  # last: so many scenes take a while
     from seedtok.evaluation.codebook import evaluate_codebook
 
     given = Given(model, out, batch_size, seed, {"model": identified(model), "dtype": dtype.value})
