@@ -10,6 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seedtok.cli.app import app
+from seedtok.cli.chat import _segments
+from seedtok.core.errors import DataError
 from seedtok.lm.decoding import Sampling
 from seedtok.lm.prompts import question_prompt
 from seedtok.lm.seed_lm import SeedLM
@@ -179,7 +181,35 @@ def test_lines_of_a_chat_ask_about_the_latest_image_and_draw(cli, lm, picture, t
         assert image.convert("RGB").tobytes() == fox.tobytes()
     code, out, _ = cli("chat", "--out", tmp_path, "--temperature", 1, "--seed", 2, stdin=f'@"{picture}" What?')
     sampling = Sampling(1.0, 1.0, torch.Generator().manual_seed(2))
-    assert out.strip() == " ".join(model.generate([picture, question_prompt("What?")], max_images=0, sampling=sampling))
+    asked = [picture, question_prompt("What?")]
+    assert out.strip() == " ".join(model.generate(asked, max_new_tokens=10, max_images=0, sampling=sampling))
+
+
+def test_what_a_chat_draws_while_it_goes_on_is_the_latest_image(cli, lm, picture, tmp_path, monkeypatch):
+    with Image.open(picture) as image:
+        monkeypatch.setattr(SeedLM, "generate", lambda *_, **__: ["a", image.convert("RGB")])
+        code, out, _ = cli("chat", "--out", tmp_path / "chat", stdin="a fox\nWhat is it?")
+    assert code == 0
+    assert out.endswith(f"]\n{SeedLM.from_pretrained(lm).answer(picture, 'What is it?')[0]}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "segments"),
+    [
+        ('@"my fox.png" and  @b.png', [Path("my fox.png"), "and", Path("b.png")]),
+        ('what does "red" mean in C:\\dir?  it\'s', ['what does "red" mean in C:\\dir?  it\'s']),
+        ("mail me@home", ["mail me@home"]),
+        ("@a.png", [Path("a.png")]),
+    ],
+)
+def test_a_line_is_left_as_it_is_but_for_its_images(line, segments):
+    assert _segments(line) == segments
+
+
+@pytest.mark.parametrize("line", ['what is @"my fox.png', "what @ is it", '@"" a'])
+def test_a_line_that_names_no_image_after_an_at_sign_is_refused(line):
+    with pytest.raises(DataError, match=r"quote is not closed|without an image"):
+        _segments(line)
 
 
 def test_a_model_of_chats_gets_all_turns_that_it_has_room_for(cli, lm, picture, tmp_path, monkeypatch):
@@ -191,7 +221,7 @@ def test_a_model_of_chats_gets_all_turns_that_it_has_room_for(cli, lm, picture, 
         return [f"answer {len(asked)}"]
 
     monkeypatch.setattr(SeedLM, "chat", reply)
-    monkeypatch.setattr("seedtok.cli.chat.LEAST_ROOM", 20)
+    monkeypatch.setattr("seedtok.lm.messages.LEAST_ROOM", 20)
     lines = f'@"{picture}" what\n@nowhere.png\ngo on\nand\nso on {"word " * 8}'
     code, out, _ = cli("chat", "--template", "vicuna", "--out", tmp_path, stdin=lines)
     first, answers = [["image", "what"], ["answer 1"]], [[f"answer {number}"] for number in (1, 2, 3)]

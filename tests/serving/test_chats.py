@@ -13,6 +13,12 @@ from seedtok.tokenizer.seed import SeedTokenizer
 from serving.helpers import alike, asked, data_url, opened, picture
 
 
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model's context has 160 tokens."""
+    monkeypatch.setattr("seedtok.lm.messages.LEAST_ROOM", 12)
+
+
 @pytest.fixture(scope="module")
 def chats(bases: dict, seed: SeedTokenizer) -> SeedLM:
     torch.manual_seed(2)
@@ -79,13 +85,28 @@ def test_the_system_is_of_the_users_side_and_neighbours_are_one_turn(client: Any
 
 
 def test_what_is_asked_for_in_the_request_is_done(client: Any, chats: SeedLM):
-    asking = asked("What is it?", picture(1))
-    drawn = reply(client, asked("draw a fox"), modalities=["image"])
-    check(drawn, ["", *chats.draw("a fox", generator=[noise()])])
-    answer = reply(client, asking, num_beams=3)
+    """Of the user's last message, without what the system says."""
+    system = said("system", "be brief")
+    for text in ("draw a fox", "a fox"):
+        drawn = reply(client, [system, *asked(text)], modalities=["image"])
+        check(drawn, ["", *chats.draw("a fox", generator=[noise()])])
+    answer = reply(client, [system, *asked("What is it?", picture(1))], num_beams=3)
     assert answer["content"] == chats.answer(picture(1), "What is it?", 3, max_new_tokens=12)[0]
-    caption = reply(client, asked("", picture(1)), rerank=True)
+    caption = reply(client, [system, *asked("", picture(1))], rerank=True)
     assert caption["content"] == chats.caption(picture(1), max_new_tokens=12, rerank=True)[0]
+
+
+@pytest.mark.parametrize("options", [{"rerank": True}, {"num_beams": 5}])
+def test_a_chat_without_a_picture_stays_one(client: Any, chats: SeedLM, options: dict):
+    messages = [said("user", "my name"), said("assistant", "is"), said("user", "what")]
+    check(reply(client, messages, **options), chats.chat(["my name", "is", "what"], noise(), 12))
+
+
+def test_first_turns_are_left_out_where_there_is_no_room(client: Any, chats: SeedLM):
+    long = [said("user", "a fox " * 60), said("assistant", "a"), *asked("go on")]
+    check(reply(client, long), chats.generate("go on", noise(), 12))
+    pictures = [*(asked("", *map(picture, range(9)))), said("assistant", "a")] * 2 + asked("go on", picture(1))
+    check(reply(client, pictures), chats.generate([picture(1), "go on"], noise(), 12))
 
 
 def test_what_is_too_long_is_refused(client: Any):
@@ -93,6 +114,8 @@ def test_what_is_too_long_is_refused(client: Any):
         ([said("user", "a fox " * 60)], "this model takes 160"),
         ([said("user", "x" * 7000), said("assistant", "y" * 7000)] * 5 + asked("go on"), "a chat of 70,005 characters"),
         ([*asked("", *map(picture, range(9)))] * 2, "at most 16"),
+        ([*asked("what", picture()), said("assistant", "a"), said("user", "")], "an empty prompt"),
+        ([said("assistant", "look", 1), said("user", "")], "an empty prompt"),
     ):
         response = client.post("/v1/chat/completions", json={"messages": messages})
         assert response.status_code == 400

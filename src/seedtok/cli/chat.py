@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +13,9 @@ import typer
 from seedtok.cli.lm import Base, Chat, Model, Quantize, Seed, Temperature, Tokenizer, TopP, load_lm, sampling_of
 from seedtok.cli.support import Device, Dtype, Precision, generators, say, write_image
 from seedtok.cli.tokenizer import LcmLora
-from seedtok.core.errors import DataError, InputError, SeedTokError
-from seedtok.lm.prompts import drawing_in, question_in, question_prompt
+from seedtok.core.errors import DataError, SeedTokError
+from seedtok.lm.messages import ANSWERED, CAPTIONED, CHATTED, CONTINUED, latest_turns, wish_of
+from seedtok.lm.prompts import question_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from seedtok.lm.decoding import Sampling
     from seedtok.lm.seed_lm import SeedLM
 
-IMAGE_PREFIX = "@"  # of a path in a line
-CHATTED = 512  # tokens of an answer in a chat
-LEAST_ROOM = 128  # tokens of an answer that earlier turns leave room for
+IMAGE = re.compile(r'(?<!\S)@(?:"(?P<quoted>[^"]*)"|(?P<plain>\S*))')
 
 
 def chat(
@@ -45,7 +44,8 @@ def chat(
 
     @fox.png alone is captioned; "@fox.png What color is the background?" and further lines ask about it; "Draw a fox"
     draws; several images, or words before any image, are continued. A model that was trained on chats gets all
-    of them in its own words instead. An empty line ends a chat at a terminal; from a pipe it is skipped.
+    lines as they are, in the format that it was trained on. An empty line ends a chat at a terminal; from a pipe it is
+    skipped.
     """
     sampling = sampling_of(temperature, top_p, seed)
     lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
@@ -79,28 +79,17 @@ class _Chat:
 
     def __init__(self, lm: SeedLM, sampling: Sampling) -> None:
         self.lm, self.sampling = lm, sampling
-        self.turns: list[list[Any]] = []
+        self.turns: Sequence[Any] = []
 
     def reply(self, segments: list[Any], generator: torch.Generator) -> list[Any]:
         """The answer to a turn of texts and paths; after an error the chat is as it was before."""
-        turns = self._with_room([*self.turns, self._codes(segments)])
+        turns = latest_turns(self.lm, [*self.turns, self._codes(segments)])
         made = self.lm.chat(turns, generator, CHATTED, sampling=self.sampling)
         self.turns = [*turns, self._codes(made)]
         return made
 
     def _codes(self, segments: list[Any]) -> list[Any]:
         return [part if isinstance(part, str) else self.lm.seed.encode(part)[0] for part in segments]
-
-    def _with_room(self, turns: list[list[Any]]) -> list[list[Any]]:
-        """The latest turns: the first ones are left out where they leave no room for an answer."""
-        while len(turns) > 1:
-            try:
-                if self.lm.room(turns) >= LEAST_ROOM:
-                    break
-            except InputError:  # they do not even fit themselves
-                pass
-            turns = turns[2:]
-        return turns
 
 
 class _SingleTurns:
@@ -112,26 +101,29 @@ class _SingleTurns:
 
     def reply(self, segments: list[Any], generator: torch.Generator) -> list[Any]:
         """The answer to a line of texts and paths."""
-        lm = self.lm
-        text = " ".join(part for part in segments if isinstance(part, str))
+        made = self._made(segments, generator)
+        if drawn := [part for part in made if not isinstance(part, str)]:
+            self.image = self.lm.seed.encode(drawn[-1])
+        return made
+
+    def _made(self, segments: list[Any], generator: torch.Generator) -> list[Any]:
+        lm, sampling = self.lm, self.sampling
+        text = "\n".join(part for part in segments if isinstance(part, str))
         paths = [part for part in segments if isinstance(part, Path)]
-        prompt = drawing_in(text)
-        if prompt is not None:
-            made: list[Any] = lm.draw(prompt, self.sampling, generator=generator)
-            self.image = lm.seed.encode(made)
-            return made
-        if paths:
-            codes = lm.seed.encode(paths)
-            self.image = codes[-1:]
-        if self.image is None or len(paths) > 1:
-            rows = iter(codes if paths else ())
-            turn = [part if isinstance(part, str) else next(rows) for part in segments]
-            return lm.generate(turn, generator, sampling=self.sampling)
-        question = question_in(text)
-        if self.sampling.temperature:
-            words = lm.template.caption if question is None else question_prompt(question, lm.template.question)
-            return lm.generate([self.image[0], words], generator, max_images=0, sampling=self.sampling)
-        return lm.caption(self.image) if question is None else lm.answer(self.image, question)
+        wish = wish_of(text, len(paths), self.image is not None)
+        if wish.kind == "drawing":
+            return lm.draw(wish.words, sampling, generator=generator)
+        codes = iter(encoded := lm.seed.encode(paths))
+        self.image = encoded[-1:] if paths else self.image
+        if wish.kind == "continuation":
+            turn = [part if isinstance(part, str) else next(codes) for part in segments]
+            return lm.generate(turn, generator, CONTINUED, sampling=sampling)
+        is_caption = wish.kind == "caption"
+        if sampling.temperature:
+            words = lm.template.caption if is_caption else question_prompt(wish.words, lm.template.question)
+            length = CAPTIONED if is_caption else ANSWERED
+            return lm.generate([self.image[0], words], generator, length, max_images=0, sampling=sampling)
+        return lm.caption(self.image) if is_caption else lm.answer(self.image, wish.words)
 
 
 def _lines() -> Iterator[str]:
@@ -153,22 +145,16 @@ def _segments(line: str) -> list[Any]:
     Raises DataError for an @ without a path and for an open quote.
     """
     segments: list[Any] = []
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters, lexer.quotes = True, "", '"'
-    words: list[str] = []
-    try:
-        parts = list(lexer)
-    except ValueError:
-        raise DataError("a quote is not closed: add the closing quote") from None
-    for part in parts:
-        if not part.startswith(IMAGE_PREFIX):
-            words.append(part)
-            continue
-        if part == IMAGE_PREFIX:
+    end = 0
+    for found in IMAGE.finditer(line):
+        path = found["quoted"] or found["plain"]
+        if path and path.startswith('"'):
+            raise DataError("a quote is not closed: add the closing quote")
+        if not path:
             raise DataError("@ without an image: write its path after it, as in @fox.png")
-        segments += [" ".join(words)] * bool(words) + [Path(part[1:])]
-        words = []
-    return segments + [" ".join(words)] * bool(words)
+        segments += [line[end : found.start()].strip(), Path(path)]
+        end = found.end()
+    return [part for part in (*segments, line[end:].strip()) if part != ""]
 
 
 def _free(folder: Path, number: int) -> tuple[int, Path]:

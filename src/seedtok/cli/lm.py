@@ -162,6 +162,7 @@ def draw(
 
 
 def sampling_of(temperature: float, top_p: float, seed: int) -> Sampling:
+    """How the language model's tokens are chosen, with a generator of this seed."""
     quiet()
     import torch
 

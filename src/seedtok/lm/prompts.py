@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +11,6 @@ from seedtok.core.errors import InputError
 CAPTION = "A photo of"
 QUESTION = "Question: {} Short answer."
 DRAW = "Generate an image"
-_DRAWING = re.compile(
-    r"(?:please\s+)?(?:draw|paint|sketch|(?:generate|create|make)(?:\s+me)?\s+an?\s+(?:image|picture|drawing))\b"
-    r"(?:\s+me\b)?(?:\s+an?\s+(?:image|picture|drawing)\b)?(?:\s+of\b)?[\s:]*(?P<prompt>.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_ASKED = re.compile(r"Question:\s*(?P<question>.*?)\s*Short answer[.:]?", re.IGNORECASE | re.DOTALL)
 
 
 def question_prompt(question: str, template: str = QUESTION) -> str:
@@ -28,19 +21,6 @@ def question_prompt(question: str, template: str = QUESTION) -> str:
 def drawing_prompt(caption: str, instruction: str = DRAW) -> str:
     """The prompt that asks for an image of a caption; the image follows it."""
     return f"{instruction} {caption.strip()}"
-
-
-def drawing_in(message: str) -> str | None:
-    """What a user's message wants to be drawn, as in "Draw a fox"; None where it wants no drawing."""
-    found = _DRAWING.fullmatch(message)
-    return found and found["prompt"].strip()
-
-
-def question_in(message: str) -> str | None:
-    """The question of a user's message about an image; None where it wants a caption: no words, or `CAPTION`."""
-    found = _ASKED.fullmatch(message)
-    question = found["question"] if found else message
-    return None if question.strip(" .:").lower() in ("", CAPTION.lower()) else question
 
 
 @dataclass(frozen=True)

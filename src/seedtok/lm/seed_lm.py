@@ -76,7 +76,7 @@ class SeedLM(CompositeModule):
     # ------------------------------------------------------------ texts and images
 
     def sequence(self, *turns: Sequence[str | Tensor]) -> list[int]:
-        """The ids of a prompt, turns of texts and codes, int64 (32,), as the template wraps them; mostly one turn."""
+        """The ids of a prompt, turns of texts and codes, int64 (32,), as the template wraps them."""
         return self.joint.sequence(self.template.wrap(turns))
 
     def caption(
@@ -212,9 +212,9 @@ class SeedLM(CompositeModule):
         return [part if isinstance(part, str) else next(images) for part in made]
 
     def room(self, turns: Sequence[Turn]) -> int:
-        """How many tokens the LM's context has room for after a chat, whose images are not opened.
+        """The number of tokens left in the LM's context after a chat; its images are counted, and not opened.
 
-        Raises InputError where it has no room for the chat.
+        Raises InputError where the chat itself does not fit.
         """
         image = torch.zeros(self.vocabulary.span, dtype=torch.int64)
         parts = [[segment if isinstance(segment, str) else image for segment in as_turn(turn)] for turn in turns]

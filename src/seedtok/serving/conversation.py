@@ -12,39 +12,30 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from seedtok.lm.native import Template
-from seedtok.lm.prompts import drawing_in, question_in, question_prompt
+from seedtok.lm.messages import ANSWERED, CAPTIONED, CHATTED, CONTINUED, latest_turns, wish_of
+from seedtok.lm.prompts import question_prompt
 from seedtok.serving.engine import Engine
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
 from seedtok.serving.service import Service, new_seed
 from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task, Turns, Writing
 
-BEAMS, CAPTION_LENGTH, ANSWER_LENGTH = 5, 30, 10  # the library's own
-CONTINUED, CHATTED = 64, 512  # tokens of free text, and of an answer in a chat
+BEAMS = 5  # the library's own
 LONGEST = 4096  # tokens of any text, however many are asked for
 DRAWN = 4  # pictures in one answer
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a request comes to: turns, the user's and the model's by turns, and the latest picture, if there is any.
+    """What a request comes to: alternating turns, the user's first and last, its last message, and the latest picture.
 
-    The user's turn is the first and the last one; for a model that was trained on single turns it is the only one.
+    For a model that was trained on single turns the last message is the only turn.
     """
 
     turns: Turns
+    text: str  # of the last message
+    picture_count: int  # in the last message
     picture: Image.Image | None
-
-    @property
-    def text(self) -> str:
-        """The texts of the last turn."""
-        return "\n".join(part for part in self.turns[-1] if isinstance(part, str)).strip()
-
-    @property
-    def picture_count(self) -> int:
-        """The pictures in the last turn."""
-        return sum(not isinstance(part, str) for part in self.turns[-1])
 
 
 async def read(request: ChatRequest, service: Service) -> Conversation:
@@ -53,18 +44,19 @@ async def read(request: ChatRequest, service: Service) -> Conversation:
     if not users:
         raise ApiError(400, "no message of the user: say what to do", "invalid_value", "messages")
     messages = request.messages[: users[-1] + 1]
-    turns = _turns(messages) if service.engine.model.template.chats else [_parts(messages[-1])]
-    urls = [part.image_url.url for turn in turns for part in turn if not isinstance(part, str)]
+    own, chats = _parts(messages[-1]), service.engine.model.template.chats
+    turns = _turns(messages, service.limits.pictures) if chats else [own]
+    service.check_chat([_text(turn) for turn in turns], "messages")
     before = [part for message in messages[:-1] for part in _parts(message)]
-    older = [part.image_url.url for part in before if not isinstance(part, str)]
-    opened = await service.pictures(urls or older[-1:], "messages")
-    texts = ["".join(part for part in turn if isinstance(part, str)) for turn in turns]
-    if texts[-1].strip() or not opened:
-        service.check_prompt(texts[-1], "messages")
-    service.check_chat(texts, "messages")
-    own = iter(opened)
-    made = tuple(tuple(part if isinstance(part, str) else next(own) for part in turn if part != "") for turn in turns)
-    return Conversation(made, opened[-1] if opened else None)
+    urls = _urls(own) if chats else _urls(own) or _urls(before)[-1:]
+    if _text(own).strip() or not urls:
+        service.check_prompt(_text(own), "messages")
+    urls = [url for turn in turns for url in _urls(turn)] or urls
+    opened = await service.pictures(urls, "messages")
+    pictures = iter(opened)
+    made = (tuple(part if isinstance(part, str) else next(pictures) for part in turn if part != "") for turn in turns)
+    text = "\n".join(part for part in own if isinstance(part, str)).strip()
+    return Conversation(tuple(made), text, len(_urls(own)), opened[-1] if opened else None)
 
 
 def _parts(message: Message) -> list[str | ImagePart]:
@@ -75,10 +67,19 @@ def _parts(message: Message) -> list[str | ImagePart]:
     return [*parts, *(message.images or [])]
 
 
-def _turns(messages: Sequence[Message]) -> list[list[str | ImagePart]]:
-    """The user's turns and the model's by turns, the user's first; messages of one side after another are one turn.
+def _text(parts: Sequence[str | ImagePart]) -> str:
+    return "".join(part for part in parts if isinstance(part, str))
 
-    What the system says is of the user's side. What the model said before the user did is left out.
+
+def _urls(parts: Sequence[str | ImagePart]) -> list[str]:
+    return [part.image_url.url for part in parts if not isinstance(part, str)]
+
+
+def _turns(messages: Sequence[Message], pictures: int) -> list[list[str | ImagePart]]:
+    """Alternating turns of user and model, the user's first; neighbouring messages of one side are one turn.
+
+    System messages count as the user's. What the model said before the user did is left out, and so are the first turns
+    where there are more than so many pictures.
     """
     turns: list[list[str | ImagePart]] = []
     for message in messages:
@@ -87,6 +88,8 @@ def _turns(messages: Sequence[Message]) -> list[list[str | ImagePart]]:
             turns.append(_parts(message))
         elif turns:
             turns[-1] += ["\n", *_parts(message)]
+    while len(turns) > 1 and sum(len(_urls(turn)) for turn in turns) > pictures:
+        turns = turns[2:]
     return turns
 
 
@@ -99,38 +102,46 @@ def task_of(
     gets text and pictures as they are made, where the answer is not searched for by beams. Raises ApiError for an empty
     prompt of a drawing, InputError for a prompt that is longer than the context.
     """
-    return _task_of(conversation, request, engine.model.template, on_part).fitted(engine)
+    return _task_of(conversation, request, engine, on_part).fitted(engine)
 
 
 def _task_of(
-    conversation: Conversation, request: ChatRequest, template: Template, on_part: OnPart | None
+    conversation: Conversation, request: ChatRequest, engine: Engine, on_part: OnPart | None
 ) -> Task:  # fmt: skip
     """The work before its text is fitted into the context."""
-    modalities = set(request.modalities or ("text", "image"))
-    drawing = drawing_in(conversation.text)
-    if modalities == {"image"} or ("image" in modalities and drawing is not None and not template.chats):
-        return _drawing(conversation.text if drawing is None else drawing, request)
-    images = DRAWN if "image" in modalities else 0
-    if template.chats and not request.rerank and (request.num_beams or 1) == 1:
-        return _continuation(conversation.turns, request, CHATTED, images, on_part)
-    if conversation.picture is None or conversation.picture_count > 1:
+    modalities, template = set(request.modalities or ("text", "image")), engine.model.template
+    images, picture, count = DRAWN if "image" in modalities else 0, conversation.picture, conversation.picture_count
+    wish = wish_of(conversation.text, count, picture is not None, bool(images))
+    if modalities == {"image"}:
+        return _drawing(wish.words if wish.kind == "drawing" else conversation.text, request)
+    told = wish.kind in ("caption", "question")  # by beams, where there are several
+    if template.chats and not (told and _is_searched(request, wish.kind == "caption")):
+        turns = latest_turns(engine.model, conversation.turns)
+        return _continuation(tuple(turns), request, CHATTED, images, on_part)
+    if wish.kind == "drawing":
+        return _drawing(wish.words, request)
+    if picture is None or not told:
         return _continuation(conversation.turns[-1:], request, CONTINUED, images, on_part)
-    question = question_in(conversation.text)
-    length = _length(request, CAPTION_LENGTH if question is None else ANSWER_LENGTH)
-    beams = request.num_beams or BEAMS
+    is_caption = wish.kind == "caption"
+    length, beams = _length(request, CAPTIONED if is_caption else ANSWERED), request.num_beams or BEAMS
     if request.temperature or beams == 1:  # token by token
-        if request.rerank and question is None:
+        if request.rerank and is_caption:
             raise ApiError(
                 400,
                 "rerank chooses among the captions of several beams: leave out temperature and num_beams",
                 "invalid_value",
                 "rerank",
             )
-        prompt = template.caption if question is None else question_prompt(question, template.question)
-        return _continuation(((conversation.picture, prompt),), request, length, 0, on_part)
-    if question is None:
-        return Caption(conversation.picture, beams, length, bool(request.rerank))
-    return Answer(conversation.picture, question, beams, length)
+        prompt = template.caption if is_caption else question_prompt(wish.words, template.question)
+        return _continuation(((picture, prompt),), request, length, 0, on_part)
+    if is_caption:
+        return Caption(picture, beams, length, bool(request.rerank))
+    return Answer(picture, wish.words, beams, length)
+
+
+def _is_searched(request: ChatRequest, is_caption: bool) -> bool:
+    """Whether a model of chats is asked for a caption or a short answer by beams, in place of its part of a chat."""
+    return (request.num_beams or 1) > 1 or bool(request.rerank and is_caption)
 
 
 def most_tokens(task: Task) -> int | None:

@@ -51,7 +51,8 @@ class ChatRequest(Given):
     """A conversation to answer.
 
     Ours are `num_beams`, 5 unless given, where 1 writes token by token; and `rerank`, which chooses among the captions
-    of the beams as `SeedLM.caption` does, and has no effect on what is no caption.
+    of the beams as `SeedLM.caption` does, and has no effect on what is no caption. A model that was trained on chats
+    searches by beams only where either is given, for a caption or a short answer.
     """
 
     model: str | None = None

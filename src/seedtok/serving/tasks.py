@@ -16,7 +16,7 @@ from seedtok.lm.prompts import drawing_prompt, question_prompt
 from seedtok.serving.engine import Engine
 
 OnPart = Callable[[str | Image.Image], None]  # a piece of text, or a picture
-Turns = tuple[tuple[str | Image.Image, ...], ...]  # the user's and the model's by turns, the user's first and last
+Turns = tuple[tuple[str | Image.Image, ...], ...]  # alternating, of user and model; the user's first and last
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ SEE = "An image becomes a few codes; the image decoder draws from these codes al
 CAPTION = "The language model reads the codes of an image and writes a caption."
 ASK = "A question about an image gets a short answer."
 DRAW = "The language model writes the codes of an image; the image decoder draws them."
-CHAT = "Ask about an image, or begin with “draw”. A question without an image is about the latest one."
+CHAT = "Ask about an image, or begin with “draw”. A message without an image is about the latest one."
 EXPLORE = (
     "Splice the codes of two images, or replace a code, and see what is drawn. Codes are causal: each depends on the "
     "image and on the codes before it. Equal codes have equal colors; framed ones are those of A."

@@ -93,9 +93,9 @@ export async function draw(prompt, n, seed) {
   return { urls: answer.data.map(asUrl), warnings: answer.warnings ?? [] };
 }
 
-/** An answer to a conversation: its text, its images as data URLs, and what the server warns of. */
+/** An answer to a conversation, a caption or a short answer: its text, its images as data URLs, and what the server warns of. */
 export async function chat(messages) {
-  const answer = await request("v1/chat/completions", { messages });
+  const answer = await request("v1/chat/completions", { messages, num_beams: 5 }); // also of a model of chats
   const { content, images } = answer.choices[0].message;
   return { text: content, urls: urlsOf(images), warnings: answer.warnings ?? [] };
 }
@@ -109,8 +109,8 @@ export async function* chatPieces(messages, signal) {
   }
 }
 
-/** A message: a text, and images as data URLs. */
-export function message(role, text, urls) {
-  const images = urls.map((url) => ({ type: "image_url", image_url: { url } }));
-  return { role, content: [...images, ...(text ? [{ type: "text", text }] : [])] };
-}
+/** A part of a message: an image, as a data URL. */
+export const imagePart = (url) => ({ type: "image_url", image_url: { url } });
+
+/** A message of the user's: a text about an image, which is a data URL. */
+export const asked = (text, url) => ({ role: "user", content: [imagePart(url), ...(text ? [{ type: "text", text }] : [])] });

@@ -11,18 +11,24 @@ const textPart = (text) => ({ type: "text", text });
 const imagePart = (url) => ({ type: "file", file: fileOf(url) });
 const shown = (role, content) => ({ role, content, metadata: null, options: null });
 
-const IMAGES = 8; // more of the largest may be too many bytes for one request
+const ROOM = 12_000_000; // characters of images in one request, of the 16 MiB that the server takes
 
-/** What the server is sent of messages that are shown: all texts, and the latest images. */
+/** What the server is sent of messages that are shown: all texts, and as many of the latest images as there is room for. */
 function sent(messages) {
   const partsOf = ({ content }) => (typeof content === "string" ? [textPart(content)] : content);
-  const filesOf = (message) => partsOf(message).filter((part) => part.type === "file");
-  const latest = new Set(messages.flatMap(filesOf).slice(-IMAGES));
-  return messages.map((message) => {
-    const texts = partsOf(message).filter((part) => part.type === "text").map((part) => part.text);
-    const files = filesOf(message).filter((part) => latest.has(part));
-    return api.message(message.role, texts.join("\n"), files.map((part) => part.file.url));
-  });
+  const latest = new Set();
+  let size = 0;
+  for (const part of messages.flatMap(partsOf).filter((part) => part.type === "file").reverse()) {
+    size += part.file.url.length;
+    if (latest.size && size > ROOM) break;
+    latest.add(part);
+  }
+  return messages.map((message) => ({
+    role: message.role,
+    content: partsOf(message)
+      .filter((part) => part.type === "text" || latest.has(part))
+      .map((part) => (part.type === "text" ? textPart(part.text) : api.imagePart(part.file.url))),
+  }));
 }
 
 /** The messages with as much of the answer as there is. */

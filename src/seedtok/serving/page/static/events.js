@@ -27,14 +27,14 @@ async function decode({ codes }) {
 }
 
 async function caption(url) {
-  const { text, warnings } = await api.chat([api.message("user", "", [needed(url)])]);
+  const { text, warnings } = await api.chat([api.asked("", needed(url))]);
   warn(warnings);
   return [text];
 }
 
 async function ask(url, question) {
   if (!question?.trim()) throw new Error("Write a question.");
-  const { text, warnings } = await api.chat([api.message("user", question, [needed(url)])]);
+  const { text, warnings } = await api.chat([api.asked(question, needed(url))]);
   warn(warnings);
   return [text];
 }
