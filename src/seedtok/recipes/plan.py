@@ -15,6 +15,24 @@ from seedtok.stages.packed import PackedStage
 from seedtok.training.config import RunConfig
 from seedtok.training.stage import Losses, Stage
 
+Shape = tuple[int, ...]
+
+
+def attention_flops(query: Shape, key: Shape, value: Shape, *_: object, **__: object) -> int:
+    """Operations of softmax(Q K^T) V, two products; shapes are (B, H, L, C)."""
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[-2] * (width + value[-1])
+
+
+def attention_backward_flops(_: Shape, query: Shape, key: Shape, value: Shape, *__: object, **___: object) -> int:
+    """Operations of its backward pass, five products: Q K^T again, and the gradients of Q, K, V and the weights."""
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[-2] * (3 * width + 2 * value[-1])
+
+
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+ATTENTION = {CPU_ATTENTION: attention_flops, CPU_ATTENTION_BACKWARD: attention_backward_flops}  # torch 2.13 skips them
 TYPES = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -104,7 +122,7 @@ def cost(stage: Stage, config: RunConfig, batch: Batch) -> Cost:
     keeping = torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t)
     dtype = TYPES.get(config.precision)
     replaced = torch.nn.utils.stateless._reparametrize_module(stage, fakes, tie_weights=True)
-    with mode, FlopCounterMode(display=False) as counter, replaced:
+    with mode, FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter, replaced:
         with torch.autocast("cpu", dtype, enabled=dtype is not None), keeping:
             loss = step()["loss"]
         loss.backward()
