@@ -1,4 +1,4 @@
-"""A model that was trained on chats gets the whole conversation, in its own words: what `SeedLM.chat` answers."""
+"""A model that was trained on chats gets the conversation in the format of its training: what `SeedLM.chat` answers."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -14,8 +14,7 @@ from seedtok.cli.lm import Base, Chat, Model, Quantize, Seed, Temperature, Token
 from seedtok.cli.support import Device, Dtype, Precision, generators, say, write_image
 from seedtok.cli.tokenizer import LcmLora
 from seedtok.core.errors import DataError, SeedTokError
-from seedtok.lm.messages import ANSWERED, CAPTIONED, CHATTED, CONTINUED, latest_turns, wish_of
-from seedtok.lm.prompts import question_prompt
+from seedtok.lm.messages import CHATTED, latest_turns, wish_of
 
 if TYPE_CHECKING:
     import torch
@@ -117,13 +116,11 @@ class _SingleTurns:
         self.image = encoded[-1:] if paths else self.image
         if wish.kind == "continuation":
             turn = [part if isinstance(part, str) else next(codes) for part in segments]
-            return lm.generate(turn, generator, CONTINUED, sampling=sampling)
-        is_caption = wish.kind == "caption"
+            return lm.generate(turn, generator, wish.length, sampling=sampling)
         if sampling.temperature:
-            words = lm.template.caption if is_caption else question_prompt(wish.words, lm.template.question)
-            length = CAPTIONED if is_caption else ANSWERED
-            return lm.generate([self.image[0], words], generator, length, max_images=0, sampling=sampling)
-        return lm.caption(self.image) if is_caption else lm.answer(self.image, wish.words)
+            turn = [self.image[0], wish.prompt(lm.template)]
+            return lm.generate(turn, generator, wish.length, max_images=0, sampling=sampling)
+        return lm.caption(self.image) if wish.kind == "caption" else lm.answer(self.image, wish.words)
 
 
 def _lines() -> Iterator[str]:

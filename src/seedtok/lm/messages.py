@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from seedtok.core.errors import InputError
-from seedtok.lm.prompts import CAPTION
+from seedtok.lm.prompts import CAPTION, question_prompt
 
 if TYPE_CHECKING:
+    from seedtok.lm.native import Template
     from seedtok.lm.seed_lm import SeedLM
 
 T = TypeVar("T", bound=Any)  # a turn of a chat
@@ -30,6 +31,15 @@ class Wish:
 
     kind: Literal["drawing", "caption", "question", "continuation"]
     words: str = ""
+
+    @property
+    def length(self) -> int:
+        """The most tokens of the text that answers it."""
+        return {"caption": CAPTIONED, "question": ANSWERED}.get(self.kind, CONTINUED)
+
+    def prompt(self, template: Template) -> str:
+        """What stands between an image and its caption, or the answer to the question about it."""
+        return template.caption if self.kind == "caption" else question_prompt(self.words, template.question)
 
 
 def wish_of(text: str, images: int, earlier: bool, draws: bool = True) -> Wish:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from seedtok.lm.messages import ANSWERED, CAPTIONED, CHATTED, CONTINUED, latest_turns, wish_of
-from seedtok.lm.prompts import question_prompt
+from seedtok.lm.messages import CHATTED, latest_turns, wish_of
 from seedtok.serving.engine import Engine
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
@@ -121,9 +120,9 @@ def _task_of(
     if wish.kind == "drawing":
         return _drawing(wish.words, request)
     if picture is None or not told:
-        return _continuation(conversation.turns[-1:], request, CONTINUED, images, on_part)
+        return _continuation(conversation.turns[-1:], request, wish.length, images, on_part)
     is_caption = wish.kind == "caption"
-    length, beams = _length(request, CAPTIONED if is_caption else ANSWERED), request.num_beams or BEAMS
+    length, beams = _length(request, wish.length), request.num_beams or BEAMS
     if request.temperature or beams == 1:  # token by token
         if request.rerank and is_caption:
             raise ApiError(
@@ -132,15 +131,14 @@ def _task_of(
                 "invalid_value",
                 "rerank",
             )
-        prompt = template.caption if is_caption else question_prompt(wish.words, template.question)
-        return _continuation(((picture, prompt),), request, length, 0, on_part)
+        return _continuation(((picture, wish.prompt(template)),), request, length, 0, on_part)
     if is_caption:
         return Caption(picture, beams, length, bool(request.rerank))
     return Answer(picture, wish.words, beams, length)
 
 
 def _is_searched(request: ChatRequest, is_caption: bool) -> bool:
-    """Whether a model of chats is asked for a caption or a short answer by beams, in place of its part of a chat."""
+    """Whether a request asks for beams or reranking: a model of chats then captions or answers outside the chat."""
     return (request.num_beams or 1) > 1 or bool(request.rerank and is_caption)
 
 
