@@ -18,7 +18,18 @@ def test_the_truth_scores_best_and_something_else_worse(monkeypatch):
     assert all(worse[name] < best[name] for name in ("bleu4", "rouge_l", "cider"))
     assert best["meteor"] is None
     assert best["spice"] is None
+    assert missing.pop("coco_tokenizer").startswith("needs Java; bleu4")
     assert missing == {"meteor": "needs Java", "spice": "needs Java"}
+
+
+@pytest.mark.parametrize("ends", ["\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\n"])
+def test_a_caption_of_several_lines_stays_one_caption(ends):
+    """The Stanford tokenizer pairs its lines with captions by their places, and ends a line at any of these."""
+    if shutil.which("java") is None:
+        pytest.skip("needs Java")
+    given, truth = captions._tokenized([f"a dog{ends}runs{ends}", "a cat"], [[f"a dog runs{ends}"], ["a cat", "cat"]])
+    assert given == {0: ["a dog runs"], 1: ["a cat"]}
+    assert truth == {0: ["a dog runs"], 1: ["a cat", "cat"]}
 
 
 def test_a_program_that_fails_is_named(monkeypatch):

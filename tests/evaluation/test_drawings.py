@@ -172,7 +172,7 @@ def test_a_true_picture_that_cannot_be_read_is_counted_and_named(sets, clip, tmp
         return read(self, index)
 
     monkeypatch.setattr(PreparedSet, "picture", broken)
-    words = f"1 of 5 pictures cannot be read, and are in no score: {data[2].id}: cut off"
+    words = f"1 of 5 pictures cannot be used, and are in no score: {data[2].id}: cut off"
     with pytest.warns(SeedTokWarning, match=words):
         found = score_predictions(tmp_path / "gill", data, Judges(clip=clip))
     assert found["counts"]["unreadable"] == 1

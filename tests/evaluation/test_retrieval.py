@@ -1,6 +1,7 @@
 """Table 1 on sets with several captions a picture, by every kind of model, against the libraries called directly."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,24 @@ def test_what_has_no_text_branch_is_refused(tiny_tokenizer, tmp_path):
     embedder.save_pretrained(tmp_path / "embedder")
     with pytest.raises(CheckpointError, match="no text branch"):
         EmbedderRetrieval(ImageTextEmbedder.from_pretrained(tmp_path / "embedder"))
+
+
+def test_models_of_one_kind_stand_beside_each_other(cli, tiny_tokenizer, tmp_path, monkeypatch):
+    """Each by a name of its own, that no folder and no file of the predictions has; and no model's folder is touched."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/other", "more/other", "settings"):
+        shutil.copytree(tiny_tokenizer, tmp_path / name)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    others = [tmp_path / "runs/other", "more/other", "settings"]
+    arguments = ("evaluate", "retrieval", "--model", tiny_tokenizer, "--data", "mini:test", "--count", 4, "--out", "o")
+    code, out, error = cli(*arguments, *(part for name in others for part in ("--beside", name)), "--json")
+    assert (code, error) == (0, "")
+    found = json.loads(out)
+    assert list(found["settings"]["models"]) == ["seed", "other", "other-2", "settings-2"]
+    rows = [name for name, value in found.items() if isinstance(value, dict) and "r_mean" in value]
+    assert sorted(rows[:2]) == ["causal_code", "causal_embedding"]
+    assert rows[2:] == [f"{name} {row}" for name in ("other", "other-2", "settings-2") for row in rows[:2]]
+    assert {p: p.read_bytes() for p in before} == before
 
 
 def test_without_a_code_decoder_there_is_no_row_of_codes(sets, tiny_tokenizer):

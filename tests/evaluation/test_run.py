@@ -6,23 +6,29 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from typer.testing import CliRunner
 
 from evaluation_sets import StubReader, StubRetrieval
 from seedtok.cli.app import app
 from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
-from seedtok.data.prepared import PreparedSet
+from seedtok.data.prepared import PreparedSet, ShardSet
+from seedtok.data.stored import png_bytes
 from seedtok.evaluation.captioning import evaluate_captioning
+from seedtok.evaluation.predictions import records_of
 from seedtok.evaluation.readers import SeedReader
 from seedtok.evaluation.retrieval import evaluate_retrieval
 from seedtok.evaluation.run import Run
+from seedtok.evaluation.score import Judges, score_predictions
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import TextSettings
 from seedtok.lm.seed_lm import SeedLM
@@ -185,7 +191,7 @@ def broken(data: PreparedSet, index: int, tmp_path: Path, contents: bytes | None
 def test_a_picture_that_cannot_be_read_is_counted_and_named(sets, tmp_path, contents, words):
     data = broken(sets["coco"], 2, tmp_path, contents)
     number = data[2].id
-    said = f"1 of 5 pictures cannot be read, and are in no score: {number}: .*{words}"
+    said = f"1 of 5 pictures cannot be used, and are in no score: {number}: .*{words}"
     with pytest.warns(SeedTokWarning, match=said):
         found = evaluate_captioning({"stub": StubReader(say)}, data, Run(tmp_path / "out", batch_size=2))
     assert found["counts"]["unreadable"] == 1
@@ -203,6 +209,39 @@ def test_where_no_picture_can_be_read_that_is_said(sets, tmp_path):
     sets["coco"].images = tmp_path / "moved"
     with pytest.raises(DataError, match="none of 5 pictures can be read; the first: no such image"):
         evaluate_captioning({"stub": StubReader(say)}, sets["coco"], Run(batch_size=2))
+
+
+def test_a_picture_without_a_caption_is_left_out_and_counted(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as file:
+        for number, caption in enumerate(["a dog", " \n", "a cat"]):
+            for name, contents in ((f"{number}.png", png_bytes(Image.new("RGB", (8, 8)))), (f"{number}.txt", caption)):
+                data = contents if isinstance(contents, bytes) else contents.encode()
+                (member := tarfile.TarInfo(name)).size = len(data)
+                file.addfile(member, BytesIO(data))
+    data = ShardSet(tmp_path / "0.tar")
+    with pytest.warns(SeedTokWarning, match="1 of 3 pictures cannot be used, and are in no score: 1: no caption"):
+        found = evaluate_captioning({"stub": StubReader(say)}, data, Run(tmp_path / "out", batch_size=2))
+    assert [record["image_id"] for record in json.loads((tmp_path / "out/stub.json").read_text())] == ["0", "2"]
+    assert found["stub"]["bleu4"] is not None
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps([{"image_id": str(number), "caption": "a dog"} for number in range(3)]))
+    assert "not_predicted" not in score_predictions(theirs, data, Judges())
+
+
+@pytest.mark.parametrize("name", ["/a/model", "runs/lm", "..", ".", "settings", "result", "unreadable", "a\\b"])
+def test_a_model_is_not_named_as_a_folder_or_as_another_file(sets, tmp_path, name):
+    with pytest.raises(DataError, match="no name for predictions"):
+        evaluate_captioning({name: StubReader(say)}, sets["coco"], Run(tmp_path / "out"))
+    assert not (tmp_path / "out").exists() or not any(p for p in (tmp_path / "out").iterdir() if p.name[0] != ".")
+
+
+def test_separators_of_lines_in_a_text_stay_in_it(sets, tmp_path):
+    text = "a dog\u2028and\u2029a\x85cat"
+    evaluate_captioning({"stub": StubReader(lambda *_: text)}, sets["coco"], Run(tmp_path / "out", batch_size=2))
+    assert {record["caption"] for record in records_of(tmp_path / "out/stub.json")} == {text}
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps({"image_id": 1, "caption": text}, ensure_ascii=False) + "\n\n", encoding="utf-8")
+    assert records_of(lines) == [{"image_id": 1, "caption": text}]
 
 
 # ---------------------------------------------------------------- what a result says of itself

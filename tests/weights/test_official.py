@@ -77,6 +77,29 @@ def test_what_is_not_right_is_named(reference, damage, words):
         loaded(tensors)
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("codebook", {"normalize": True}),
+        ("embedder.qformer", {"causal": False}),
+        ("embedder.qformer", {"cross_attention_every": 1}),
+        ("embedder.vision", {"layer_norm_eps": 1e-5}),
+        ("embedder.vision", {"patch_bias": False}),
+        ("embedder.vision", {"activation": "quick_gelu"}),
+        ("embedder", {"positions": True}),
+        ("", {"code_order": (1, 0, *range(2, 32))}),
+    ],
+)
+def test_what_no_tensor_tells_is_not_exported_as_something_else(part, change):
+    def changed(config, path):
+        if not path:
+            return dataclasses.replace(config, **change)
+        return dataclasses.replace(config, **{path[0]: changed(getattr(config, path[0]), path[1:])})
+
+    with pytest.raises(CheckpointError, match=rf"no place for {part}.*{next(iter(change))} = "):
+        to_official(changed(SeedConfig(), part.split(".") if part else []), {})
+
+
 def listed() -> dict[str, tuple[int, ...]]:
     """Names and shapes of the published checkpoint."""
     found = {}

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from seedtok.cli.support import Precision, out, say
 from seedtok.core.hub import MINI, shipped
+from seedtok.evaluation.predictions import can_name
 
 if TYPE_CHECKING:
     import torch
@@ -191,10 +193,15 @@ def readers_by_row(
 
 
 def with_others(models: dict[str, Any], beside: Sequence[str], load: Callable[[str], Any]) -> dict[str, Any]:
-    """Models by their rows, and after them others by theirs or, where that is taken, by their names."""
+    """Models by their rows, and after them others by theirs or, where that is taken, by the last part of their names.
+
+    Where that is taken too, or a file of predictions has it, a number follows: what is predicted is named by the row.
+    """
     for name in beside:
         other = load(name)
-        models[name if other.row in models else other.row] = other
+        last = Path(name).resolve().name or other.row
+        rows = chain((other.row, last), (f"{last}-{number}" for number in count(2)))
+        models[next(row for row in rows if row not in models and can_name(row))] = other
     return models
 
 

@@ -41,10 +41,8 @@ def evaluate_captioning(
         "decoding": decoding.arguments(),
     }
     makers = {row: partial(make, row) for row in models}
-    return evaluate(
-        Task("captioning", settings, makers, lambda p: score_captions(p.every(), data, scorer)),
-        data, run,
-    )  # fmt: skip
+    task = Task("captioning", settings, makers, lambda p: score_captions(p.every(), data, scorer), captioned=True)
+    return evaluate(task, data, run)
 
 
 def score_captions(
@@ -58,8 +56,10 @@ def score_captions(
     result: dict[str, Any] = {}
     for name, records in predictions.items():
         said = by_id(records, "image_id", "caption", f"the captions of {name}")
-        found = [(i, said.pop(str(entry.id)), entry) for i, entry in enumerate(data) if str(entry.id) in said]
+        entries = [(i, said.pop(str(entry.id), None), entry) for i, entry in enumerate(data)]
         check_known(said, data, "pictures")
+        described = [one for one in entries if one[2].captions]
+        found = [(i, text, entry) for i, text, entry in described if text is not None]
         groups = {name: found}
         for domain in dict.fromkeys(entry.domain for *_, entry in found if entry.domain):
             groups[f"{name} {domain}"] = [one for one in found if one[2].domain == domain]
@@ -69,7 +69,7 @@ def score_captions(
             result[group] = scores | percent(right)
             if missing:
                 result["missing"] = missing
-        add_lacking(result, name, len(data) - len(found))
+        add_lacking(result, name, len(described) - len(found))
     return result
 
 

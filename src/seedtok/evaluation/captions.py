@@ -38,6 +38,8 @@ def caption_scores(said: Sequence[str], right: Sequence[Sequence[str]]) -> tuple
     given, truth = _tokenized(said, right)
     scores: Scores = dict.fromkeys(names)
     missing: dict[str, str] = {}
+    if shutil.which("java") is None:
+        missing["coco_tokenizer"] = "needs Java; bleu4, rouge_l and cider are of words alone, in lower case"
     with open(devnull, "w") as nothing, redirect_stdout(nothing):  # they print what they do
         scores["bleu4"] = 100 * float(Bleu(4).compute_score(truth, given, verbose=0)[0][3])
         scores["rouge_l"] = 100 * float(Rouge().compute_score(truth, given)[0])
@@ -76,7 +78,9 @@ def _java_score(name: str, truth: dict[int, list[str]], given: dict[int, list[st
 def _tokenized(
     said: Sequence[str], right: Sequence[Sequence[str]]
 ) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    given, truth = {i: [text] for i, text in enumerate(said)}, {i: list(texts) for i, texts in enumerate(right)}
+    # a caption is one line: the Stanford tokenizer's lines are paired with captions by their places
+    given = {i: [_line(text)] for i, text in enumerate(said)}
+    truth = {i: [_line(text) for text in texts] for i, texts in enumerate(right)}
     if shutil.which("java") is None:
         plain = [{i: [_words(t) for t in texts] for i, texts in side.items()} for side in (given, truth)]
         return plain[0], plain[1]
@@ -85,6 +89,10 @@ def _tokenized(
     as_coco = [{i: [{"caption": t} for t in texts] for i, texts in side.items()} for side in (given, truth)]
     tokenizer = PTBTokenizer()
     return tokenizer.tokenize(as_coco[0]), tokenizer.tokenize(as_coco[1])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _words(text: str) -> str:

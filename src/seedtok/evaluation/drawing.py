@@ -65,7 +65,7 @@ def evaluate_drawing(
         "codes": vocabulary.codes,
     }
     score = partial(score_drawing, data=data, clip=clip, scorer=scorer)
-    return evaluate(Task("drawing", settings, ways, score), data, run)
+    return evaluate(Task("drawing", settings, ways, score, captioned=True), data, run)
 
 
 def score_drawing(

@@ -72,7 +72,7 @@ def evaluate_generation(
     models = {name: seen if name.startswith("seed") else {} for name in ways}
     settings = {"models": models, "decoding": decoder_settings(tokenizer, dtype)}
     score = partial(score_generation, data=data, clip=clip, scorer=scorer)
-    return evaluate(Task("generation", settings, ways, score), data, run)
+    return evaluate(Task("generation", settings, ways, score, captioned=True), data, run)
 
 
 def score_generation(

@@ -22,6 +22,11 @@ Record = dict[str, Any]  # a prediction, by the names of the official formats
 SETTINGS, UNREADABLE, RESULT = "settings.json", "unreadable.json", "result.json"
 
 
+def can_name(name: str) -> bool:
+    """Whether predictions can be called so: it is the name of a file, and not of one that every folder has."""
+    return Path(name).name == name != ".." and "\\" not in name and f"{name}.json" not in (SETTINGS, UNREADABLE, RESULT)
+
+
 class Predictions:
     """The predictions in a folder; `prepare` starts a run or resumes it."""
 
@@ -33,8 +38,12 @@ class Predictions:
     def prepare(self, settings: Mapping[str, Any]) -> None:
         """Notes what the predictions are made by and of.
 
-        Raises DataError where the folder has predictions by other settings, or something else.
+        Raises DataError where the folder has predictions by other settings, or something else; and for a model whose
+        name cannot be that of a file.
         """
+        for name in settings["models"]:
+            if not can_name(name):
+                raise DataError(f"no name for predictions: {name!r}; expected one without folders")
         path = self.folder / SETTINGS
         if path.is_file():
             self.check(settings)
@@ -84,7 +93,7 @@ class Predictions:
         made: list[Record] = []
         unreadable: list[Record] = []
         for number in range(count):
-            for line in self.part(name, number).read_text(encoding="utf-8").splitlines():
+            for line in lines_of(self.part(name, number).read_text(encoding="utf-8")):
                 record = json.loads(line)
                 (unreadable if "unreadable" in record else made).append(record)
         if not made:
@@ -112,12 +121,17 @@ class Predictions:
         return read_json_file(path) if path.is_file() else []
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of JSON lines that are not blank; a string in one may have separators that `splitlines` splits at."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def records_of(path: Path) -> list[Record]:
     """A JSON list of objects, or a JSON object a line; raises DataError for anything else."""
     try:
         text = path.read_text("utf-8-sig")
         records = json_value(text) if text.lstrip().startswith("[") else [
-            json_value(line) for line in text.splitlines() if line.strip()
+            json_value(line) for line in lines_of(text)
         ]  # fmt: skip
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,7 +78,14 @@ class SeedReader:
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         _, rows = self.asked(pictures, prompts)
-        return complete(self.model.joint, rows, decoding, AT_ONCE)
+        return complete(self.model.joint, rows, self.own(decoding), AT_ONCE)
+
+    def own(self, decoding: TextSettings) -> TextSettings:
+        """The decoding of a model whose captions may be shorter than others', since it learnt from short ones."""
+        least = decoding.min_new_tokens
+        if least is None:
+            return decoding
+        return replace(decoding, min_new_tokens=min(least, self.model.template.caption_tokens))
 
     def asked(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]]
@@ -102,7 +110,7 @@ class DescribingReader(SeedReader):
     ) -> list[str]:  # fmt: skip
         described = super().write(pictures, [[self.prompts.caption]] * len(pictures), CAPTIONING)
         texts = [f"{said.strip()} {text}" for said, own in zip(described, prompts, strict=True) for text in own]
-        return complete(self.model.joint, [self.model.sequence([text]) for text in texts], decoding, AT_ONCE)
+        return complete(self.model.joint, [self.model.sequence([text]) for text in texts], self.own(decoding), AT_ONCE)
 
 
 class RerankingReader(SeedReader):
@@ -116,7 +124,7 @@ class RerankingReader(SeedReader):
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings
     ) -> list[str]:  # fmt: skip
         codes, rows = self.asked(pictures, prompts)
-        return rerank(self.model.joint, rows, torch.stack(codes), self.model.drawing_ids, decoding, AT_ONCE)
+        return rerank(self.model.joint, rows, torch.stack(codes), self.model.drawing_ids, self.own(decoding), AT_ONCE)
 
 
 class PrefixReader:

@@ -63,7 +63,9 @@ def score_retrieval(predictions: Predictions, device: torch.device | str = "cpu"
         queries = torch.cat([part[QUERIES] for part in parts])
         for kind in kinds:
             images = torch.cat([part[kind] for part in parts]).to(device)
-            result[kind.removeprefix(IMAGES) or name] = retrieval_recalls(best_cosines(images, texts), owners, queries)
+            row = kind.removeprefix(IMAGES) or name
+            row = f"{name} {row}" if row in result else row  # of a second model of its kind
+            result[row] = retrieval_recalls(best_cosines(images, texts), owners, queries)
     return result
 
 

@@ -58,12 +58,14 @@ class Task:
     """An evaluation: what makes the predictions of each model, by its name, and what scores all of them.
 
     `settings` say what the predictions depend on beside the data and the run; they have `models`, by the same names.
+    With `captioned`, a picture without a caption is left out as one that cannot be read.
     """
 
     name: str
     settings: Mapping[str, Any]
     models: Mapping[str, Make]
     score: Callable[[Predictions], dict[str, Any]]
+    captioned: bool = False
 
 
 @torch.no_grad()
@@ -90,8 +92,8 @@ def evaluate(task: Task, data: EvaluationSet, run: Run) -> dict[str, Any]:
             predictions.prepare(settings)
         together.wait()
         predictions.check(settings)
-        for name, make in task.models.items():
-            _predict(name, make, data, run, predictions, together)
+        for name in task.models:
+            _predict(name, task, data, run, predictions, together)
         together.wait()
         if not together.is_main:
             return {}
@@ -121,7 +123,7 @@ def scored(
     counts["unreadable"] = len(unreadable)
     if unreadable:
         first = "; ".join(f"{record['image_id']}: {record['unreadable']}" for record in unreadable[:3])
-        message = f"{len(unreadable):,} of {len(data):,} pictures cannot be read, and are in no score: {first}"
+        message = f"{len(unreadable):,} of {len(data):,} pictures cannot be used, and are in no score: {first}"
         warnings.warn(message, SeedTokWarning, stacklevel=2)
     elif lacking := scores.get("not_predicted"):
         message = ", ".join(f"{count:,} of {name}" for name, count in lacking.items())
@@ -141,26 +143,31 @@ def _batch_count(data: EvaluationSet, run: Run) -> int:
 
 
 def _predict(
-    name: str, make: Make, data: EvaluationSet, run: Run, predictions: Predictions, together: Ranks
+    name: str, task: Task, data: EvaluationSet, run: Run, predictions: Predictions, together: Ranks
 ) -> None:  # fmt: skip
-    """Has `make` predict what this process has to and what is not there yet."""
+    """Has a model of the task predict what this process has to and what is not there yet."""
     if predictions.is_complete(name):
         return
     own = range(together.rank, _batch_count(data, run), together.world)
     left = [number for number in own if not predictions.part(name, number).is_file()]
+    batches = _batches(data, run.batch_size, left, task.captioned)
     with progress(name, len(own), "batches", shown=together.is_main) as done:
         done(len(own) - len(left))
-        for count, (batch, unreadable) in enumerate(_batches(data, run.batch_size, left), len(own) - len(left) + 1):
-            records = make(batch, predictions.folder) if batch.pictures else []
+        for count, (batch, unreadable) in enumerate(batches, len(own) - len(left) + 1):
+            records = task.models[name](batch, predictions.folder) if batch.pictures else []
             predictions.write_part(name, batch.number, [*records, *unreadable])
             done(count)
 
 
-def _batches(data: EvaluationSet, size: int, numbers: Iterable[int]) -> Iterator[tuple[Batch, list[Record]]]:
+def _batches(
+    data: EvaluationSet, size: int, numbers: Iterable[int], captioned: bool
+) -> Iterator[tuple[Batch, list[Record]]]:
     """Batches of these numbers, and what says why pictures of each are not in it; the next is read meanwhile."""
 
     def read(index: int) -> Image.Image | ImageError:
         try:
+            if captioned and not data[index].captions:
+                return ImageError("no caption")
             return data.picture(index)
         except ImageError as error:
             return error

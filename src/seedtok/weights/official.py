@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,12 @@ LEFT_OUT = {  # prefix of the names of unused tensors: the reason
 }
 
 
+UNTOLD = {  # fields of configurations that decide what is computed and that no tensor of a published checkpoint tells
+    "activation", "causal", "code_order", "cross_attention_every", "layer_norm_eps", "mlp_ratio", "normalize",
+    "patch_bias", "positions", "pre_norm", "stem",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Heads:
     """The numbers of attention heads, which no tensor's shape tells; the defaults are the published ones."""
@@ -59,8 +66,7 @@ def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tenso
     Tensors without a published name, such as the text branch and the moving averages of the codebook, are left out.
     Raises CheckpointError for a tokenizer with parts that the published one does not have.
     """
-    if config.embedder.positions or config.embedder.vision.pre_norm:
-        raise CheckpointError("the published tokenizer has no learned patch positions and no pre-norm; this one has")
+    _check_same_computation(config)
     if config.reverse_qformer is None:
         raise CheckpointError("the paper's published tokenizer has no image head; this one has")
     qformer = config.embedder.qformer
@@ -69,6 +75,18 @@ def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tenso
     for entry in _v1(config):
         found |= to_theirs(entry, state[entry.ours], config.embedder.vision.patch_size)
     return found
+
+
+def _check_same_computation(config: Any, where: str = "") -> None:
+    """Raises CheckpointError where a part computes otherwise than the published one, which tensors cannot tell."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            _check_same_computation(value, f"{where}{field.name}.")
+        elif field.name in UNTOLD and value != field.default:
+            raise CheckpointError(
+                f"the published format has no place for {where}{field.name} = {value}: its reader takes {field.default}"
+            )
 
 
 def without_place(config: SeedConfig, state: dict[str, Tensor]) -> list[str]:
