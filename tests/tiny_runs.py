@@ -25,7 +25,6 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.clip=RUNS/text/final", "stage.autoencoder=RUNS/autoencoder/final", "stage.widths=[32]",
         "stage.head_width=16", "stage.sample_steps=2",
     ),
-    "lcm": ("stage.teacher=RUNS/diffusion/final",),
     "bidirectional": ("stage.clip=RUNS/vision/final", *QFORMER),
     "stage1": ("stage.clip=RUNS/vision/final", "stage.start=RUNS/bidirectional/final", *QFORMER),
     "stage2": (
@@ -33,14 +32,17 @@ TINY: dict[str, tuple[str, ...]] = {
         "stage.codebook_dim=8", "stage.kmeans_per_code=4", "stage.decoder_layers=1", "stage.reverse_layers=1",
         "stage.sample_steps=2",
     ),
+    "lcm": ("stage.teacher=RUNS/diffusion/final", "stage.tokenizer=RUNS/stage2/final"),
     "judge": ("data.size=128", "stage.image_decoder=none"),
     "opt": ("stage.width=32", "stage.layers=1", "stage.heads=2"),
     "stage3a": ("stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.rank=4"),
     "stage3b": (
         "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
+        "stage.rank=4",
     ),
     "instructed": (
         "stage.base=RUNS/opt/final", "stage.tokenizer=RUNS/stage2/final", "stage.start=RUNS/stage3a/final",
+        "stage.rank=4",
     ),
     "blip2": ("stage.base=RUNS/opt/final", "stage.qformer=RUNS/bidirectional/final"),
     "reader": ("stage.base=RUNS/opt/final", "stage.tokens=RUNS/stage2/final"),

@@ -139,7 +139,7 @@ def test_what_has_no_text_branch_is_refused(tiny_tokenizer, tmp_path):
 
 
 def test_models_of_one_kind_stand_beside_each_other(cli, tiny_tokenizer, tmp_path, monkeypatch):
-    """Each by a name of its own, that no folder and no file of the predictions has; and no model's folder is touched."""
+    """Each by a name of its own, that no other file has; and no model's folder is touched."""
     monkeypatch.chdir(tmp_path)
     for name in ("runs/other", "more/other", "settings"):
         shutil.copytree(tiny_tokenizer, tmp_path / name)

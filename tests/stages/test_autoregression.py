@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from seedtok.core.errors import ConfigError
 from seedtok.lm.base import end_id
 from tiny_runs import tiny
 
@@ -16,6 +17,12 @@ def stage(runs):
 def codes(stage):
     vocabulary = stage.model.vocabulary
     return torch.randint(vocabulary.codes, (vocabulary.span,))
+
+
+def test_lora_that_a_model_to_go_on_from_would_ignore_is_refused(runs):
+    with pytest.raises(ConfigError, match=r"stage\.rank=32, but .* has \d+ and keeps it: set stage\.rank="):
+        tiny("stage3b", runs, "stage.rank=32").stage.build()
+    tiny("stage3b", runs).stage.build()
 
 
 def learnt_of(sample):

@@ -92,6 +92,17 @@ def test_a_codebook_that_learns_moves(settings, tiny_tokenizer, batch):
     assert stage.seed.codebook_id != SeedTokenizer.from_pretrained(tiny_tokenizer).codebook_id
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("restart_after", 7), ("ema_decay", 0.5), ("beta", 9.0), ("dropout", 0.3), ("decoder_layers", 9)],
+)
+def test_settings_that_a_tokenizer_to_go_on_from_would_ignore_are_refused(settings, tiny_tokenizer, name, value):
+    with pytest.raises(ConfigError, match=rf"stage\.{name}={value}, but .* has .* and keeps it: set stage\.{name}="):
+        settings.model_copy(update={name: value}).build()
+    kept = SeedTokenizer.from_pretrained(tiny_tokenizer).config.codebook
+    settings.model_copy(update={"codebook_size": kept.size, "restart_after": kept.restart_after}).build()
+
+
 def test_an_embedder_of_another_width_is_refused(settings, tmp_path):
     embedder = ImageTextEmbedder.from_pretrained(settings.embedder)
     config = replace(embedder.config, qformer=replace(embedder.config.qformer, width=16))

@@ -36,7 +36,7 @@ from tiny_runs import TINY, first_batches, recipes, tiny, training_batches
 
 FROZEN = {
     "diffusion": 2,
-    "lcm": 3,
+    "lcm": 4,
     "bidirectional": 1,
     "stage1": 1,
     "stage2": 2,
@@ -49,7 +49,7 @@ FROZEN = {
     "beit2": 1,
     "gill": 2,
 }
-RATES = {"judge": 1e-3, "lcm": 3e-4, "reader": 3e-2}  # of the reader only an FC layer learns
+RATES = {"judge": 1e-3, "lcm": 4e-4, "reader": 3e-2}  # of the reader only an FC layer learns
 
 
 def ready(config: RunConfig) -> tuple[Stage, Batch]:

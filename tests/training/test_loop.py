@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from seedtok.core.errors import CheckpointError, ConfigError
+from seedtok.core.errors import CheckpointError, ConfigError, TrainingError
 from seedtok.data.batches import Batch
 from seedtok.mini.world.source import SceneData
 from seedtok.training.checkpoints import list_checkpoints
@@ -29,7 +29,9 @@ from seedtok.training.optimizer import decay_groups
 from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.settings import NameOrFolder, Settings
+from seedtok.training.setup import set_up
 from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.step import take_step
 
 pytestmark = pytest.mark.slow
 
@@ -290,6 +292,35 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 4: lower optimization\.lr"):
         train(tiny_run("stage.nan_at=5"), tmp_path / "run")
     assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000003"]
+
+
+@pytest.mark.parametrize("clipped", [1.0, 0.5])
+def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, clipped):
+    """The loss is finite: without a look at the gradient, AdamW would write weights that are none."""
+    run = set_up(tiny_run(f"optimization.max_grad_norm={clipped}"), tmp_path / "run", resume=False)
+    before = [parameter.detach().clone() for parameter in run.stage.parameters()]
+    learnt = next(parameter for parameter in run.stage.parameters() if parameter.requires_grad)
+    learnt.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    with pytest.raises(TrainingError, match=r"the gradient is (inf|nan) at step 0: lower optimization\.lr"):
+        take_step(run, run.batches(), 0)
+    assert all(torch.equal(now, then) for now, then in zip(run.stage.parameters(), before, strict=True))
+
+
+def test_what_goes_wrong_at_the_end_loses_nothing(tmp_path, monkeypatch):
+    """The last checkpoint is written before the last validation."""
+    with monkeypatch.context() as broken:
+        broken.setattr("seedtok.training.loop.validate", lambda run: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_run("optimization.steps=2", "validate_every=100"), tmp_path / "run")
+    assert list_checkpoints(tmp_path / "run")[-1].name == "00000002"
+    train(tiny_run("optimization.steps=2", "validate_every=100"), tmp_path / "run", resume=True)
+    assert (tmp_path / "run/final").is_dir()
+
+
+def test_another_precision_in_one_process_is_refused_in_a_line(tmp_path):
+    train(tiny_run("optimization.steps=1", "precision=no"), tmp_path / "one")
+    with pytest.raises(ConfigError, match="another precision: train with bf16 in a new one"):
+        train(tiny_run("optimization.steps=1", "precision=bf16"), tmp_path / "two")
 
 
 def test_what_cannot_be_saved_is_not_trained(tmp_path):

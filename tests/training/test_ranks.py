@@ -26,7 +26,9 @@ BATCH, STEPS = 8, 4
 
 def config(kind: str, runs: Path, world: int, sharded: bool = False) -> RunConfig:
     """Without what is drawn by chance for every rank alone, and of one batch in all."""
-    own = {"stage1": ["stage.auxiliary=none"], "stage3a": ["stage.replay=0"]}
+    own = {
+        "eval_clip": ["optimization.ema_decay=0.9"], "stage1": ["stage.auxiliary=none"], "stage3a": ["stage.replay=0"],
+    }  # fmt: skip
     return tiny(
         kind, runs, f"optimization.batch_size={BATCH // world}", f"optimization.steps={STEPS}", "precision=no",
         "optimization.lr=1e-3", f"sharded={str(sharded).lower()}", "validate_every=4", "checkpoint_every=1",

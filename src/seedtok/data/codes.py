@@ -219,7 +219,10 @@ def _tables(
         codes: list[np.ndarray] = []
         rows: list[tuple[str, str, str]] = []
         while len(rows) < GROUP and (batch := next(batches, None)):
-            codes.append(np.asarray(encode([sample.image for sample in batch])).astype(np.uint16))
+            found = np.asarray(encode([sample.image for sample in batch]))
+            if found.max(initial=0) > 65535:
+                raise DataError(f"a code is {found.max()}: codes are stored in 16 bits, up to 65535")
+            codes.append(found.astype(np.uint16))
             rows += [(_text(s.metadata["key"]), _text(s.caption), json.dumps(s.metadata)) for s in batch]
             progress(done + len(rows))
         if not rows:

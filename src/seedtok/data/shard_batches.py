@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from seedtok.core.errors import DataError, SeedTokError
+from seedtok.core.errors import SeedTokError
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride, even_batches, worded
 from seedtok.data.held_out import Part
 from seedtok.data.mixtures import MixedSamples
@@ -45,11 +45,8 @@ def shard_batches(
 ) -> Iterator[Batch]:
     """Endless batches of the samples of a stride.
 
-    With `workers`, so many processes read ahead: the same batches in the same order. Raises DataError as `samples` do,
-    and for a stride that starts between the ranks.
+    With `workers`, so many processes read ahead: the same batches in the same order. Raises DataError as `samples` do.
     """
-    if stride.start % stride.world_size:
-        raise DataError(f"cannot start at sample {stride.start}: not a multiple of {stride.world_size} ranks")
     reader = _Reader(samples, batch_size, transform, stride)
     return _read_ahead(reader, workers) if workers else reader.batches()
 

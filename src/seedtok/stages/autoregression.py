@@ -51,6 +51,10 @@ class AutoregressionSettings(StageSettings):
             model = SeedLM.build(self.base, seed, lora)
         else:
             model = SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True)
+            lora = getattr(model.joint.network, "peft_config", {}).get("default")
+            if lora is not None:
+                kept = {"rank": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout}
+                self.check_kept(kept, self.start)
         return AutoregressionStage(self, model)
 
 

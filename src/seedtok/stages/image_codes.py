@@ -1,20 +1,25 @@
 """Shared by the stages of image tokenizers that are compared with SEED's: samples for k-means, and use of the codes."""
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from seedtok.data.batches import Batch
 from seedtok.tokenizer.codebook import codebook_usage
-from seedtok.training.distributed import sum_over_ranks
+from seedtok.training.distributed import rank_and_world, sum_over_ranks
 from seedtok.training.stage import Losses, mean_losses
 
 
 def encoder_samples(batches: Iterable[Batch], encode: Callable[[Batch], Tensor], count: float) -> Tensor:
-    """What `encode` makes of batches, (B, N, dim) each, until there are `count` vectors -> (count or more, dim)."""
+    """What `encode` makes of batches, (B, N, dim) each, until there are `count` vectors -> (count or more, dim).
+
+    All ranks are given the same batches, and each takes others: of those numbered from 0, each `world`-th.
+    """
     samples: list[Tensor] = []
-    for batch in batches:
+    rank, world = rank_and_world()
+    for batch in islice(batches, rank, None, world):
         samples.append(encode(batch).float().flatten(0, 1))
         if sum(map(len, samples)) >= count:
             break

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,7 +42,7 @@ class QuantizationSettings(StageSettings):
     # a SeedTokenizer to go on from, whose sizes and codes it keeps, with the embedder above; None: from nothing
     start: NameOrFolder | None = None
     train_codebook: bool = True  # off: every code keeps its vector, for a language model that knows them; paper: on
-    codebook_size: int = Field(default=8192, ge=1)  # paper
+    codebook_size: int = Field(default=8192, ge=1, le=65536)  # paper
     codebook_dim: int = Field(default=32, ge=1)  # paper
     beta: float = 0.25  # paper's code
     legacy: bool = True  # paper's code
@@ -105,6 +106,18 @@ def _from_start(start: str | Path, embedder: EmbedderConfig, source: str) -> See
     return seed
 
 
+def _kept(config: SeedConfig) -> dict[str, Any]:
+    """What a tokenizer to go on from keeps, by the names of the settings."""
+    codebook, reverse, decoder = config.codebook, config.reverse_qformer, config.code_decoder
+    assert reverse is not None and decoder is not None  # noqa: PT018
+    return {
+        "codebook_size": codebook.size, "codebook_dim": codebook.dim, "beta": codebook.beta, "legacy": codebook.legacy,
+        "normalize": codebook.normalize, "ema_decay": codebook.ema_decay, "restart_after": codebook.restart_after,
+        "decoder_layers": decoder.layers, "reverse_layers": reverse.layers, "dropout": reverse.dropout,
+        "sample_steps": config.num_inference_steps, "guidance_scale": config.guidance_scale,
+    }  # fmt: skip
+
+
 class QuantizationStage(Stage):
     """Codebook loss, cosine to the causal embeddings, and squared error to the caption's text features.
 
@@ -120,6 +133,7 @@ class QuantizationStage(Stage):
             self.seed = SeedTokenizer(config, embedder.text_tokenizer)
         else:
             self.seed = _from_start(settings.start, embedder.config, source)
+            settings.check_kept(_kept(self.seed.config), settings.start)
         self.seed.embedder = freeze(embedder)
         if not settings.train_codebook:
             freeze(self.seed.codebook)

@@ -33,7 +33,7 @@ class VqkdSettings(StageSettings):
     heads: int = 4
     stem: tuple[int, ...] = (16, 32, 64, 128)  # of convolutions before the encoder; paper: none
     decoder_layers: int = 1
-    codebook_size: int = Field(default=8192, ge=1)  # paper
+    codebook_size: int = Field(default=8192, ge=1, le=65536)  # paper
     codebook_dim: int = Field(default=32, ge=1)  # paper
     beta: float = 1.0  # paper
     ema_decay: float | None = Field(default=0.99, ge=0, lt=1)  # paper

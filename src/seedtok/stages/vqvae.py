@@ -29,7 +29,7 @@ class VqvaeSettings(StageSettings):
     image_size: int = 128
     widths: tuple[int, ...] = (8, 16, 32, 64, 128)
     groups: int = 8  # of the group norms
-    codebook_size: int = Field(default=8192, ge=1)  # SEED's
+    codebook_size: int = Field(default=8192, ge=1, le=65536)  # SEED's
     codebook_dim: int = Field(default=32, ge=1)  # SEED's
     vq_weight: float = 1.0  # of the codebook's loss, the reconstruction's being 1; paper
     beta: float = 0.25  # of the commitment term in it; paper

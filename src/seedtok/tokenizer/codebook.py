@@ -94,6 +94,7 @@ class Codebook(nn.Module):
     It is equal on all ranks of `torch.distributed`. Each forward in training mode is one training step.
     """
 
+    writes_parameters = True  # a restart does, so on several devices each has all of them
     weight: Tensor  # (size, dim)
     ema_sizes: Tensor  # (size,)
     ema_sums: Tensor  # (size, dim)

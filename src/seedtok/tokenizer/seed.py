@@ -12,8 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from seedtok.tokenizer.image_decoder import ImageDecoder
 
 VERSION = 1
+Codes = Integer[Tensor, "*b n"] | Integer[np.ndarray, "*b n"] | Sequence[Any]  # as they are given
 
 
 class SeedOutput(NamedTuple):
@@ -159,7 +161,7 @@ class SeedTokenizer(CompositeModule):
     @torch.no_grad()
     def decode(
         self,
-        codes: Int[Tensor, "*b n"] | Sequence[Any],
+        codes: Codes,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -181,7 +183,7 @@ class SeedTokenizer(CompositeModule):
             dtype=dtype,
         )
 
-    def lookup(self, codes: Int[Tensor, "*b n"] | Sequence[Any]) -> Float[Tensor, "b n c"]:
+    def lookup(self, codes: Codes) -> Float[Tensor, "b n c"]:
         """Codes (B, 32) or (32,) -> code vectors (B, 32, C), in causal order; raises InputError as `decode` does."""
         try:
             given = torch.as_tensor(codes)

@@ -1,11 +1,13 @@
 """What a recipe returns: one frozen, validated description of a run, overridable by dotted `key=value`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
+from seedtok.core.errors import ConfigError
 from seedtok.training.settings import Settings, with_override
 from seedtok.training.source import Data
 from seedtok.training.stage import Stage
@@ -24,6 +26,14 @@ class StageSettings(Settings, ABC):
     def for_counting(self) -> "StageSettings":
         """The settings for `seedtok plan`, without what needs values or random choices and costs almost nothing."""
         return self
+
+    def check_kept(self, kept: Mapping[str, Any], start: str | Path) -> None:
+        """Raises ConfigError for a setting that is neither its default nor what a start has, which stays as it is."""
+        for name, value in kept.items():
+            given = getattr(self, name)
+            if given != value and given != type(self).model_fields[name].default:
+                had = "none" if value is None else value
+                raise ConfigError(f"stage.{name}={given}, but {start} has {had} and keeps it: set stage.{name}={had}")
 
 
 class Optimization(Settings):

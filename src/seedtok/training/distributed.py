@@ -82,14 +82,17 @@ def shard_parameters(module: nn.Module, device: torch.device, methods: tuple[str
     Beside `forward`, the `methods` put the module's own parameters together; `reshard` takes them apart again.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # which FSDP2 does not take
-    for scalar in filter(lambda parameter: parameter.requires_grad, scalars):
-        scalar.register_post_accumulate_grad_hook(_average_gradient)
+    whole = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # which FSDP2 does not take
+    for part in module.modules():
+        if getattr(part, "writes_parameters", False):  # in place, which of a gathered copy would be lost
+            whole |= set(part.parameters())
+    for parameter in filter(lambda parameter: parameter.requires_grad, whole):
+        parameter.register_post_accumulate_grad_hook(_average_gradient)
     for part in reversed(list(module.modules())):
         if isinstance(part, nn.ModuleList):
             for block in part:
-                fully_shard(block, mesh=mesh, ignored_params=scalars)
-    fully_shard(module, mesh=mesh, ignored_params=scalars)
+                fully_shard(block, mesh=mesh, ignored_params=whole)
+    fully_shard(module, mesh=mesh, ignored_params=whole)
     for name in methods:
         register_fsdp_forward_method(module, name)
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seedtok.core.files import check_tensors
 
@@ -27,7 +28,10 @@ class Ema:
         """Restores `average`; raises CheckpointError when it is of other parameters."""
         check_tensors(self.average, average, "the checkpoint's moving average")
         for name, value in average.items():
-            self.average[name].copy_(value)
+            own = self.average[name]
+            if isinstance(own, DTensor):  # of which this rank holds a part
+                value = distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+            own.copy_(value)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -36,12 +36,11 @@ def train(config: RunConfig, out: Path, resume: bool = False) -> Path:
     with locked(out) if is_main_rank() else nullcontext():
         run = set_up(config, out, resume)
         train_steps(run)
-        save(run, run.config.optimization.steps)
         return export(run)
 
 
 def train_steps(run: Run) -> None:
-    """Takes all steps that are left, and logs, validates and saves checkpoints in between.
+    """Takes all steps that are left, and logs, validates and saves checkpoints in between and at the end.
 
     Raises KeyboardInterrupt after the step in which a rank was asked to stop, with a checkpoint saved.
     """
@@ -58,10 +57,12 @@ def train_steps(run: Run) -> None:
                 for notice in run.stage.notices():
                     log.warn(step, notice)
             log.advance(done)
+            if last:
+                save(run, done)  # first: nothing that goes wrong from here on loses what is trained
             if done % config.validate_every == 0 or last:
                 log.validation(done, *validate(run))  # before saving: a run killed between them validates again
             stops = _any_rank_stops(stop, run)
-            if stops or (done % config.checkpoint_every == 0 and not last):
+            if not last and (stops or done % config.checkpoint_every == 0):
                 save(run, done)
             if stops:
                 log.say(

@@ -87,6 +87,9 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     except ValueError as error:  # some releases of accelerate look at the device themselves
         if config.precision == "fp16" and "requires a GPU" in str(error):
             raise problem from None
+        if "already been initialized" in str(error):  # accelerate keeps a process's first precision
+            reason = f"a run of this process had another precision: train with {config.precision} in a new one"
+            raise ConfigError(reason) from None
         raise
     halved = config.precision == "bf16" and config.frozen_precision == "float16"
     if accelerator.device.type == "cpu" and (config.precision == "fp16" or halved):

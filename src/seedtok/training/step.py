@@ -7,6 +7,7 @@ from torch import Tensor
 
 from seedtok.core.errors import TrainingError
 from seedtok.data.batches import Batch
+from seedtok.training.distributed import gather_full
 from seedtok.training.run import Run
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.stage import Losses
@@ -17,7 +18,8 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
     """Trains on the next micro-batches; returns the mean of each loss over them, on this rank.
 
     Nothing random carries over from one step to the next: the noise and dropout of a micro-batch are a function of
-    (seed, step, micro-batch, rank). Raises TrainingError when the loss is not finite.
+    (seed, step, micro-batch, rank). Raises TrainingError, with the weights as they were, when the loss or a gradient
+    that is clipped is not finite.
     """
     optimization, accelerator = run.config.optimization, run.accelerator
     means: dict[str, Tensor] = {}
@@ -36,7 +38,9 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
             if accelerator.sync_gradients:
                 tokens.correct(run.stage.parameters())
                 if optimization.max_grad_norm:
-                    accelerator.clip_grad_norm_(run.stage.parameters(), optimization.max_grad_norm)
+                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), optimization.max_grad_norm)
+                    if accelerator.scaler is None and norm is not None:  # fp16's scaler leaves such steps out
+                        _check_finite(gather_full({"": norm})[""], run, step, "gradient")
             run.optimizer.step()
             run.optimizer.zero_grad()
         for name, value in losses.items():
@@ -47,9 +51,9 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
     return means
 
 
-def _check_finite(loss: Tensor, run: Run, step: int) -> None:
-    if not torch.isfinite(loss):
+def _check_finite(value: Tensor, run: Run, step: int, what: str = "loss") -> None:
+    if not torch.isfinite(value):
         raise TrainingError(
-            f"the loss is {loss.item()} at step {step}: lower optimization.lr or set optimization.max_grad_norm, and "
-            f"--resume from the last checkpoint under {run.out}"
+            f"the {what} is {value.item()} at step {step}: lower optimization.lr or set optimization.max_grad_norm, "
+            f"and --resume from the last checkpoint under {run.out}"
         )
