@@ -10,6 +10,7 @@ EXTRAS = {
     "pycocoevalcap": "evaluate",
     "bitsandbytes": "quantize",
     "lmms_eval": "lmms",
+    "sentencepiece": "llama",
     "ray": "ray",
     "tokenizers": "mini",
     "fastapi": "serve",

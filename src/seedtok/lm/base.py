@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.core.extras import missing_extra
 from seedtok.core.files import read_json, tensor_shapes
 from seedtok.core.hub import cache_only, local_folder
+from seedtok.lm.native import find_layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,7 +83,7 @@ def load_base(
     Code that comes with the weights is not run. Raises CheckpointError where there is no such LM, or it lacks tensors;
     ConfigError where what quantizes it is not installed.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = local_folder(source, "opt")
     name, cached = (str(folder), True) if folder else (source, cache_only(source, "config.json"))
@@ -96,7 +98,7 @@ def load_base(
             name, trust_remote_code=False, local_files_only=cached, output_loading_info=True, **held
         )
         lm, report = loaded
-        text_tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+        text_tokenizer = _text_tokenizer(name, cached)
     except CheckpointError:
         raise
     except ImportError as error:
@@ -109,12 +111,51 @@ def load_base(
             reason = "it needs Python code of its own (auto_map), which is not run"
         elif "ignore_mismatched_sizes" in str(error):
             reason = "its tensors are not of the sizes in its config.json"
+        elif "tiktoken" in str(error) and find_spec("sentencepiece") is None:
+            reason = "its tokenizer.model needs sentencepiece, which is not installed: pip install 'seedtok[llama]'"
+        elif "backend tokenizer" in str(error):
+            reason = "it has no text tokenizer: its files, such as tokenizer.model, have to be in the same folder"
         raise CheckpointError(f"cannot load a language model from {name}: {reason}") from None
     if report["missing_keys"]:
         raise CheckpointError(
             f"cannot load a language model from {name}: it lacks tensor {min(report['missing_keys'])}"
         )
     return lm.eval().requires_grad_(False), text_tokenizer
+
+
+def _text_tokenizer(name: str, cached: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of an LM; of one over codes as it was trained, which its files say in `legacy`, or by their age.
+
+    Before transformers 5, which leaves this out of the files that it writes, that was the default.
+    """
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    tokenizer = load_tokenizer(name, cached)
+    if find_layout(tokenizer) is not None and get_tokenizer_config(name, local_files_only=cached).get("legacy", True):
+        return with_spaces(tokenizer, name, cached)
+    return tokenizer
+
+
+def load_tokenizer(name: str, cached: bool, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id, whose own code is not run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached, **options)
+
+
+def with_spaces(tokenizer: PreTrainedTokenizerBase, name: str, cached: bool = True) -> PreTrainedTokenizerBase:
+    """A Llama's tokenizer that sets a space before the words after an added token, and says so when it is saved.
+
+    So a text with names of codes has the ids of its parts, one by one. A tokenizer of another kind is returned as it
+    is; `name` is where it was loaded from.
+    """
+    from transformers import LlamaTokenizer
+
+    if not isinstance(tokenizer, LlamaTokenizer):
+        return tokenizer
+    spaced = load_tokenizer(name, cached, legacy=True)
+    spaced.init_kwargs["legacy"] = True
+    return spaced
 
 
 def _check_depth(folder: Path, layers: Any) -> None:

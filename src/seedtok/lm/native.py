@@ -107,7 +107,7 @@ class Template:
 
 DESCRIBE = "Please provide an accurate and concise description of the given image."
 PLAIN = Template()
-PRETRAINED = Template(question="Question: {}\nAnswer:")
+PRETRAINED = Template(caption="", question="Question: {}\nAnswer:", draw="")  # caption after image, or before it
 INSTRUCTED_8B = Template("USER: ", "\nASSISTANT:", "\n", DESCRIBE, "{}")
 INSTRUCTED_14B = Template("[INST] ", " [/INST]\n", "\n", DESCRIBE, "{}")
 TEMPLATES = {"plain": PLAIN, "pretrained": PRETRAINED, "vicuna": INSTRUCTED_8B, "llama2": INSTRUCTED_14B}

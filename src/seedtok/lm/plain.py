@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from seedtok.core.errors import CheckpointError
 from seedtok.lm.adapter import VisualAdapter, merged_copy
-from seedtok.lm.base import output_head, word_embedding
+from seedtok.lm.base import load_tokenizer, output_head, with_spaces, word_embedding
 from seedtok.lm.logit_map import is_close
 from seedtok.lm.model import JointLM
 
@@ -145,13 +145,13 @@ def extended_tokenizer(model: JointLM, scratch: Path) -> PreTrainedTokenizerBase
     Where the LM has more rows than the text tokenizer has tokens, tokens `<unused_...>` fill the gap. `scratch` is an
     empty folder. Raises CheckpointError where the tokenizer has more tokens than the LM has rows.
     """
-    from transformers import AddedToken, AutoTokenizer
+    from transformers import AddedToken
 
     vocabulary = model.vocabulary
     names = {vocabulary.begin: BEGIN, vocabulary.end: END}
     names |= {vocabulary.first_code + code: CODE.format(code) for code in range(vocabulary.codes)}
     model.text_tokenizer.save_pretrained(str(scratch))
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(scratch), trust_remote_code=False, local_files_only=True)
+    tokenizer: Any = with_spaces(load_tokenizer(str(scratch), cached=True), str(scratch))
     if len(tokenizer) > vocabulary.text:
         raise CheckpointError(f"the text tokenizer has {len(tokenizer)} tokens, and the LM rows for {vocabulary.text}")
     new = [names.get(i, f"<unused_{i:05d}>") for i in range(len(tokenizer), vocabulary.size)]

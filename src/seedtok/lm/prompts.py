@@ -20,7 +20,7 @@ def question_prompt(question: str, template: str = QUESTION) -> str:
 
 def drawing_prompt(caption: str, instruction: str = DRAW) -> str:
     """The prompt that asks for an image of a caption; the image follows it."""
-    return f"{instruction} {caption.strip()}"
+    return f"{instruction} {caption.strip()}".strip()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Recipes of the paper's size: what Table 1 to 3's models were trained by, as far as it was published.
 
-They start from published weights under `weights/`, which `seedtok convert` makes, and from shards and codes that
+They start from published weights under `weights/`, which `seedtok convert` makes (Stable Diffusion and OPT are used as
+they are published), and from shards and codes that
 `seedtok data` and `seedtok tokenize` write. A field is marked "paper", "successor" (published with the paper's
 successor, "SEED-2", or its code) or "ours". `seedtok plan RECIPE` says what each costs.
 
     seedtok convert blip2-itm-vit-g --out weights/blip2-itm-vit-g
-    accelerate launch --num_processes 64 -m seedtok train paper.stage1 --out runs/paper/stage1
+    seedtok train paper.stage1 --out runs/paper/stage1      # docs/full_size.md has all of it, on many machines
 """
 
 from pathlib import Path
@@ -40,6 +41,7 @@ def stage1() -> RunConfig:
         optimization=_tokenizer_optimization(
             steps=24_400,  # ours: 20 epochs of 5M pairs
             batch_size=64,  # successor: 4,096 on 64 GPUs
+            lr=3e-5,  # successor
         ),
         precision="fp16",  # successor
         frozen_precision="float16",  # successor: the ViT
@@ -78,6 +80,7 @@ def stage2() -> RunConfig:
         optimization=_tokenizer_optimization(
             steps=6100,  # ours: 20 epochs of 5M pairs
             batch_size=256,  # successor: 16,384 on 64 GPUs
+            lr=1e-4,  # successor
         ),
         precision="fp16",  # successor
         frozen_precision="float16",  # ours
@@ -96,12 +99,12 @@ def stage2_published() -> RunConfig:
     return run.model_copy(update={"recipe": "paper.stage2_published", "stage": stage})
 
 
-def _tokenizer_optimization(steps: int, batch_size: int) -> Optimization:
+def _tokenizer_optimization(steps: int, batch_size: int, lr: float) -> Optimization:
     return Optimization(
         steps=steps,
         batch_size=batch_size,
-        lr=1e-4,  # successor, as all that follows
-        min_lr=1e-5,
+        lr=lr,
+        min_lr=lr / 10,  # successor, as what follows
         warmup_steps=2000,
         weight_decay=0.05,
         betas=(0.9, 0.999),
