@@ -141,7 +141,11 @@ def test_extras_install_what_they_are_named_for():
     declared = {
         canonicalize_name(requirement.name): match[1]
         for requirement in map(Requirement, requires("seedtok") or [])
-        if (match := re.search(r'extra == "(train|evaluate|llama|lmms|mini|quantize|ray|serve)"', str(requirement.marker)))
+        if (
+            match := re.search(
+                r'extra == "(train|evaluate|llama|lmms|mini|quantize|ray|serve)"', str(requirement.marker)
+            )
+        )
     }
     assert declared == {canonicalize_name(package): extra for package, extra in EXTRAS.items()}
 

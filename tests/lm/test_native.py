@@ -84,7 +84,13 @@ def test_drawings_are_those_of_generate_within_a_span(loaded):
     model, theirs, tokenizer = loaded
     layout = model.vocabulary
     allowed = list(range(layout.first_code, layout.first_code + layout.codes))
-    text = "<s>" + model.template.before + f"{model.template.draw} a fox".strip() + model.template.after + model.joint.names.begin
+    text = (
+        "<s>"
+        + model.template.before
+        + f"{model.template.draw} a fox".strip()
+        + model.template.after
+        + model.joint.names.begin
+    )
     ids = tokenizer(text, add_special_tokens=False).input_ids
     out = theirs.generate(
         torch.tensor([ids]), max_new_tokens=32, min_new_tokens=32, do_sample=False,

@@ -49,7 +49,7 @@ FROZEN = {
     "beit2": 1,
     "gill": 2,
 }
-RATES = {"judge": 1e-3, "lcm": 4e-4, "reader": 3e-2}  # of the reader only an FC layer learns
+RATES = {"judge": 1e-3, "lcm": 3e-4, "reader": 3e-2}  # of the reader only an FC layer learns
 
 
 def ready(config: RunConfig) -> tuple[Stage, Batch]:

@@ -101,7 +101,7 @@ def lcm() -> RunConfig:
     """
     return RunConfig(
         recipe="mini.lcm",
-        stage=LcmSettings(teacher="mini", tokenizer="mini"),
+        stage=LcmSettings(teacher="mini"),
         data=SceneData(world="varied", hands=(STYLE,), tidy=True),
         optimization=Optimization(
             steps=2000, batch_size=8, lr=1e-4, min_lr=1e-6, warmup_steps=200, weight_decay=0.0, ema_decay=0.99

@@ -31,8 +31,7 @@ class LcmSettings(StageSettings):
     teacher: NameOrFolder  # a diffusion model that predicts the clean latent or a velocity: "mini" or a folder
     tokenizer: NameOrFolder | None = None  # of it the student learns to draw codes too, for every other picture
     guidance_scale: float = 2.5  # of the teacher; the student draws as if guided, and without guidance of its own
-    solver_steps: int = Field(default=50, ge=1)  # of the schedule, from noise to a picture: a picture is at one of them
-    leap: int = Field(default=5, ge=1)  # of these, over which one step of the teacher leads; 1 in the paper
+    solver_steps: int = 50  # of the teacher, from noise to a picture; a step of the student leads over one of them
     target_decay: float = 0.95  # of the moving average of the student that gives the targets (paper)
     huber: float = 0.001  # where the loss goes from squared to absolute
     rank: int = Field(default=16, ge=1)  # of the LoRA; without 50 solver steps, with which one is used, there is none
@@ -115,10 +114,9 @@ def low_rank(student: nn.Module, teacher: nn.Module, rank: int) -> dict[str, nn.
 class LcmStage(Stage):
     """Consistency loss: the student's picture of a noisy latent, and the target's of one that is a teacher's step on.
 
-    The step is one of DDIM with classifier-free guidance, so that guidance is in the student's weights. With `leap` 5
-    it is as long as those of drawing in 10, and what is consistent spreads from the clean latent in 10 steps, not 50.
-    The target is a moving average of the student (Luo et al. 2023, algorithm 1; the guidance scale is fixed here, as
-    the mini UNet has no input for it).
+    The step is one of DDIM with classifier-free guidance, so that guidance is in the student's weights. The target is a
+    moving average of the student (Luo et al. 2023, algorithm 1; the guidance scale is fixed here, as the mini UNet has
+    no input for it).
     """
 
     def __init__(self, settings: LcmSettings, teacher: ImageDecoder, tokenizer: SeedTokenizer | None = None) -> None:
@@ -151,15 +149,14 @@ class LcmStage(Stage):
     def forward(self, batch: Batch) -> Losses:
         if self.training:
             self.follow()
-        every = TRAIN_STEPS // self.settings.solver_steps
-        jump = every * self.settings.leap
+        jump = TRAIN_STEPS // self.settings.solver_steps
         with torch.no_grad():
             features = self._conditions(batch)
             latents = self.autoencoder.encode(unit_range(batch.pixels).to(self.autoencoder.dtype)).latents.float()
             noise = torch.randn_like(latents)
-            steps = torch.randint(1, self.settings.solver_steps + 1, (len(latents),)).to(latents.device) * every - 1
+            steps = torch.randint(1, self.settings.solver_steps + 1, (len(latents),)).to(latents.device) * jump - 1
             noisy: Tensor = self.scheduler.add_noise(latents, noise, steps)  # type: ignore[arg-type]
-            after = (steps - jump).clamp(min=0)  # the first steps lead to the clean latent, where all is skipped
+            after = (steps - jump).clamp(min=0)  # the first step leads to the clean latent, where all is skipped
             alpha_after = torch.where(steps < jump, torch.ones_like(self.alphas[after]), self.alphas[after])
             closer = ddim_step(self._guided(noisy, steps, features), noisy, self.alphas[steps], alpha_after)
             goal = self._picture(self.target, closer, after, features)
