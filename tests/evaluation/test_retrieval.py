@@ -141,10 +141,10 @@ def test_what_has_no_text_branch_is_refused(tiny_tokenizer, tmp_path):
 def test_models_of_one_kind_stand_beside_each_other(cli, tiny_tokenizer, tmp_path, monkeypatch):
     """Each by a name of its own, that no other file has; and no model's folder is touched."""
     monkeypatch.chdir(tmp_path)
-    for name in ("runs/other", "more/other", "settings"):
+    for name in ("runs/other/final", "more/other", "settings"):
         shutil.copytree(tiny_tokenizer, tmp_path / name)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    others = [tmp_path / "runs/other", "more/other", "settings"]
+    others = [tmp_path / "runs/other/final", "more/other", "settings"]
     arguments = ("evaluate", "retrieval", "--model", tiny_tokenizer, "--data", "mini:test", "--count", 4, "--out", "o")
     code, out, error = cli(*arguments, *(part for name in others for part in ("--beside", name)), "--json")
     assert (code, error) == (0, "")

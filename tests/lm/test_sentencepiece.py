@@ -11,7 +11,6 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from seedtok.core.errors import CheckpointError
-from seedtok.lm import base
 from seedtok.lm.native import SEED_LLAMA, TEMPLATES
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -102,9 +101,8 @@ def test_what_is_not_installed_or_not_there_is_said(seed, tmp_path, monkeypatch)
     folder = llama(tmp_path / "seed-llama", len(seed.codebook.weight))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "sentencepiece", None)
-        without.setattr(base, "find_spec", lambda name: None)
         without.setattr("transformers.utils.import_utils.is_sentencepiece_available", lambda: False)
-        with pytest.raises(CheckpointError, match=r"needs sentencepiece.*pip install 'seedtok\[llama\]'"):
+        with pytest.raises(CheckpointError, match=r"takes sentencepiece and protobuf: pip install 'seedtok\[llama\]'"):
             SeedLM.from_pretrained(folder, seed=seed)
     for name in ("tokenizer.model", "added_tokens.json", "tokenizer_config.json"):
         (folder / name).unlink()

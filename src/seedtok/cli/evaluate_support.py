@@ -199,7 +199,8 @@ def with_others(models: dict[str, Any], beside: Sequence[str], load: Callable[[s
     """
     for name in beside:
         other = load(name)
-        last = Path(name).resolve().name or other.row
+        path = Path(name).resolve()
+        last = (path.parent if path.name == "final" else path).name or other.row  # RUN/final: the run's
         rows = chain((other.row, last), (f"{last}-{number}" for number in count(2)))
         models[next(row for row in rows if row not in models and can_name(row))] = other
     return models

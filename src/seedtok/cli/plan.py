@@ -94,5 +94,5 @@ def _show(recipe: str, p: Plan) -> None:
         part = "both stages of the tokenizer" if PAPER[stage] == TOKENIZER else "both stages of SEED-OPT"
         say(f"the paper: {PAPER[stage]} on 64 V100 for {part}; how many steps that were was not published")
     if not p.fits:
-        less = "; a caption then has half the negatives" if stage == "stage1" else ""
-        say(f"halve optimization.batch_size and double optimization.accumulate, or take another GPU{less}")
+        less = " (a caption then has half the negatives)" if stage == "stage1" else ""
+        say(f"halve optimization.batch_size and double optimization.accumulate{less}, or take another GPU")

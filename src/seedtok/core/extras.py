@@ -10,6 +10,7 @@ EXTRAS = {
     "pycocoevalcap": "evaluate",
     "bitsandbytes": "quantize",
     "lmms_eval": "lmms",
+    "protobuf": "llama",
     "sentencepiece": "llama",
     "ray": "ray",
     "tokenizers": "mini",

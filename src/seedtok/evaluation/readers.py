@@ -20,7 +20,7 @@ from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_wo
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
 from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.lm.base import pad_id
-from seedtok.lm.native import Template
+from seedtok.lm.native import PLAIN, Template
 from seedtok.lm.packing import left_pad
 from seedtok.lm.prompts import CAPTIONING, TextSettings
 from seedtok.lm.reranking import check_can_rerank, rerank
@@ -82,10 +82,10 @@ class SeedReader:
 
     def own(self, decoding: TextSettings) -> TextSettings:
         """The decoding of a model whose captions may be shorter than others', since it learnt from short ones."""
-        least = decoding.min_new_tokens
-        if least is None:
+        least, own = decoding.min_new_tokens, self.model.template.caption_tokens
+        if least is None or own >= PLAIN.caption_tokens:
             return decoding
-        return replace(decoding, min_new_tokens=min(least, self.model.template.caption_tokens))
+        return replace(decoding, min_new_tokens=min(least, own))
 
     def asked(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]]

@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -111,10 +110,10 @@ def load_base(
             reason = "it needs Python code of its own (auto_map), which is not run"
         elif "ignore_mismatched_sizes" in str(error):
             reason = "its tensors are not of the sizes in its config.json"
-        elif "tiktoken" in str(error) and find_spec("sentencepiece") is None:
-            reason = "its tokenizer.model needs sentencepiece, which is not installed: pip install 'seedtok[llama]'"
         elif "backend tokenizer" in str(error):
             reason = "it has no text tokenizer: its files, such as tokenizer.model, have to be in the same folder"
+        elif "tiktoken" in str(error):  # what transformers tries where one of these is not installed
+            reason = "its tokenizer.model takes sentencepiece and protobuf: pip install 'seedtok[llama]'"
         raise CheckpointError(f"cannot load a language model from {name}: {reason}") from None
     if report["missing_keys"]:
         raise CheckpointError(

@@ -94,7 +94,6 @@ class Codebook(nn.Module):
     It is equal on all ranks of `torch.distributed`. Each forward in training mode is one training step.
     """
 
-    writes_parameters = True  # a restart does, so on several devices each has all of them
     weight: Tensor  # (size, dim)
     ema_sizes: Tensor  # (size,)
     ema_sums: Tensor  # (size, dim)
@@ -113,6 +112,12 @@ class Codebook(nn.Module):
             self.register_buffer("ema_sums", weight.clone())
         if config.restart_after is not None:
             self.register_buffer("unused_steps", torch.zeros(config.size, dtype=torch.int64))
+
+    @property
+    def writes_parameters(self) -> str:
+        """What writes into the parameters, other than an optimizer; "" where nothing does."""
+        restarts = self.config.restart_after is not None and self.config.ema_decay is None
+        return "codes that restart: set stage.restart_after=none, or stage.ema_decay" if restarts else ""
 
     def forward(self, z: Float[Tensor, "b n d"]) -> Quantized:
         """Quantises (B, N, dim); in training mode it also restarts dead codes and updates the moving averages.

@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, init_device_mesh
 
 from seedtok.core.device import rank_and_world
+from seedtok.core.errors import ConfigError
 
 
 def gather_with_gradient(features: Tensor) -> Tensor:
@@ -76,23 +77,27 @@ class _Gather(torch.autograd.Function):
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
+def check_can_shard(module: nn.Module) -> None:
+    """Raises ConfigError for a part that writes parameters in place: of a gathered copy that would be lost."""
+    for part in module.modules():
+        if reason := getattr(part, "writes_parameters", ""):
+            raise ConfigError(f"sharded=true does not go with {reason}")
+
+
 def shard_parameters(module: nn.Module, device: torch.device, methods: tuple[str, ...]) -> None:
     """Has every rank hold a part of each parameter, in place (FSDP2): blocks are put together as they are used.
 
     Beside `forward`, the `methods` put the module's own parameters together; `reshard` takes them apart again.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    whole = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # which FSDP2 does not take
-    for part in module.modules():
-        if getattr(part, "writes_parameters", False):  # in place, which of a gathered copy would be lost
-            whole |= set(part.parameters())
-    for parameter in filter(lambda parameter: parameter.requires_grad, whole):
-        parameter.register_post_accumulate_grad_hook(_average_gradient)
+    scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}  # which FSDP2 does not take
+    for scalar in filter(lambda parameter: parameter.requires_grad, scalars):
+        scalar.register_post_accumulate_grad_hook(_average_gradient)
     for part in reversed(list(module.modules())):
         if isinstance(part, nn.ModuleList):
             for block in part:
-                fully_shard(block, mesh=mesh, ignored_params=whole)
-    fully_shard(module, mesh=mesh, ignored_params=whole)
+                fully_shard(block, mesh=mesh, ignored_params=scalars)
+    fully_shard(module, mesh=mesh, ignored_params=scalars)
     for name in methods:
         register_fsdp_forward_method(module, name)
 

@@ -48,6 +48,8 @@ def train_steps(run: Run) -> None:
     data = run.batches()
     run.stage.train()
     with Log(run) as log, stop_requests(STOPPING if run.is_main else "") as stop:
+        if run.first_step == steps and not (run.out / "final").exists():  # killed in its last validation
+            log.validation(steps, *validate(run))
         for step in range(run.first_step, steps):
             losses = take_step(run, data, step)
             done = step + 1
@@ -60,7 +62,7 @@ def train_steps(run: Run) -> None:
             if last:
                 save(run, done)  # first: nothing that goes wrong from here on loses what is trained
             if done % config.validate_every == 0 or last:
-                log.validation(done, *validate(run))  # before saving: a run killed between them validates again
+                log.validation(done, *validate(run))  # but for the last, before saving: if killed between, done again
             stops = _any_rank_stops(stop, run)
             if not last and (stops or done % config.checkpoint_every == 0):
                 save(run, done)

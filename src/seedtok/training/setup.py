@@ -12,7 +12,7 @@ from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch, Stride
 from seedtok.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, load_optimizer_state
 from seedtok.training.config import RunConfig
-from seedtok.training.distributed import shard_parameters
+from seedtok.training.distributed import check_can_shard, shard_parameters
 from seedtok.training.ema import Ema
 from seedtok.training.optimizer import adamw
 from seedtok.training.run import Run
@@ -38,6 +38,7 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
         raise ConfigError("sharded=true needs precision=bf16: fp16's loss scaling does not support sharded parameters")
     stage, held_out = _stage(config, accelerator, out, checkpoint)
     if sharded:
+        check_can_shard(stage)
         shard_parameters(stage, accelerator.device, ("validate", "draw"))
     optimizer = adamw(stage, config.optimization)
     if checkpoint:

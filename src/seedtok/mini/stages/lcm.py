@@ -119,6 +119,8 @@ class LcmStage(Stage):
     no input for it).
     """
 
+    writes_parameters = "a target that follows the student"
+
     def __init__(self, settings: LcmSettings, teacher: ImageDecoder, tokenizer: SeedTokenizer | None = None) -> None:
         super().__init__()
         self.settings, self.decoder = settings, teacher
