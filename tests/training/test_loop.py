@@ -294,7 +294,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000003"]
 
 
-@pytest.mark.parametrize("clipped", ["1.0", "none"])
+@pytest.mark.parametrize("clipped", ["1.0", "0.5"])
 def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, clipped):
     """The loss is finite: without a look at the gradient, AdamW would write weights that are none."""
     run = set_up(tiny_run(f"optimization.max_grad_norm={clipped}"), tmp_path / "run", resume=False)

@@ -1,6 +1,5 @@
 """One optimizer step of any stage."""
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -20,7 +19,7 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
 
     Nothing random carries over from one step to the next: the noise and dropout of a micro-batch are a function of
     (seed, step, micro-batch, rank). Raises TrainingError, with the weights as they were, when the loss or a gradient
-    is not finite.
+    that is clipped is not finite.
     """
     optimization, accelerator = run.config.optimization, run.accelerator
     means: dict[str, Tensor] = {}
@@ -38,9 +37,10 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
             accelerator.backward(losses["loss"])
             if accelerator.sync_gradients:
                 tokens.correct(run.stage.parameters())
-                norm = accelerator.clip_grad_norm_(run.stage.parameters(), optimization.max_grad_norm or math.inf)
-                if accelerator.scaler is None and norm is not None:  # fp16's scaler leaves such steps out
-                    _check_finite(gather_full({"": norm})[""], run, step, "gradient")
+                if optimization.max_grad_norm:
+                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), optimization.max_grad_norm)
+                    if accelerator.scaler is None and norm is not None:  # fp16's scaler leaves such steps out
+                        _check_finite(gather_full({"": norm})[""], run, step, "gradient")
             run.optimizer.step()
             run.optimizer.zero_grad()
         for name, value in losses.items():
