@@ -228,7 +228,7 @@ def test_a_picture_without_a_caption_is_left_out_and_counted(tmp_path):
     assert "not_predicted" not in score_predictions(theirs, data, Judges())
 
 
-@pytest.mark.parametrize("name", ["/a/model", "runs/lm", "..", ".", "settings", "result", "unreadable", "a\\b"])
+@pytest.mark.parametrize("name", ["/a/model", "runs/lm", "..", ".", "", "settings", "result", "unreadable", "a\\b"])
 def test_a_model_is_not_named_as_a_folder_or_as_another_file(sets, tmp_path, name):
     with pytest.raises(DataError, match="no name for predictions"):
         evaluate_captioning({name: StubReader(say)}, sets["coco"], Run(tmp_path / "out"))

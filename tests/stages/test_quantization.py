@@ -10,7 +10,7 @@ from seedtok.core.errors import SeedTokWarning
 from seedtok.data.batches import Batch
 from seedtok.mini import recipes as mini
 from seedtok.recipes import paper
-from seedtok.stages import quantization
+from seedtok.stages import image_codes, quantization
 from seedtok.training.loop import train
 from tiny_runs import first_batches, tiny
 
@@ -56,7 +56,8 @@ def test_k_means_gets_as_many_outputs_as_the_codes_need_whatever_the_ranks(runs,
     given = []
     for rank in range(world):
         stage = config.stage.build()
-        monkeypatch.setattr(quantization, "rank_and_world", lambda rank=rank: (rank, world))
+        for module in (quantization, image_codes):
+            monkeypatch.setattr(module, "rank_and_world", lambda rank=rank: (rank, world))
         monkeypatch.setattr(stage.seed.codebook, "initialise", lambda samples: given.append(samples))
         monkeypatch.setattr(stage, "_encoder_outputs", lambda batch: batch.pixels.float().mean().expand(128, 8))
         endless = (Batch(torch.full_like(one.pixels, n), one.captions, one.canonical) for n in count())

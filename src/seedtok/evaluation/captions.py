@@ -38,7 +38,7 @@ def caption_scores(said: Sequence[str], right: Sequence[Sequence[str]]) -> tuple
     given, truth = _tokenized(said, right)
     scores: Scores = dict.fromkeys(names)
     missing: dict[str, str] = {}
-    if shutil.which("java") is None:
+    if not _has_java():
         missing["coco_tokenizer"] = "needs Java; bleu4, rouge_l and cider are of words alone, in lower case"
     with open(devnull, "w") as nothing, redirect_stdout(nothing):  # they print what they do
         scores["bleu4"] = 100 * float(Bleu(4).compute_score(truth, given, verbose=0)[0][3])
@@ -57,7 +57,7 @@ class _Unavailable(Exception):
 
 
 def _java_score(name: str, truth: dict[int, list[str]], given: dict[int, list[str]]) -> float:
-    if shutil.which("java") is None:
+    if not _has_java():
         raise _Unavailable("needs Java")
     try:
         scorer: Any
@@ -81,7 +81,7 @@ def _tokenized(
     # a caption is one line: the Stanford tokenizer's lines are paired with captions by their places
     given = {i: [_line(text)] for i, text in enumerate(said)}
     truth = {i: [_line(text) for text in texts] for i, texts in enumerate(right)}
-    if shutil.which("java") is None:
+    if not _has_java():
         plain = [{i: [_words(t) for t in texts] for i, texts in side.items()} for side in (given, truth)]
         return plain[0], plain[1]
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
@@ -89,6 +89,10 @@ def _tokenized(
     as_coco = [{i: [{"caption": t} for t in texts] for i, texts in side.items()} for side in (given, truth)]
     tokenizer = PTBTokenizer()
     return tokenizer.tokenize(as_coco[0]), tokenizer.tokenize(as_coco[1])
+
+
+def _has_java() -> bool:
+    return shutil.which("java") is not None
 
 
 def _line(text: str) -> str:

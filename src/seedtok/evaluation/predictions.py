@@ -24,7 +24,8 @@ SETTINGS, UNREADABLE, RESULT = "settings.json", "unreadable.json", "result.json"
 
 def can_name(name: str) -> bool:
     """Whether predictions can be called so: it is the name of a file, and not of one that every folder has."""
-    return Path(name).name == name != ".." and "\\" not in name and f"{name}.json" not in (SETTINGS, UNREADABLE, RESULT)
+    taken = f"{name}.json" in (SETTINGS, UNREADABLE, RESULT)
+    return Path(name).name == name and name not in ("", "..") and "\\" not in name and not taken
 
 
 class Predictions:

@@ -166,8 +166,6 @@ def _batches(
 
     def read(index: int) -> Image.Image | ImageError:
         try:
-            if captioned and not data[index].captions:
-                return ImageError("no caption")
             return data.picture(index)
         except ImageError as error:
             return error
@@ -180,16 +178,16 @@ def _batches(
                 indices = range(number * size, min((number + 1) * size, len(data)))
                 ahead = number, [(index, pool.submit(read, index)) for index in indices]
             if coming is not None:
-                yield _batch(data, coming[0], {index: future.result() for index, future in coming[1]})
+                yield _batch(data, coming[0], {index: future.result() for index, future in coming[1]}, captioned)
 
 
 def _batch(
-    data: EvaluationSet, number: int, found: dict[int, Image.Image | ImageError]
+    data: EvaluationSet, number: int, found: dict[int, Image.Image | ImageError], captioned: bool
 ) -> tuple[Batch, list[Record]]:  # fmt: skip
-    pictures = {index: picture for index, picture in found.items() if isinstance(picture, Image.Image)}
-    batch = Batch(number, list(pictures), list(pictures.values()), [data[index] for index in pictures])
-    return batch, [
-        {"image_id": data[index].id, "unreadable": str(error)}
-        for index, error in found.items()
-        if isinstance(error, ImageError)
-    ]
+    entries = {index: data[index] for index in found}
+    unusable = {index: str(error) for index, error in found.items() if isinstance(error, ImageError)}
+    if captioned:
+        unusable |= {index: "no caption" for index, entry in entries.items() if not entry.captions}
+    pictures = {index: p for index, p in found.items() if isinstance(p, Image.Image) and index not in unusable}
+    batch = Batch(number, list(pictures), list(pictures.values()), [entries[index] for index in pictures])
+    return batch, [{"image_id": entries[index].id, "unreadable": reason} for index, reason in unusable.items()]

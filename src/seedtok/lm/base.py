@@ -130,31 +130,31 @@ def _text_tokenizer(name: str, cached: bool) -> PreTrainedTokenizerBase:
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     tokenizer = load_tokenizer(name, cached)
-    if find_layout(tokenizer) is not None and get_tokenizer_config(name, local_files_only=cached).get("legacy", True):
-        return with_spaces(tokenizer, name, cached)
-    return tokenizer
+    if not is_llamas(tokenizer) or find_layout(tokenizer) is None:
+        return tokenizer
+    spaced = get_tokenizer_config(name, local_files_only=cached).get("legacy", True)
+    return load_tokenizer(name, cached, spaced=True) if spaced else tokenizer
 
 
-def load_tokenizer(name: str, cached: bool, **options: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub id, whose own code is not run."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached, **options)
-
-
-def with_spaces(tokenizer: PreTrainedTokenizerBase, name: str, cached: bool = True) -> PreTrainedTokenizerBase:
-    """A Llama's tokenizer that sets a space before the words after an added token, and says so when it is saved.
-
-    So a text with names of codes has the ids of its parts, one by one. A tokenizer of another kind is returned as it
-    is; `name` is where it was loaded from.
-    """
+def is_llamas(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer is of the kind that can be `spaced`."""
     from transformers import LlamaTokenizer
 
-    if not isinstance(tokenizer, LlamaTokenizer):
-        return tokenizer
-    spaced = load_tokenizer(name, cached, legacy=True)
-    spaced.init_kwargs["legacy"] = True
-    return spaced
+    return isinstance(tokenizer, LlamaTokenizer)
+
+
+def load_tokenizer(name: str, cached: bool, spaced: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id, whose own code is not run.
+
+    With `spaced`, a Llama's sets a space before the words after an added token, and says so when it is saved; a text
+    with names of codes then has the ids of its parts, one by one.
+    """
+    from transformers import AutoTokenizer
+
+    options = {"legacy": True} if spaced else {}
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached, **options)
+    tokenizer.init_kwargs |= options
+    return tokenizer
 
 
 def _check_depth(folder: Path, layers: Any) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from seedtok.core.errors import CheckpointError
 from seedtok.lm.adapter import VisualAdapter, merged_copy
-from seedtok.lm.base import load_tokenizer, output_head, with_spaces, word_embedding
+from seedtok.lm.base import is_llamas, load_tokenizer, output_head, word_embedding
 from seedtok.lm.logit_map import is_close
 from seedtok.lm.model import JointLM
 
@@ -151,7 +151,7 @@ def extended_tokenizer(model: JointLM, scratch: Path) -> PreTrainedTokenizerBase
     names = {vocabulary.begin: BEGIN, vocabulary.end: END}
     names |= {vocabulary.first_code + code: CODE.format(code) for code in range(vocabulary.codes)}
     model.text_tokenizer.save_pretrained(str(scratch))
-    tokenizer: Any = with_spaces(load_tokenizer(str(scratch), cached=True), str(scratch))
+    tokenizer: Any = load_tokenizer(str(scratch), cached=True, spaced=is_llamas(model.text_tokenizer))
     if len(tokenizer) > vocabulary.text:
         raise CheckpointError(f"the text tokenizer has {len(tokenizer)} tokens, and the LM rows for {vocabulary.text}")
     new = [names.get(i, f"<unused_{i:05d}>") for i in range(len(tokenizer), vocabulary.size)]

@@ -1,9 +1,9 @@
 """Recipes of the paper's size: what Table 1 to 3's models were trained by, as far as it was published.
 
 They start from published weights under `weights/`, which `seedtok convert` makes (Stable Diffusion and OPT are used as
-they are published), and from shards and codes that
-`seedtok data` and `seedtok tokenize` write. A field is marked "paper", "successor" (published with the paper's
-successor, "SEED-2", or its code) or "ours". `seedtok plan RECIPE` says what each costs.
+they are published), and from shards and codes that `seedtok data` and `seedtok tokenize` write. A field is marked
+"paper", "successor" (published with the paper's successor, "SEED-2", or its code) or "ours". `seedtok plan RECIPE` says
+what each costs.
 
     seedtok convert blip2-itm-vit-g --out weights/blip2-itm-vit-g
     seedtok train paper.stage1 --out runs/paper/stage1      # docs/full_size.md has all of it, on many machines

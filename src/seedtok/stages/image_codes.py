@@ -1,4 +1,4 @@
-"""Shared by the stages of image tokenizers that are compared with SEED's: samples for k-means, and use of the codes."""
+"""Shared by stages of image tokenizers, SEED's and others: samples for k-means, and use of the codes."""
 
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -13,14 +13,14 @@ from seedtok.training.stage import Losses, mean_losses
 
 
 def encoder_samples(batches: Iterable[Batch], encode: Callable[[Batch], Tensor], count: float) -> Tensor:
-    """What `encode` makes of batches, (B, N, dim) each, until there are `count` vectors -> (count or more, dim).
+    """What `encode` makes of batches, (..., dim) each, until there are `count` vectors -> (count or more, dim).
 
     All ranks are given the same batches, and each takes others: of those numbered from 0, each `world`-th.
     """
     samples: list[Tensor] = []
     rank, world = rank_and_world()
     for batch in islice(batches, rank, None, world):
-        samples.append(encode(batch).float().flatten(0, 1))
+        samples.append(encode(batch).float().flatten(0, -2))
         if sum(map(len, samples)) >= count:
             break
     return torch.cat(samples)

@@ -1,6 +1,6 @@
 """Stage II (section 2.2.2): trains the codebook, the two code decoders and the Reverse Q-Former."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from seedtok.core.hub import source_of
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.data.batches import Batch
+from seedtok.stages.image_codes import encoder_samples
 from seedtok.stages.pixels import clip_normalize, unit_range
 from seedtok.stages.text_features import mean_text_feature
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
@@ -109,7 +110,8 @@ def _from_start(start: str | Path, embedder: EmbedderConfig, source: str) -> See
 def _kept(config: SeedConfig) -> dict[str, Any]:
     """What a tokenizer to go on from keeps, by the names of the settings."""
     codebook, reverse, decoder = config.codebook, config.reverse_qformer, config.code_decoder
-    assert reverse is not None and decoder is not None  # noqa: PT018
+    assert reverse is not None
+    assert decoder is not None
     return {
         "codebook_size": codebook.size, "codebook_dim": codebook.dim, "beta": codebook.beta, "legacy": codebook.legacy,
         "normalize": codebook.normalize, "ema_decay": codebook.ema_decay, "restart_after": codebook.restart_after,
@@ -170,7 +172,8 @@ class QuantizationStage(Stage):
         if s.mean_feature_bias:
             self.seed.reverse_qformer.output.bias.copy_(mean_text_feature(self.decoder, first))
         if s.kmeans_per_code:
-            self._start_codebook(first, stream)
+            wanted = s.kmeans_per_code * s.codebook_size / rank_and_world()[1]  # of each rank
+            self.seed.codebook.initialise(encoder_samples(chain(first, stream), self._encoder_outputs, wanted))
         if s.scale_decode_head:
             self._scale_decode_head(torch.cat([self._encoder_outputs(batch) for batch in first]))
         if s.position_std:
@@ -181,22 +184,6 @@ class QuantizationStage(Stage):
         """What the codebook quantises of a batch (B * codes, codebook dim), in float32."""
         embeddings = self.seed.causal_embeddings(clip_normalize(batch.pixels))
         return self.seed.encode_head(embeddings.to(self.seed.dtype)).float().flatten(0, 1)
-
-    def _start_codebook(self, first: list[Batch], stream: Iterator[Batch]) -> None:
-        """K-means over encoder outputs of batches, `kmeans_per_code` outputs a code in all; each rank takes its share.
-
-        Every rank encodes as many batches as the others: of those numbered from 0, each `world`-th.
-        """
-        rank, world = rank_and_world()
-        wanted = self.settings.kmeans_per_code * self.settings.codebook_size
-        own: list[Tensor] = []
-        for number, batch in enumerate(chain(first, stream)):
-            if number % world == rank:
-                own.append(self._encoder_outputs(batch))
-            outputs_a_batch = len(batch.pixels) * self.seed.config.embedder.qformer.queries
-            if (number + 1) % world == 0 and (number + 1) * outputs_a_batch >= wanted:
-                break
-        self.seed.codebook.initialise(torch.cat(own))
 
     def _scale_decode_head(self, vectors: Tensor) -> None:
         """Has both layers of the decode head put out zero mean and unit variance on these vectors (N, codebook dim)."""

@@ -191,8 +191,7 @@ class SeedTokenizer(CompositeModule):
             raise InputError("expected codes as rows of integers of one length") from None
         if (given.numel() and given.is_floating_point()) or given.dtype == torch.bool:
             raise InputError(f"codes of {given.dtype}; expected integers")
-        given = given[None] if given.ndim == 1 else given
-        given = given.long()
+        given = (given[None] if given.ndim == 1 else given).long()
         count = self.config.embedder.qformer.queries
         if given.ndim != 2 or given.shape[1] != count:
             raise InputError(f"codes of shape {tuple(given.shape)}; expected {count} codes for each image")

@@ -54,6 +54,6 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
 def _check_finite(value: Tensor, run: Run, step: int, what: str = "loss") -> None:
     if not torch.isfinite(value):
         raise TrainingError(
-            f"the {what} is {value.item()} at step {step}: lower optimization.lr or optimization.max_grad_norm, "
+            f"the {what} is {value.item()} at step {step}: lower optimization.lr or set optimization.max_grad_norm, "
             f"and --resume from the last checkpoint under {run.out}"
         )
