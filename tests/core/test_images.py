@@ -271,6 +271,12 @@ def test_memory_that_is_not_there_is_an_image_error(tmp_path, monkeypatch):
             one_line(path, "a.png")
 
 
+def test_formats_that_other_programs_decode_are_not_read(tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    one_line(tmp_path / "a.jpg", "an image in the format EPS, which is not read: save it as PNG")
+
+
 def test_other_formats_are_taken_or_named(tmp_path, monkeypatch):
     taken = [name for name in ("a.avif", "a.jp2", "a.ico", "a.tga") if name[1:] in Image.registered_extensions()]
     for name in [*taken, "a.png"]:

@@ -191,6 +191,16 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
     lists = sorted(path.name for path in (tmp_path / "codes").glob("*.jsonl"))
     assert lists == ["00000.skipped.jsonl", "00001.skipped.jsonl"]
     assert json.loads((tmp_path / "codes" / lists[0]).read_text())["key"] == "000003"
+    with pytest.warns(SeedTokWarning):
+        again = tokenize_shards(folder, tmp_path / "codes", encode, "mini")
+    assert (len(again.kept), again.skipped) == (3, report.skipped)
+    strict = SkipLimits(share=0.04, at_least=1)
+    for _ in range(2):  # what is kept counts too
+        with pytest.warns(SeedTokWarning), pytest.raises(DataError, match="2 of 25 samples cannot be read; at most 0"):
+            tokenize_shards(folder, tmp_path / "codes", encode, "mini", limits=strict)
+    (tmp_path / "codes" / lists[0]).write_text("{")
+    with pytest.raises(DataError, match="cannot read .*00000.skipped.jsonl"):
+        tokenize_shards(folder, tmp_path / "codes", encode, "mini")
     with pytest.raises(DataError, match="1 of 25 samples cannot be read; at most 0 of all may be bad"):
         tokenize_shards(folder, tmp_path / "strict", encode, "mini", limits=SkipLimits(share=0))
     code, out, error = cli("tokenize", folder, "--out", tmp_path / "command", "--model", tiny_tokenizer)
@@ -211,6 +221,15 @@ def test_a_shard_of_which_nothing_is_left_has_no_file(tmp_path):
     report = tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
     assert report.images == 3
     assert sorted(path.name for path in (tmp_path / "codes").iterdir()) == ["00000.parquet", "00001.skipped.jsonl"]
+
+
+def test_codes_that_a_crash_has_emptied_can_be_replaced(tmp_path):
+    write_scene_shards(tmp_path / "shards", "train", 3, size=64, shard_size=3)
+    (tmp_path / "codes").mkdir()
+    (tmp_path / "codes" / "00000.parquet").touch()
+    with pytest.raises(DataError, match="not a file of codes: .*; remove it, or replace it with --overwrite"):
+        tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
+    assert tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini", overwrite=True).images == 3
 
 
 # ---------------------------------------------------------------- by memory map

@@ -252,6 +252,13 @@ def test_fetched_images_are_paired_by_line_and_by_id(tmp_path):
     ]  # fmt: skip
     (entry,) = read_public("unsplash", tmp_path / "photos.tsv000", "lite")
     assert entry.image == "x.jpg"
+    (recent := tmp_path / "recent").mkdir()
+    (recent / "photos.csv000").write_text(UNSPLASH + 'x\tu\thttp://x\t"A lake\nat night"\t\n')
+    (entry,) = read_public("unsplash", recent, "lite")
+    assert entry.captions == ("A lake\nat night",)
+    (empty := tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="expected files named photos.tsv000"):
+        list(read_public("unsplash", empty, "lite"))
 
 
 @pytest.mark.parametrize(

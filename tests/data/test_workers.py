@@ -2,12 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pyarrow.parquet as pq
 import pytest
 
 from encoders import KilledEncoder, StubEncoder, fail
 from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokWarning
+from seedtok.data import workers
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.skipping import SkipLimits
 from seedtok.data.tars import index_samples
@@ -41,6 +43,13 @@ def test_several_processes_write_what_one_does(tmp_path):
     assert (again.images, again.written, len(again.kept)) == (24, (), 5)
     with pytest.raises(DataError, match="1 of 25 samples cannot be read"):
         tokenize_in_processes(StubEncoder, 2, shards, tmp_path / "strict", limits=SkipLimits(share=0))
+
+
+def test_a_shard_that_a_process_has_been_handed_is_left_when_all_is_stopped(tmp_path, monkeypatch):
+    (stopped := Event()).set()
+    monkeypatch.setattr(workers, "_stopped", stopped, raising=False)
+    report = workers._tokenize(tmp_path / "0.tar", tmp_path, 1, False)
+    assert (report.written, report.images) == ((), 0)
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from seedtok.core.notices import pillow_quietly
 MAX_BYTES = 2**30  # of an image file
 MAX_PIXELS = 178_956_970  # width x height
 MAX_SIDE = 100_000  # pixels of the longer side: the memory for resizing is proportional to it
+OTHER_PROGRAMS = frozenset({"EPS", "WMF"})  # formats that Pillow has other programs decode, such as Ghostscript
 
 ImageSource = Image.Image | np.ndarray | str | Path | bytes
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ def _open(data: bytes, name: str) -> Image.Image:
             raise ImageError(f"{name}: too large to decode safely; reduce its size ({error})") from None
         except Exception as error:  # a malformed header can raise almost any exception
             raise ImageError(f"{name}: not a readable image ({_line(error)})") from None
+        if image.format in OTHER_PROGRAMS:
+            raise ImageError(f"{name}: an image in the format {image.format}, which is not read: save it as PNG")
         return _decode(image, name)
 
 

@@ -45,6 +45,9 @@ def gather(
     Raises DataError where all of them together skipped too many samples.
     """
     kept = tuple(target for _, target, count in plan if count is not None)
+    for shard, target, count in plan:
+        if count is not None:
+            samples.skipped.add_listed(shard, target)
     images, far, written = sum(count for _, _, count in plan if count is not None), 0, list[Path]()
     for report in reports:
         for shard, key, reason in report.skipped:

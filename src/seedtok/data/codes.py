@@ -20,11 +20,10 @@ from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, mapped_rows
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
-from seedtok.data.skipping import SkipLimits
+from seedtok.data.skipping import SkipLimits, write_skipped
 
 MADE_BY = b"seedtok.tokenizer"  # key in the metadata of a file: the id of the codebook
 MADE_OF = b"seedtok.shard"  # and the SHA-256 hash of the shard
-SKIPPED = ".skipped.jsonl"  # suffix of the file, beside one of codes, that lists its skipped samples
 GROUP = 4096  # rows in a row group of Parquet
 T = TypeVar("T")
 
@@ -119,8 +118,9 @@ def tokenize_shards(
     out = Path(out)
     samples = ShardSamples(source, shuffle=False, limits=limits)
     written, kept, images = [], [], 0
-    for number, (_, target, count) in enumerate(plan_shards(samples.paths, out, tokenizer, overwrite)):
+    for number, (path, target, count) in enumerate(plan_shards(samples.paths, out, tokenizer, overwrite)):
         if count is not None:
+            samples.skipped.add_listed(path, target)
             kept.append(target)
             images += count
         else:
@@ -161,7 +161,12 @@ def _add_progress(progress: Callable[[int], object] | None, before: int, done: i
 def _is_finished(target: Path, shard: Path, tokenizer: str, overwrite: bool) -> bool:
     if not target.exists():
         return False
-    origin = _origin(target)
+    try:
+        origin = _origin(target)
+    except DataError as error:
+        if overwrite and target.is_file():
+            return False
+        raise DataError(f"{error}; remove it, or replace it with --overwrite") from None
     if not origin.tokenizer:
         raise DataError(f"{target} exists and does not say which tokenizer its codes are of: choose another folder")
     if origin == _Origin(tokenizer, _shard_hash(shard)):
@@ -196,14 +201,14 @@ def _tokenize(
     try:
         if first is None:
             target.unlink(missing_ok=True)  # it has the codes of another shard
-            _write_skipped(samples, path, target.with_suffix(SKIPPED))
+            write_skipped(samples.skipped.reasons, path, target)
         else:
             schema = first.schema.with_metadata(origin)
             with atomic_file(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
                 for table in chain([first], tables):
                     writer.write_table(table.cast(schema))
                     rows += len(table)
-                _write_skipped(samples, path, target.with_suffix(SKIPPED))  # first: the codes say that all is done
+                write_skipped(samples.skipped.reasons, path, target)  # first: the codes say that all is done
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
     return rows
@@ -237,20 +242,6 @@ def _tables(
 def _text(value: object) -> str:
     """A value as text that can be encoded as UTF-8: lone surrogates, from JSON or file names, become "?"."""
     return str(value).encode(errors="replace").decode()
-
-
-def _write_skipped(samples: ShardSamples, shard: Path, target: Path) -> None:
-    """Writes the list of the samples of a shard that were skipped, or removes it where there are none."""
-    lines = [
-        json.dumps({"shard": path, "key": key, "reason": reason}) + "\n"
-        for path, key, reason in samples.skipped.reasons
-        if path == str(shard)
-    ]
-    if not lines:
-        target.unlink(missing_ok=True)
-        return
-    with atomic_file(target) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def code_files(source: Path) -> list[Path]:

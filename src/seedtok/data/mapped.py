@@ -37,7 +37,7 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedtok" / "codes"
     elsewhere = cache / _hash(str(source.resolve()))
     for folder in (beside, elsewhere):
-        with suppress(OSError, ValueError, pa.ArrowException):
+        with suppress(OSError, EOFError, ValueError, pa.ArrowException):
             return _opened(folder / full_name)
     problem = None
     for folder in (beside, elsewhere):

@@ -59,7 +59,7 @@ def prepare(name: str, annotations: Path, images: Path, split: str, out: Path) -
     out.mkdir(parents=True, exist_ok=True)
     with atomic_file(out / ENTRIES) as temporary, temporary.open("wb") as file:
         for entry in read_public(name, annotations, split):
-            if not (images / entry.image).is_file():
+            if not os.path.isfile(images / entry.image):  # which never raises
                 missing.append(entry.image)
                 continue
             line = (json.dumps(_record(entry), ensure_ascii=False) + "\n").encode(errors="replace")
@@ -209,13 +209,17 @@ class ShardSet:
             total += len(stored)
             inside = stored if part is None else [stored[i] for i in part.of(shard_hashes(path))]
             self._samples += [(path, sample) for sample in inside]
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode(errors="replace"))
+            digest.update(f"{path.name}\n".encode(errors="replace"))
             if count is not None and len(self._samples) >= count:
                 break
         self._samples = self._samples[:count]
         if not self._samples:
             raise part.nothing_left(source, total) if part else DataError(f"{source}: its shards hold no samples")
-        counts = {"pictures": len(self._samples), "captions": sum(len(entry.captions) for entry in self)}
+        captions = 0
+        for (_, sample), entry in zip(self._samples, self, strict=True):
+            captions += len(entry.captions)
+            digest.update(repr((sample.image, entry.id, entry.image, entry.captions)).encode(errors="replace"))
+        counts = {"pictures": len(self._samples), "captions": captions}
         self.info = SetInfo(source.stem, "shards", digest.hexdigest()[:16], counts | {"questions": 0})
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError
@@ -147,10 +147,15 @@ def _cc3m(annotations: Path, split: str) -> Iterator[Entry]:
 
 
 def _unsplash_rows(annotations: Path) -> Iterator[dict[str, str]]:
-    """photos.tsv000 and its like, or the folder that has them: a header in each; those without words are left out."""
-    files = sorted(annotations.glob("photos.tsv*")) if annotations.is_dir() else [annotations]
+    """photos.tsv000 or photos.csv000 and its like, or the folder that has them: tabs, and a header in each.
+
+    Those without words are left out. Raises DataError for a folder without such files.
+    """
+    files = sorted(annotations.glob("photos.[tc]sv*")) if annotations.is_dir() else [annotations]
+    if not files:
+        raise DataError(f"{annotations}: expected files named photos.tsv000 or photos.csv000 and so on")
     for path in files:
-        rows = _lines(path)
+        rows = _lines(path, csv.QUOTE_MINIMAL)
         header = next(rows, [])
         for row in rows:
             record = dict(zip(header, row, strict=True))
@@ -164,12 +169,12 @@ def _unsplash(annotations: Path, split: str) -> Iterator[Entry]:
         yield Entry(row["photo_id"], f"{row['photo_id']}.jpg", (row["caption"],))
 
 
-def _lines(path: Path) -> Iterator[list[str]]:
-    """The rows of a TSV in which nothing is quoted; DataError for one with more or fewer fields than the first."""
+def _lines(path: Path, quoting: Literal[0, 3] = csv.QUOTE_NONE) -> Iterator[list[str]]:
+    """The rows of a TSV, in which nothing is quoted; DataError for one with more or fewer fields than the first."""
     width = None
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+            for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=quoting), 1):
                 width = len(row) if width is None else width
                 if len(row) != width:
                     raise DataError(f"{path}, line {number}: {len(row)} fields; the first line has {width}")

@@ -6,7 +6,6 @@ shard is encoded exactly once, whatever ends. All machines see the shards and th
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter, deque
@@ -20,7 +19,7 @@ from seedtok.core.atomic import remove_leftovers
 from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokError
 from seedtok.core.processes import keep_freed_memory
 from seedtok.data.bulk import Encoder, gather, tokenize_shard
-from seedtok.data.codes import SKIPPED, TokenizeReport, plan_shards
+from seedtok.data.codes import TokenizeReport, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
@@ -108,11 +107,8 @@ class _Worker:
         if encoder.codebook_id != job.tokenizer:
             raise CheckpointError("the machines of the cluster have different image tokenizers under the same name")
         report = tokenize_shard(job.shard, job.out, encoder, job.batch_size, job.overwrite)
-        listed = job.out / f"{job.shard.stem}{SKIPPED}"
-        records = map(json.loads, listed.read_text(encoding="utf-8").splitlines() if listed.exists() else ())
-        skipped = tuple((str(job.shard), record["key"], record["reason"]) for record in records)
         files = (*report.written, *report.kept)  # kept: by a process that ended before it could say so
-        return replace(report, written=files, kept=(), skipped=skipped)
+        return replace(report, written=files, kept=())
 
 
 class _Pool:

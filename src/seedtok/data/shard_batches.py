@@ -82,17 +82,19 @@ class _Reader:
     def batches_at(self, places: Iterable[int]) -> Iterator[Batch]:
         """Endless batches of the samples at these places."""
         here, there = itertools.tee(places)
-        samples = zip(here, self.samples.at(there), strict=True)
+        samples = map(self._transformed, here, self.samples.at(there))  # one full-sized image at a time
         while True:
-            yield self._batch(list(islice(samples, self.batch_size)))
+            yield _batch(list(islice(samples, self.batch_size)))
 
-    def _batch(self, samples: list[tuple[int, Sample]]) -> Batch:
-        """A batch of samples with their places, of which random transforms are a function."""
-        seed, is_random = self.samples.seed, self.transform.is_random
-        rngs = [np.random.default_rng([13, seed, place]) if is_random else None for place, _ in samples]
-        squares = [self.transform(sample.image, rng) for (_, sample), rng in zip(samples, rngs, strict=True)]
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in squares])).permute(0, 3, 1, 2)
-        return worded(pixels, [sample.caption for _, sample in samples], [sample.metadata for _, sample in samples])
+    def _transformed(self, place: int, sample: Sample) -> Sample:
+        """A sample with its image transformed; random transforms are a function of its place."""
+        rng = np.random.default_rng([13, self.samples.seed, place]) if self.transform.is_random else None
+        return sample._replace(image=self.transform(sample.image, rng))
+
+
+def _batch(samples: list[Sample]) -> Batch:
+    pixels = torch.from_numpy(np.stack([np.asarray(sample.image) for sample in samples])).permute(0, 3, 1, 2)
+    return worded(pixels, [sample.caption for sample in samples], [sample.metadata for sample in samples])
 
 
 def _read_ahead(reader: _Reader, workers: int) -> Iterator[Batch]:

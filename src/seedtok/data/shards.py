@@ -5,6 +5,7 @@ is known); `00000_stats.json` beside it holds its counts. img2dataset's own shar
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
@@ -91,7 +92,7 @@ def pack_pairs(
                 try:
                     stored, suffix, (width, height) = stored_bytes(pair.path, size)
                 except ImageError as error:
-                    known = "failed_to_resize" if pair.path.is_file() else "failed_to_download"
+                    known = "failed_to_resize" if os.path.isfile(pair.path) else "failed_to_download"
                     writer.skip(pair.name, str(error), known)
                 else:
                     record = {"captions": cleaned, "original_captions": pair.captions}

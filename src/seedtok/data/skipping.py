@@ -2,11 +2,14 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError, SeedTokWarning
 
+SKIPPED = ".skipped.jsonl"  # suffix of the file, beside one of codes, that lists its skipped samples
 NAMED = 5  # samples that warnings name; the log has all
 
 
@@ -55,3 +58,37 @@ class Skipped:
         if len(self.reasons) <= NAMED:
             last = "; further ones are counted, not named" if len(self.reasons) == NAMED else ""
             warnings.warn(f"skipped: {where}: {reason}{last}", SeedTokWarning, stacklevel=2)
+
+    def add_listed(self, shard: Path, target: Path) -> None:
+        """Records the samples that `write_skipped` listed beside the codes of a shard; raises DataError as `add` does.
+
+        Those that are missing at the end of a shard are known when it is opened, and left out.
+        """
+        listed = target.with_suffix(SKIPPED)
+        try:
+            lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+            records = [json.loads(line) for line in lines]
+            found = [(str(record["key"]), str(record["reason"])) for record in records]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"cannot read {listed}: {error}; remove it and {target}") from None
+        for key, reason in found:
+            if key:
+                self.add(shard, key, reason)
+
+
+def write_skipped(reasons: Iterable[tuple[str, str, str]], shard: Path, target: Path) -> None:
+    """Writes which of the samples (shard, key, reason) of a shard were skipped, beside its codes.
+
+    Where there are none, the file is removed.
+    """
+    listed = target.with_suffix(SKIPPED)
+    lines = [
+        json.dumps({"shard": path, "key": key, "reason": reason}) + "\n"
+        for path, key, reason in reasons
+        if path == str(shard)
+    ]
+    if not lines:
+        listed.unlink(missing_ok=True)
+        return
+    with atomic_file(listed) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")

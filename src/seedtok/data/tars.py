@@ -16,6 +16,7 @@ from seedtok.core.errors import DataError
 from seedtok.core.locks import locked
 from seedtok.core.records import json_value
 
+IMAGES = ("png", "jpg", "jpeg", "webp")  # suffixes of a sample's image; the first that it has is used
 SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: one header for an image and one for a caption
 
 
@@ -192,19 +193,22 @@ def is_truncated(path: Path) -> bool:
 
 
 def index_samples(path: Path) -> list[Entry]:
-    """The samples of a shard, from its headers; raises DataError for a file that is not a tar."""
+    """The samples of a shard, from its headers; raises DataError for a file that is not a tar.
+
+    Where something that is no header follows the last sample, one more that cannot be read stands for it.
+    """
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar, suppress(tarfile.ReadError):  # of a truncated member
-            for member in tar:
-                if member.isfile():
+        with tarfile.open(path, "r:") as tar:
+            with suppress(tarfile.ReadError):  # of a truncated member
+                for member in tar:
                     folder, _, name = member.name.rpartition("/")
-                    key, _, suffix = name.partition(".")
-                    samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[suffix.lower()] = (
-                        member.offset_data,
-                        member.size,
-                    )
+                    if member.isfile() and not name.startswith("."):  # "._": of macOS
+                        key, _, suffix = name.partition(".")
+                        parts = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
+                        parts[suffix.lower()] = member.offset_data, member.size
+            end = tar.offset
     except Exception as error:  # on broken headers, tarfile can raise almost any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
@@ -213,14 +217,29 @@ def index_samples(path: Path) -> list[Entry]:
         if any(offset + length > size for offset, length in parts.values()):
             entries.append(Entry(key, (0, 0), (0, 0), (0, 0), "it is incomplete: the shard is truncated"))
             continue
-        image = next((parts[suffix] for suffix in ("png", "jpg", "jpeg", "webp") if suffix in parts), None)
+        image = next((parts[suffix] for suffix in IMAGES if suffix in parts), None)
+        dotted = [suffix for suffix in parts if suffix.rpartition(".")[2] in IMAGES] if image is None else []
+        if dotted:
+            problem = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
+            entries += [Entry(f"{key}.{suffix}", (0, 0), (0, 0), (0, 0), problem) for suffix in dotted]
+            continue
         if image is None or "txt" not in parts:
             lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
             problem = f"no {lacks}; it has {', '.join(sorted(parts))}"
             entries.append(Entry(key, (0, 0), (0, 0), (0, 0), problem))
             continue
         entries.append(Entry(key, image, parts["txt"], parts.get("json", (0, 0))))
+    if end < size and not is_truncated(path) and _has_more(path, end):
+        problem = "no header of a tar, but more data: the shard is damaged, or several were joined"
+        entries.append(Entry(f"at byte {end}", (0, 0), (0, 0), (0, 0), problem))
     return entries
+
+
+def _has_more(path: Path, start: int) -> bool:
+    """Whether a file has anything but zeros from a byte on."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return any(part.strip(b"\0") for part in iter(lambda: file.read(1 << 20), b""))
 
 
 def shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -228,7 +247,8 @@ def shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
     given = [Path(source)] if isinstance(source, str | Path) else [Path(path) for path in source]
     paths: list[Path] = []
     for path in given:
-        inside = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+        found = (shard for shard in path.glob("*.tar") if not shard.name.startswith("."))  # "._": of macOS
+        inside = sorted(found) if path.is_dir() else [path]
         if not inside:
             raise DataError(f"no shards in {path}: expected .tar files")
         paths += inside

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from seedtok.core.errors import ConfigError, DataError
@@ -35,7 +36,9 @@ def tokenize_in_processes(
         raise ConfigError(f"{workers} workers: give 1 or more")
     samples, out = ShardSamples(source, shuffle=False, limits=limits), Path(out)
     # spawn: a fork of a process whose threads have computed can hang
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (load,))
+    processes = multiprocessing.get_context("spawn")
+    stopped = processes.Event()
+    pool = ProcessPoolExecutor(workers, processes, _start, (load, stopped))
     with pool:
         try:
             tokenizer = pool.submit(_codebook_id).result()
@@ -46,20 +49,22 @@ def tokenize_in_processes(
         except BrokenProcessPool:
             raise DataError("a process that encoded shards was ended, perhaps for memory: give fewer workers") from None
         finally:
+            stopped.set()  # of jobs that the processes have been handed already
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 _encoder: Callable[[], Encoder]  # of this process, where it is a worker
+_stopped: Event
 
 
-def _start(load: Callable[[], Encoder]) -> None:
+def _start(load: Callable[[], Encoder], stopped: Event) -> None:
     """Makes this process a worker, of one thread. An encoder that cannot be loaded is an error of the first job."""
     import torch
 
-    global _encoder
+    global _encoder, _stopped
     keep_freed_memory()
     torch.set_num_threads(1)
-    _encoder = cache(load)
+    _encoder, _stopped = cache(load), stopped
 
 
 def _codebook_id() -> str:
@@ -67,4 +72,6 @@ def _codebook_id() -> str:
 
 
 def _tokenize(shard: Path, out: Path, batch_size: int, overwrite: bool) -> TokenizeReport:
+    if _stopped.is_set():
+        return TokenizeReport((), (), 0)
     return tokenize_shard(shard, out, _encoder(), batch_size, overwrite)
