@@ -1,13 +1,17 @@
 """What the commands write among other people's files: nothing is lost, and what would be is refused before any work."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seedtok import SeedTokenizer
+from seedtok.cli.support import png_paths
+from seedtok.core.files import save_tensors
 from seedtok.core.locks import locked
 
 CODES = " ".join(map(str, range(32)))
@@ -53,6 +57,7 @@ def test_an_empty_path_is_not_the_working_directory(cli, tmp_path, monkeypatch):
     Image.new("RGB", (9, 9), "red").save("a.png")
     check_refused(cli("encode", ""), "an empty argument")
     check_refused(cli("encode", "a.png", "", "--json"), "an empty argument")
+    check_refused(cli("encode", "--json", ""), "an empty argument")  # a flag takes no value
 
 
 def test_a_file_is_no_folder_of_pictures(cli, tmp_path):
@@ -88,6 +93,28 @@ def test_a_strangers_folder_is_refused(cli, tmp_path, command, what):
     check_refused(cli(*command, tmp_path), str(tmp_path), f"is not empty and holds no {what}")
     check_refused(cli(*command, tmp_path / "thesis.txt"), "is a file")
     assert content(tmp_path) == before
+
+
+def test_a_checkpoint_is_not_converted_over_another_without_overwrite(cli, tmp_path, tiny_tokenizer):
+    shutil.copytree(tiny_tokenizer, tmp_path / "mine")
+    before = content(tmp_path / "mine")
+    check_refused(cli("convert", "seed.pth", "--out", tmp_path / "mine"), "exists already", "--overwrite")
+    assert content(tmp_path / "mine") == before
+    backwards = ("convert", tiny_tokenizer, "--out", tmp_path / "seed.pth", "--heads", "2,2,2")
+    check_refused(cli(*backwards), "--heads is of published weights that are read")
+
+
+def test_weights_are_readable_by_all_whom_new_files_are_readable_by(tmp_path):
+    (tmp_path / "other").touch()
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_many_pictures_of_one_name_are_numbered_in_no_time(tmp_path):
+    paths = png_paths([f"{i}/image.jpg" for i in range(20_000)] + ["image-2.jpg"], tmp_path)
+    assert [path.name for path in paths[:3]] == ["image.png", "image-2.png", "image-3.png"]
+    assert paths[-1].name == "image-2-2.png"
+    assert len(set(paths)) == 20_001
 
 
 def test_a_folder_in_use_is_refused(cli, tmp_path):

@@ -1,6 +1,7 @@
 """Limits, keys, and what happens at each of them: an error in OpenAI's format, and the server goes on."""
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -153,6 +154,23 @@ def in_threads(call: Callable[[], Response], count: int) -> tuple[list[threading
     return threads, found
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (CHAT, {"messages": asked("hello"), "tools": [{}]}, "tools and logprobs are not supported"),
+        (CHAT, {"messages": asked("hello"), "logprobs": True}, "tools and logprobs are not supported"),
+        (DRAW, {"prompt": "a fox", "stream": True}, "pictures are not streamed"),
+    ],
+)
+def test_fields_of_the_protocol_that_are_not_supported_are_named(client: Callable, path: str, body: dict, words: str):
+    assert words in error_of(client().post(path, json=body), 400, "invalid_value")
+
+
+def test_what_alone_is_more_than_the_queue_is_answered_when_nothing_waits(client: Callable):
+    server = client(queue=2)
+    assert len(server.post(DRAW, json=FOX | {"n": 3}).json()["data"]) == 3
+
+
 def test_beyond_the_queue_the_answer_is_429(client: Callable, lm: SeedLM):
     server = client(queue=3)
     with paused(lm) as waits:
@@ -239,7 +257,7 @@ async def exchange(app: Any, body: dict, events: AsyncIterator[dict]) -> list[di
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_work_is_dropped_when_its_client_goes(lm: SeedLM, stream: bool):
+def test_work_is_dropped_when_its_client_goes(lm: SeedLM, stream: bool, caplog: pytest.LogCaptureFixture):
     app = create_app(lm, "tiny")
     worker = app.state.service.worker
 
@@ -265,6 +283,8 @@ def test_work_is_dropped_when_its_client_goes(lm: SeedLM, stream: bool):
     text = app.state.service.metrics.text().decode()
     assert "seedtok_cancelled_total 1.0" in text
     assert "seedtok_made_total{" not in text
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_stream_stops_when_its_client_goes(lm: SeedLM):

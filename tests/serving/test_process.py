@@ -115,7 +115,7 @@ def draw_many(client: OpenAI) -> int:
     [
         (("--model", "nowhere-at-all"), "nowhere-at-all"),
         (("--api-key-file", "nowhere"), "No such file"),
-        (("--host", "256.1.1.1"), "cannot listen on 256.1.1.1, port 8000"),
+        (("--host", "256.1.1.1"), "cannot listen on '256.1.1.1', port 8000"),
         (("--device", "cuda:99"), "cuda:99"),
     ],
 )

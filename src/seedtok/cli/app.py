@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
@@ -49,6 +50,15 @@ if TYPE_CHECKING:
 EMPTY = "seedtok.empty"  # in a context's notes: whether an argument is empty
 
 
+def _options_with_value(command: Any) -> Iterator[str]:
+    """The options of a command, and of those below it, that a value follows, which may be an empty text."""
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", True) is False:  # arguments have none
+            yield from parameter.opts
+    for below in getattr(command, "commands", {}).values():
+        yield from _options_with_value(below)
+
+
 class _Commands(TyperGroup):
     """Reports errors of this package and of files in one line, with exit code 2.
 
@@ -57,7 +67,8 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Notes an empty argument: as a path it would be the working directory, with all that is below it."""
-        ctx.meta[EMPTY] = any(not given and not before.startswith("-") for before, given in pairwise(["", *args]))
+        taking = set(_options_with_value(self))
+        ctx.meta[EMPTY] = any(not given and before not in taking for before, given in pairwise(["", *args]))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,6 +127,8 @@ class _SingleTurns:
 def _lines() -> Iterator[str]:
     """The lines of stdin: on a terminal, with a prompt before each, up to an empty one; else all that are not empty."""
     on_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # as file names are decoded
     while True:
         if on_terminal:
             print("> ", end="", flush=True)

@@ -43,6 +43,7 @@ def convert(
     FILE.pth, a tokenizer is written in the published format.
     """
     quiet(loading=True)
+    from seedtok.core.checkpoint import CONFIG
     from seedtok.core.kinds import holds_checkpoint
     from seedtok.core.locks import locked
     from seedtok.weights.convert import convert as read
@@ -51,6 +52,9 @@ def convert(
     if out.suffix in (".pth", ".pt"):
         if len(sources) != 1:
             raise ConfigError(f"{len(sources)} sources; expected one tokenizer to write to {out.name}")
+        reading = {"--heads": heads, "--text-tokenizer": text_tokenizer, "--image-decoder": image_decoder}
+        if unused := [option for option, given in reading.items() if given is not None]:
+            raise ConfigError(f"{unused[0]} is of published weights that are read; {out.name} is written: leave it out")
         check_free([out], overwrite)
         count, left_out = export(load_tokenizer(str(sources[0])), out)
         for part, names in groupby(left_out, lambda name: ".".join(name.split(".")[: 2 + name.startswith("embedder")])):
@@ -58,6 +62,7 @@ def convert(
         say(f"written: {out}, {count} tensors")
         return
     check_folder(out, holds_checkpoint, "checkpoint of seedtok")
+    check_free([out / CONFIG], overwrite)
     with locked(out):
         report = read(sources, out, _heads(heads), image_decoder, text_tokenizer)
     say(f"{report.kind}: {report.tensors} tensors read, {report.parameters:,} parameters")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtok.cli.support import Overwrite, check_folder, check_free, err, fail, say
-from seedtok.core.errors import DataError
+from seedtok.core.errors import ConfigError, DataError
 from seedtok.core.progress import progress
 
 if TYPE_CHECKING:
@@ -135,7 +135,10 @@ def prepare(
         Path | None,
         typer.Option(metavar="DIR", help="The folder of its images; without it, they are downloaded."),
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to this many pixels.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reduce the shorter side to this many pixels; downloads to 256 by default."),
+    ] = None,
     shard_size: ShardSize = 1000,
     overwrite: Overwrite = False,
 ) -> None:
@@ -150,10 +153,12 @@ def prepare(
 
     public = public_sets.public_set(name, split)
     if images is None:
-        _fetch(name, annotations, out, size)
+        _fetch(name, annotations, out, size or 256, shard_size)
         return
     published = public.splits[split]
     if split not in public.training:
+        if size is not None:
+            raise ConfigError(f"--size is of shards; the pictures of {name} {split} stay as they are: leave it out")
         _prepare_evaluation(name, annotations, images, split, out, overwrite)
         return
     if holds_prepared(out):
@@ -186,7 +191,7 @@ def _compare(name: str, split: str, found: Mapping[str, int], published: Mapping
             say(f"{name} {split}: {found[what]:,} {what} here; its publisher has {published[what]:,}")
 
 
-def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
+def _fetch(name: str, annotations: Path, out: Path, size: int, shard_size: int) -> None:
     """Downloads the images of a list of URLs into shards, by img2dataset."""
     from tempfile import TemporaryDirectory
 
@@ -206,8 +211,8 @@ def _fetch(name: str, annotations: Path, out: Path, size: int | None) -> None:
         with locked(out):
             download(
                 url_list=str(urls), input_format="tsv", url_col="url", caption_col="caption",
-                output_format="webdataset", output_folder=str(out), image_size=size or 256,
-                resize_mode="keep_ratio", resize_only_if_bigger=True,
+                output_format="webdataset", output_folder=str(out), image_size=size,
+                number_sample_per_shard=shard_size, resize_mode="keep_ratio", resize_only_if_bigger=True,
             )  # fmt: skip
 
 

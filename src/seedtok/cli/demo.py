@@ -10,10 +10,10 @@ import typer
 from seedtok.cli.support import (
     Device,
     DrawingDtype,
-    DrawingPrecision,
     Dtype,
     Overwrite,
     Precision,
+    auto_drawing,
     check_free,
     drawing_dtype,
     generators,
@@ -48,13 +48,13 @@ def demo(
     overwrite: Overwrite = False,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
-    drawing: DrawingDtype = DrawingPrecision.auto,
+    drawing: DrawingDtype = None,
 ) -> None:
     """See test scenes as codes, draw them back, draw captions; then caption, answer and draw by SEED-OPT."""
     lm = "mini" if lm is None and model == "mini" else lm
     check_free([out / name for name in FILES[: 2 if lm is None else 3]], overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
-    drawn_in = drawing_dtype(drawing, tokenizer.device) if dtype == Precision.float32 else None
+    drawn_in = drawing_dtype(drawing or auto_drawing(dtype), tokenizer.device)
     from seedtok.core.images import grid
     from seedtok.lm.seed_lm import SeedLM
     from seedtok.mini.world.scenes import VARIED, caption, unique_scenes

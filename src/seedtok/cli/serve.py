@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtok.cli.lm import Base, Chat, Model, Quantize, Tokenizer, load_lm
-from seedtok.cli.support import Device, DrawingDtype, DrawingPrecision, Dtype, Precision, drawing_dtype
+from seedtok.cli.support import Device, DrawingDtype, Dtype, Precision, auto_drawing, drawing_dtype
 from seedtok.cli.tokenizer import LcmLora
 from seedtok.core.errors import ConfigError
 
@@ -41,7 +41,7 @@ def serve(
     page: Annotated[bool, typer.Option(help="Serve the web page at /, too; it needs gradio.")] = True,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
-    drawing: DrawingDtype = DrawingPrecision.auto,
+    drawing: DrawingDtype = None,
     lcm_lora: LcmLora = None,
 ) -> None:
     """Serve a SEED language model over HTTP: a web page, and OpenAI's protocol.
@@ -61,7 +61,7 @@ def serve(
     def application() -> FastAPI:
         lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
         lm.seed.draw_by(lcm_lora=lcm_lora)
-        drawn_in = drawing_dtype(drawing, lm.device) if dtype == Precision.float32 else None
+        drawn_in = drawing_dtype(drawing or auto_drawing(dtype), lm.device)
         name = Path(model).name or model if Path(model).is_dir() else model
         return create_app(lm, name, limits, keys, drawn_in, page)
 

@@ -120,6 +120,11 @@ def load_encoder(model: str, dtype: str, device: str) -> CheckedEncoder:
     return CheckedEncoder(load_tokenizer(model, dtype, device))
 
 
+def auto_drawing(dtype: Precision) -> DrawingPrecision | None:
+    """The dtype of the image decoder where none is asked for and pictures are only looked at: auto beside float32."""
+    return DrawingPrecision.auto if dtype == Precision.float32 else None
+
+
 def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torch.dtype | None:
     """The autocast dtype of the image decoder, None for the model's own; prints it on stderr."""
     import torch
@@ -201,13 +206,14 @@ def png_paths(names: list[str], folder: Path) -> list[Path]:
     if folder.is_file() or (folder.suffix.lower() in SUFFIXES and not folder.is_dir()):
         raise DataError(f"--out {folder}: expected a folder, for one PNG file an image")
     chosen: dict[Path, None] = {}
+    last: dict[str, int] = {}  # the number of the last path of a name
     sources = {os.path.realpath(name) for name in map(_file_name, names)}
     for name in names:
         stem = Path(_file_name(name)).stem or "image"
-        path, number = folder / f"{stem}.png", 1
-        while path in chosen:
+        number = last.get(stem, 0) + 1
+        while (path := folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")) in chosen:
             number += 1
-            path = folder / f"{stem}-{number}.png"
+        last[stem] = number
         if os.path.realpath(path) in sources:
             raise DataError(f"{path} would overwrite an original: choose another folder with --out")
         chosen[path] = None

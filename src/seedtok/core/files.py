@@ -49,7 +49,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensor = value.detach().cpu().contiguous()
         stored[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
         addresses.add(tensor.data_ptr())
-    save_file(stored, path)
+    save_tensors(stored, path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """As safetensors' `save_file`, which some releases make readable by its owner alone; here as any new file is."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path)
+    path.chmod(mode)
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:

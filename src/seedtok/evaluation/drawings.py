@@ -45,7 +45,7 @@ def drawn(
 
 def noise_of(seed: int, number: int) -> int:
     """The seed of the noise that all ways of drawing a batch start from."""
-    return seed * 100_003 + number
+    return (seed * 100_003 + number) % 2**63
 
 
 def decoder_settings(tokenizer: SeedTokenizer, dtype: torch.dtype | None) -> dict[str, Any]:

@@ -91,6 +91,8 @@ async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     place = [str(part) for part in first["loc"][1:]]
     if first["type"] == "json_invalid":
         return _answer(ApiError(400, "the body is not valid JSON", "invalid_json"))
+    if not place and first["type"] == "value_error":  # of several fields together
+        return _answer(ApiError(400, str(first["ctx"]["error"]), "invalid_value"))
     if not place:
         return _answer(ApiError(400, "the body is not a JSON object; send one as application/json", "invalid_json"))
     param = encodable(".".join(place))[:LONGEST]

@@ -97,7 +97,7 @@ class Guard:
 
         try:
             if refused := self._refusal(Headers(scope=scope), scope["path"]):
-                more = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {"Retry-After": "1"}
+                more = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(refused.status, {})
                 await JSONResponse(body_of(refused), refused.status, more)(scope, receive, answer)
             else:
                 await self.app(scope, self._limited(receive, exchange), answer)

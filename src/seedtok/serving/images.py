@@ -35,18 +35,18 @@ async def generate(body: ImagesRequest, request: Request, service: TheService) -
     """Draws a prompt: the language model writes codes, the image decoder draws them."""
     service.check_model(body.model)
     service.check_prompt(body.prompt, "prompt")
+    if body.stream:
+        raise ApiError(400, "pictures are not streamed: leave stream out", "invalid_value", "stream")
     size = _size(body.size)
     count, seed = body.n or 1, new_seed(body.seed)
     warmth = (0.0 if count == 1 else 1.0) if body.temperature is None else body.temperature
     [outcome] = await service.work(request, [Draw(body.prompt, seed, count, warmth)])
-    drawn = [
-        picture if size is None else picture.resize(size, Image.Resampling.LANCZOS) for picture in outcome.pictures
-    ]
+    drawn = outcome.pictures
     kind = body.output_format or "png"
     return ImagesResponse(
         created=int(time.time()),
-        data=await service.in_thread(_written, drawn, kind, body.response_format == "url"),
-        size="x".join(map(str, drawn[0].size)),
+        data=await service.in_thread(_written, drawn, kind, body.response_format == "url", size),
+        size="x".join(map(str, size or drawn[0].size)),
         output_format=kind,
         seed=seed,
         warnings=list(outcome.warnings) or None,
@@ -63,7 +63,11 @@ def _size(given: str | None) -> tuple[int, int] | None:
     return width, height
 
 
-def _written(pictures: list[Image.Image], kind: str, as_url: bool = False) -> list[DrawnImage]:
+def _written(
+    pictures: list[Image.Image], kind: str, as_url: bool = False, size: tuple[int, int] | None = None
+) -> list[DrawnImage]:
+    if size is not None:
+        pictures = [picture.resize(size, Image.Resampling.LANCZOS) for picture in pictures]
     if as_url:
         return [DrawnImage(url=data_url(picture, kind)) for picture in pictures]
     return [DrawnImage(b64_json=encoded(picture, kind)) for picture in pictures]

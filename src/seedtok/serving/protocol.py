@@ -138,6 +138,7 @@ class ImagesRequest(Given):
     size: Annotated[str, Field(pattern=r"^(auto|[0-9]{2,4}x[0-9]{2,4})$")] | None = None
     seed: Seed | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    stream: bool | None = None
     response_format: Literal["b64_json", "url"] | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
 

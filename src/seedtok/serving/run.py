@@ -31,8 +31,10 @@ def listening(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        raise ConfigError(
+            f"cannot listen on {host!r}, port {port}: {getattr(error, 'strerror', None) or error}"
+        ) from None
     return found
 
 

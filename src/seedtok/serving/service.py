@@ -94,12 +94,18 @@ class Service:
         """Abandons jobs that are not done, and those who wait for them."""
         self.worker.abandon(jobs)
         for future in waiting:
-            if not future.cancel() and not future.cancelled():
-                future.exception()  # asyncio complains of errors that nobody has asked for
+            future.cancel()
+            future.add_done_callback(_seen)
 
     def too_slow(self) -> ApiError:
         """What is raised when a request's time is up."""
         return ApiError(503, f"no answer within {self.limits.seconds:g} seconds; try again later", "timeout")
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Asks for the error of a future, since asyncio complains of those that nobody has asked for."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def disconnected(request: Request) -> None:

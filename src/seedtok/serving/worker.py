@@ -36,7 +36,7 @@ class Job:
 class Worker:
     """Runs tasks in a thread of its own, the oldest first, together with those behind it that fit in its batch.
 
-    `limit` is the number of texts and pictures that may wait.
+    `limit` is the number of texts and pictures that may wait; one request that asks for more waits alone.
     """
 
     def __init__(self, engine: Engine, limit: int, metrics: Metrics):
@@ -71,7 +71,7 @@ class Worker:
             if self._is_closing:
                 raise ApiError(503, "the server is stopping", "stopping")
             waiting = self._waiting() + sum(job.task.weight for job in jobs)
-            if waiting > self.limit:
+            if self._queue and waiting > self.limit:  # more than ever fits is begun when nothing waits
                 raise ApiError(429, f"the queue is full: {self.limit} pieces of work wait; try again", "queue_full")
             self._queue.extend(jobs)
             self.metrics.waiting.set(waiting)

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedtok.core.errors import CheckpointError, SeedTokWarning
-from seedtok.core.files import read_tensors
+from seedtok.core.files import read_tensors, save_tensors
 from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
@@ -78,7 +77,7 @@ class Familiarity(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes its file into the folder of a checkpoint."""
-        save_file({name: value.contiguous().cpu() for name, value in self.named_buffers()}, folder / FILE)
+        save_tensors({name: value.contiguous().cpu() for name, value in self.named_buffers()}, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path, width: int) -> Familiarity | None:

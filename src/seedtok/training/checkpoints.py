@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seedtok.core.atomic import atomic_folder, remove, remove_folder, remove_leftovers, replace_folder, temporary_path
 from seedtok.core.errors import CheckpointError
-from seedtok.core.files import read_json, read_tensors
+from seedtok.core.files import read_json, read_tensors, save_tensors
 
 T = TypeVar("T")
 State = dict[str, dict[str, Tensor]]  # tensors by name, by the file that holds them
@@ -142,7 +141,7 @@ def _write(folder: Path, files: State, suffix: str, records: dict[str, Any]) -> 
             tensor = value.detach().cpu().contiguous()
             plain[key] = tensor.clone() if tensor.data_ptr() in seen else tensor  # tied weights are written twice
             seen.add(tensor.data_ptr())
-        save_file(plain, folder / f"{name}{suffix}.safetensors")
+        save_tensors(plain, folder / f"{name}{suffix}.safetensors")
     for name, record in records.items():
         (folder / f"{name}.json").write_text(json.dumps(record, indent=1))
 

@@ -1,6 +1,7 @@
 // What the page's own components hold and do: images that are chosen, tiles that are clicked, notices.
 
 const LARGEST = 8_000_000; // bytes of a file that is sent as it is
+const PIXELS = 32_000_000; // of a picture, likewise: the server reads no more
 const SIDE = 1024; // pixels, to which a larger one is reduced
 const FORMATS = /^image\/(png|jpeg|webp|gif|bmp)$/;
 
@@ -27,7 +28,7 @@ export function warn(warnings) {
 async function dataUrl(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (bitmap === null) throw new Error("This file is not an image that can be read.");
-  if (file.size <= LARGEST && FORMATS.test(file.type)) {
+  if (file.size <= LARGEST && bitmap.width * bitmap.height <= PIXELS && FORMATS.test(file.type)) {
     return new Promise((done, failed) => {
       const reader = new FileReader();
       reader.onload = () => done(reader.result);
