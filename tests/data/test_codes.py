@@ -199,7 +199,7 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
         with pytest.warns(SeedTokWarning), pytest.raises(DataError, match="2 of 25 samples cannot be read; at most 0"):
             tokenize_shards(folder, tmp_path / "codes", encode, "mini", limits=strict)
     (tmp_path / "codes" / lists[0]).write_text("{")
-    with pytest.raises(DataError, match="cannot read .*00000.skipped.jsonl"):
+    with pytest.raises(DataError, match=r"cannot read .*00000\.skipped\.jsonl"):
         tokenize_shards(folder, tmp_path / "codes", encode, "mini")
     with pytest.raises(DataError, match="1 of 25 samples cannot be read; at most 0 of all may be bad"):
         tokenize_shards(folder, tmp_path / "strict", encode, "mini", limits=SkipLimits(share=0))
@@ -227,7 +227,7 @@ def test_codes_that_a_crash_has_emptied_can_be_replaced(tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 3, size=64, shard_size=3)
     (tmp_path / "codes").mkdir()
     (tmp_path / "codes" / "00000.parquet").touch()
-    with pytest.raises(DataError, match="not a file of codes: .*; remove it, or replace it with --overwrite"):
+    with pytest.raises(DataError, match=r"not a file of codes: .*; remove it, or replace it with --overwrite"):
         tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
     assert tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini", overwrite=True).images == 3
 

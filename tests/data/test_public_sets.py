@@ -257,7 +257,7 @@ def test_fetched_images_are_paired_by_line_and_by_id(tmp_path):
     (entry,) = read_public("unsplash", recent, "lite")
     assert entry.captions == ("A lake\nat night",)
     (empty := tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="expected files named photos.tsv000"):
+    with pytest.raises(DataError, match=r"expected files named photos\.tsv000"):
         list(read_public("unsplash", empty, "lite"))
 
 

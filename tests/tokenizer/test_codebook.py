@@ -100,6 +100,19 @@ def test_moving_averages_by_hand():
     assert torch.equal(codebook.weight, before)
 
 
+@pytest.mark.parametrize(("weight", "left"), [(1.0, 0.7), (0.02, 0.05)])
+def test_how_soon_moving_averages_leave_k_means_depends_on_what_that_weighs(weight, left):
+    codebook = build(ema_decay=0.9).train()
+    codebook.start_weight = weight
+    samples = torch.randn(2000, 4)
+    codebook.initialise(samples)
+    for _ in range(30):  # of 40 samples: the start, of 2,000 or 40, decays to a 24th
+        codebook(samples[None, :40] + 3)
+    mean = codebook.ema_sums.sum(0) / codebook.ema_sizes.sum()
+    kept = ((samples[:40] + 3).mean(0) - mean).mean() / 3
+    assert kept.item() == pytest.approx(left, abs=0.05)
+
+
 def test_moving_averages_approach_the_data():
     codebook = build(ema_decay=0.8).train()
     z = torch.randn(4, 50, 4)

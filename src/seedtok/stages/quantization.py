@@ -49,6 +49,7 @@ class QuantizationSettings(StageSettings):
     legacy: bool = True  # paper's code
     normalize: bool = False
     ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    start_weight: float = Field(default=1.0, gt=0)  # in moving averages, of a sample of k-means beside one of a batch
     restart_after: int | None = Field(default=None, ge=1)  # steps without use that move a code; paper's code: never
     kmeans_per_code: float = Field(default=0.0, ge=0)  # encoder outputs a code, for k-means to start from; paper's: 0
     scale_decode_head: bool = False  # start the decode head with outputs of unit variance; paper's code: no
@@ -137,6 +138,7 @@ class QuantizationStage(Stage):
             self.seed = _from_start(settings.start, embedder.config, source)
             settings.check_kept(_kept(self.seed.config), settings.start)
         self.seed.embedder = freeze(embedder)
+        self.seed.codebook.start_weight = settings.start_weight
         if not settings.train_codebook:
             freeze(self.seed.codebook)
         self.recent_counts: Tensor  # how often each code was chosen since the usage was last judged, (codebook size,)

@@ -90,8 +90,8 @@ def vq_loss(z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, l
 class Codebook(nn.Module):
     """`size` code vectors; each input is replaced by the nearest one in L2 distance, in float32 even under autocast.
 
-    The state of training (moving averages, steps without use) is kept in buffers, so that a checkpoint resumes exactly.
-    It is equal on all ranks of `torch.distributed`. Each forward in training mode is one training step.
+    The state of training is in buffers, so that a checkpoint resumes exactly, and equal on all ranks. Each forward in
+    training mode is one step. In moving averages, a sample that a code starts from weighs `start_weight` of a batch's.
     """
 
     weight: Tensor  # (size, dim)
@@ -101,7 +101,7 @@ class Codebook(nn.Module):
 
     def __init__(self, config: CodebookConfig):
         super().__init__()
-        self.config = config
+        self.config, self.start_weight = config, 1.0
         weight = torch.empty(config.size, config.dim).uniform_(-1 / config.size, 1 / config.size)
         if config.ema_decay is None:
             self.weight = nn.Parameter(weight)
@@ -194,8 +194,8 @@ class Codebook(nn.Module):
                 table[moved] = _from_rank_0(samples[distances.topk(len(moved)).indices])
         self.weight.copy_(table)
         if self.config.ema_decay is not None:
-            self.ema_sizes.copy_(sizes)
-            self.ema_sums.copy_(table * sizes[:, None])
+            self.ema_sizes.copy_(sizes * self.start_weight)
+            self.ema_sums.copy_(table * self.ema_sizes[:, None])
         if self.config.restart_after is not None:
             self.unused_steps.zero_()
 
@@ -225,8 +225,8 @@ class Codebook(nn.Module):
         self.weight[dead] = new
         self.unused_steps[dead[moved]] = 0
         if self.config.ema_decay is not None:
-            self.ema_sums[dead[moved]] = new[moved].to(self.ema_sums.dtype)
-            self.ema_sizes[dead[moved]] = 1
+            self.ema_sums[dead[moved]] = new[moved].to(self.ema_sums.dtype) * self.start_weight
+            self.ema_sizes[dead[moved]] = self.start_weight
 
     @torch.no_grad()
     def _track(self, z: Tensor, codes: Tensor) -> None:

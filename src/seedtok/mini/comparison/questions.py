@@ -154,7 +154,8 @@ CODEBOOK = Question(
             ("codebook-published",)),
         Row("k-means", "starts from k-means", "codebook", ("codebook-kmeans",)),
         Row("restart", "codes that are not used are restarted", "codebook", ("codebook-restart",)),
-        Row("EMA", "moving averages in place of the codebook's loss: the recipe's", "codebook", ("codebook-ema",)),
+        Row("EMA", "moving averages in place of the codebook's loss, as in the recipe, but that what codes start from "
+            "weighs as much as a batch", "codebook", ("codebook-ema",)),
         Row("L2", "inputs and codes L2-normalised", "codebook", ("codebook-l2",)),
     ),
     count=3000,

@@ -13,6 +13,7 @@ from seedtok.mini.reproduction.parts import LM, PARTS
 from seedtok.stages.autoregression import AutoregressionSettings
 from seedtok.stages.quantization import QuantizationSettings
 
+VECTORS = 32  # of an image, which codes stand for
 SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of smoke tests
 
 
@@ -61,6 +62,9 @@ class ComparedRun:
                 settings["stage.restart_after"] = max(1, round(restart_after * batches))
             if decay is not None:
                 settings["stage.ema_decay"] = decay**terms.batch_scale
+                # so that what codes start from weighs as much as one batch: else few steps do not move them
+                vectors = settings["optimization.batch_size"] * VECTORS
+                settings["stage.start_weight"] = vectors / (recipe.stage.kmeans_per_code * recipe.stage.codebook_size)
         return [f"{name}={value}" for name, value in settings.items()]
 
 
