@@ -253,6 +253,7 @@ def test_positions_are_new_where_the_embedder_before_had_none(runs, tmp_path):
     assert stage.embedder.patch_positions is not None
     assert 0.9 < float(stage.embedder.patch_positions.detach().std()) < 1.1
     assert tiny("stage1", runs, start, "stage.positions=false").stage.build().embedder.patch_positions is None
+    assert tiny("stage1", runs, "stage.positions=false").stage.build().embedder.patch_positions is None
 
 
 def test_naming_needs_scenes(runs):

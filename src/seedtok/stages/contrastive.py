@@ -97,7 +97,7 @@ def _from_nothing(settings: ContrastiveSettings) -> ImageTextEmbedder:
 
 
 def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEmbedder:
-    """The start's weights under this run's mask, dropout and positions, of which one that had none gets new ones."""
+    """The start's weights under this run's mask, dropout and positions: new ones for one without, or none."""
     before = ImageTextEmbedder.from_pretrained(resolve(start, "embedder"))
     if before.config.qformer.vocab_size is None or before.config.projection is None:
         raise ConfigError(f"{start} has no text branch, which contrast with captions needs")
@@ -107,7 +107,9 @@ def _from_start(settings: ContrastiveSettings, start: str | Path) -> ImageTextEm
     config = replace(before.config, qformer=qformer, positions=settings.positions)
     embedder = ImageTextEmbedder(config, before.text_tokenizer)
     state = before.state_dict()
-    if embedder.patch_positions is not None:
+    if embedder.patch_positions is None:
+        state.pop("patch_positions", None)
+    else:
         state.setdefault("patch_positions", embedder.patch_positions.detach())
     load_strictly(embedder, state, str(start))
     if settings.clip is not None:
