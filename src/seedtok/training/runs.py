@@ -60,7 +60,7 @@ def read_config(out: Path, known: Iterable[RunConfig]) -> RunConfig:
 def changes(before: RunConfig, now: RunConfig) -> list[str]:
     """The settings that a resumed run changes, one a line; raises ConfigError, naming all, for those it may not."""
     allowed, refused = [], []
-    for key, old, new in _differences(before, now):
+    for key, old, new in differences(before, now):
         (allowed if key in MAY_CHANGE else refused).append(f"{key} was {_shown(old)} and is {_shown(new)} now")
     if refused:
         raise ConfigError(
@@ -70,12 +70,12 @@ def changes(before: RunConfig, now: RunConfig) -> list[str]:
     return allowed
 
 
-def _differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The dotted name of each setting that differs, with both values."""
     for name in type(before).model_fields:
         old, new = getattr(before, name), getattr(now, name)
         if isinstance(old, Settings) and isinstance(new, Settings):
-            yield from _differences(old, new, f"{prefix}{name}.")
+            yield from differences(old, new, f"{prefix}{name}.")
         elif old != new:
             yield f"{prefix}{name}", old, new
 

@@ -22,6 +22,7 @@ from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import train
+from seedtok.training.runs import write_config
 from tiny_runs import RUN, TINY, recipes
 
 ALL_STEPS = Terms()
@@ -142,7 +143,8 @@ def test_parts_of_the_package_and_of_a_reproduction_are_not_mixed(tmp_path):
     shipped = Terms(seeds=1, shipped=True)
     run = result(tmp_path, "diffusion").parent
     run.mkdir(parents=True)
-    (run / "config.json").write_text('{"recipe": "mini.diffusion", "stage": {}, "optimization": {}}')
+    diffusion = next(part for part in FOUNDATIONS if part.name == "diffusion")
+    write_config(with_overrides(diffusion.recipe(), diffusion.overrides(tmp_path, smoke=False)), run)
     with pytest.raises(ConfigError, match="trained diffusion itself"):
         compare(["codebook"], Place(tmp_path), print, shipped)
     with pytest.raises(ConfigError, match="package's parts"):

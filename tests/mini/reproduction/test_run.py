@@ -16,6 +16,7 @@ from seedtok.mini.reproduction.parts import PARTS, TABLES
 from seedtok.mini.reproduction.tables import TABLES as MEASURED
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.config import with_overrides
+from seedtok.training.runs import write_config
 
 
 def test_parts_and_tables_need_what_is_made():
@@ -48,8 +49,8 @@ def finished(tmp_path, monkeypatch) -> Path:
                 name = job.name
                 folder = tmp_path / "out" / "runs" / name
                 (folder / "final").mkdir(parents=True, exist_ok=True)
-                config = {"recipe": f"mini.{name}", "seed": 7, "optimization": {"steps": 5, "batch_size": 2}}
-                (folder / "config.json").write_text(json.dumps(config | {"stage": {}}))
+                part = next(part for part in PARTS if part.name == name)
+                write_config(with_overrides(part.recipe(), part.overrides(tmp_path / "out", smoke=False)), folder)
                 lines = [{"step": step, "kind": "train", "loss": 1 / (step + 1)} for step in range(4)]
                 lines.append({"step": 4, "kind": "validation", "accuracy": 12.5})
                 (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -89,6 +90,18 @@ def test_a_smoke_test_and_a_reproduction_do_not_share_a_folder(finished, tmp_pat
     with pytest.raises(ConfigError, match="was begun with smoke false"):
         run.reproduce(tmp_path / "out", print, smoke=True)
     assert run.reproduce(tmp_path / "out", print) == finished
+
+
+def test_a_run_of_other_settings_is_not_taken_for_that_of_today(tmp_path):
+    part, place = next(part for part in PARTS if part.inputs), run.Place(tmp_path)
+    folder = tmp_path / "runs" / part.name
+    folder.mkdir(parents=True)
+    config = with_overrides(part.recipe(), part.overrides(Path("elsewhere"), smoke=False))
+    write_config(config, folder)
+    assert "--resume" in run.training_job(part, place).arguments
+    write_config(config.model_copy(update={"seed": 7}), folder)
+    with pytest.raises(ConfigError, match="was begun with seed=7, and would now be with 0: choose another folder"):
+        run.training_job(part, place)
 
 
 def test_charts_hold_every_point_and_refuse_nothing():

@@ -14,6 +14,8 @@ from seedtok.mini.reproduction.parts import PARTS, TABLES, Table
 from seedtok.mini.reproduction.report import write_report
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.checkpoints import holds_run
+from seedtok.training.config import with_overrides
+from seedtok.training.runs import differences, read_config
 
 COMPARISONS = "comparisons.json"  # what the comparisons of a folder have in common
 
@@ -52,12 +54,28 @@ def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", 
 
 
 def training_job(part: Part, place: Place) -> Job:
-    """The job that trains a part, or goes on with it."""
+    """The job that trains a part, or goes on with it; raises ConfigError where that was begun with other settings."""
     out, folder = place.out, place.out / "runs" / part.name
     arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", place.device]
-    arguments += ["--resume"] if holds_run(folder) else part.overrides(out, place.smoke)
+    if holds_run(folder):
+        _check_settings(part, place, folder)
+        arguments.append("--resume")
+    else:
+        arguments += part.overrides(out, place.smoke)
     log = out / "logs" / f"{part.name}.txt"
     return Job(part.name, tuple(arguments), tuple(part.inputs.values()), result(out, part.name), log)
+
+
+def _check_settings(part: Part, place: Place, folder: Path) -> None:
+    """Raises ConfigError for a run that would now be begun with other settings, but for where its inputs lie."""
+    before = read_config(folder, [part.recipe()])
+    now = with_overrides(part.recipe(), part.overrides(place.out, place.smoke))
+    for name, old, new in differences(before, now):
+        if name not in part.inputs:
+            raise ConfigError(
+                f"{folder} was begun with {name}={old}, and would now be with {new}: choose another folder, or remove "
+                "that run and what stands on it"
+            )
 
 
 def _measuring(table: Table, name: str, place: Place) -> Job:
