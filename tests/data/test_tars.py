@@ -4,12 +4,13 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from seedtok.data.prepared import ShardSet
 from seedtok.data.stored import png_bytes
-from seedtok.data.tars import count_samples, index_samples, shard_paths
+from seedtok.data.tars import _members, _usual_members, count_samples, index_samples, shard_paths
 
 PICTURE = png_bytes(Image.new("RGB", (8, 8), "red"))
 
@@ -63,3 +64,40 @@ def test_a_set_with_other_captions_of_the_same_length_is_another_set(tmp_path):
         shard(tmp_path / "0.tar", ["0"], caption)
         prints.add(ShardSet(tmp_path / "0.tar").info.fingerprint)
     assert len(prints) == 2
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_say_what_tarfile_reads_in_them(tmp_path, form):
+    rng = np.random.default_rng(form)
+    names = ["a/b/0.png", "0.txt", "é.json", "x" * 99, f"{'d' * 60}/{'e' * 90}.jpg", "y" * 300, f"{'f/' * 80}g.txt"]
+    for count in range(1, len(names) + 1):
+        path = tmp_path / f"{count}.tar"
+        with tarfile.open(path, "w", format=form) as tar:
+            for name in ["folder/", *names[:count]]:
+                if form == tarfile.USTAR_FORMAT and len(name) > 250:
+                    continue
+                member = tarfile.TarInfo(name.rstrip("/"))
+                if name.endswith("/"):
+                    member.type = tarfile.DIRTYPE
+                    tar.addfile(member)
+                else:
+                    member.size = int(rng.integers(0, 2000))
+                    tar.addfile(member, io.BytesIO(rng.bytes(member.size)))
+        found = _usual_members(path)
+        assert found == _members(path) if form == tarfile.USTAR_FORMAT else found in (None, _members(path))
+        data = path.read_bytes()
+        for _ in range(40):  # cut short and damaged: the two agree, or tarfile is asked
+            broken = bytearray(data[: int(rng.integers(600, len(data)))])
+            broken[int(rng.integers(0, len(broken)))] ^= int(rng.integers(1, 256))
+            path.write_bytes(broken)
+            if found := _usual_members(path):
+                assert found == _members(path)
+
+
+def test_a_tar_with_links_is_read_by_tarfile(tmp_path):
+    path = tmp_path / "0.tar"
+    with tarfile.open(path, "w") as tar:
+        (member := tarfile.TarInfo("0.png")).type = tarfile.SYMTYPE
+        tar.addfile(member)
+    assert _usual_members(path) is None
+    assert index_samples(path) == []

@@ -200,18 +200,15 @@ def index_samples(path: Path) -> list[Entry]:
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         size = path.stat().st_size
-        with tarfile.open(path, "r:") as tar:
-            with suppress(tarfile.ReadError):  # of a truncated member
-                for member in tar:
-                    folder, _, name = member.name.rpartition("/")
-                    if member.isfile() and not name.startswith("."):  # "._": of macOS
-                        key, _, suffix = name.partition(".")
-                        parts = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
-                        parts[suffix.lower()] = member.offset_data, member.size
-            end = tar.offset
+        members, end = _usual_members(path) or _members(path)
     except Exception as error:  # on broken headers, tarfile can raise almost any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
+    for full_name, offset, length in members:
+        folder, _, name = full_name.rpartition("/")
+        if not name.startswith("."):  # "._": of macOS
+            key, _, suffix = name.partition(".")
+            samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[suffix.lower()] = offset, length
     entries: list[Entry] = []
     for key, parts in samples.items():
         if any(offset + length > size for offset, length in parts.values()):
@@ -233,6 +230,48 @@ def index_samples(path: Path) -> list[Entry]:
         problem = "no header of a tar, but more data: the shard is damaged, or several were joined"
         entries.append(Entry(f"at byte {end}", (0, 0), (0, 0), (0, 0), problem))
     return entries
+
+
+Members = tuple[list[tuple[str, int, int]], int]  # name, offset and size of each file; where the headers end
+
+
+def _members(path: Path) -> Members:
+    """The files in a tar of any kind, as far as it can be read."""
+    found = []
+    with tarfile.open(path, "r:") as tar:
+        with suppress(tarfile.ReadError):  # of a truncated member
+            for member in tar:
+                if member.isfile():
+                    found.append((member.name, member.offset_data, member.size))
+        return found, tar.offset
+
+
+def _usual_members(path: Path) -> Members | None:
+    """As `_members`, in a fifth of the time, of a tar with plain files and folders alone; None for any other."""
+    found: list[tuple[str, int, int]] = []
+    at = 0
+    with path.open("rb") as file:
+        while True:
+            file.seek(at)
+            head = file.read(512)
+            if head == bytes(512):
+                return (found, at) if at else None
+            if len(head) < 512 or head[257:262] != b"ustar" or head[156] not in b"05":
+                return None
+            name, size, checksum = head[:100].split(b"\0", 1)[0], head[124:136], head[148:156]
+            try:
+                length = int(size.strip(b"\0 "), 8)
+                if int(checksum.strip(b"\0 "), 8) != sum(head) - sum(checksum) + 8 * 32:
+                    return None
+                if head[257:263] == b"ustar\0" and (prefix := head[345:500].split(b"\0", 1)[0]):
+                    name = prefix + b"/" + name
+                decoded = name.decode()
+            except ValueError:  # a number in base 256, or a name that is no UTF-8
+                return None
+            if head[156] == ord("0"):
+                found.append((decoded, at + 512, length))
+                at += -(-length // 512) * 512
+            at += 512
 
 
 def _has_more(path: Path, start: int) -> bool:
