@@ -202,7 +202,7 @@ def test_commands_draw_by_another_decoder_and_by_an_lcm_lora(cli, tiny_tokenizer
     pictures = {}
     for name, given in (
         ("plain", ()), ("lcm", ("--image-decoder", tmp_path / "lcm")), ("lora", ("--lcm-lora", lcm_lora[0])),
-        ("four", ("--image-decoder", tmp_path / "lcm", "--steps", 4, "--guidance-scale", 1)),
+        ("four", ("--image-decoder", tmp_path / "lcm", "--steps", 4, "--guidance-scale", 1.5)),
     ):  # fmt: skip
         assert cli(*run, "--out", tmp_path / name, *given)[0] == 0
         (file,) = (tmp_path / name).glob("*.png")

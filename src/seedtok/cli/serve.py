@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 from seedtok.cli.lm import Base, Chat, Model, Quantize, Tokenizer, load_lm
 from seedtok.cli.support import Device, DrawingDtype, Dtype, Precision, auto_drawing, drawing_dtype
-from seedtok.cli.tokenizer import LcmLora
+from seedtok.cli.tokenizer import Guidance, LcmLora
 from seedtok.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def serve(
     device: Device = "auto",
     drawing: DrawingDtype = None,
     lcm_lora: LcmLora = None,
+    guidance_scale: Guidance = None,
 ) -> None:
     """Serve a SEED language model over HTTP: a web page, and OpenAI's protocol.
 
@@ -61,6 +63,8 @@ def serve(
     def application() -> FastAPI:
         lm = load_lm(model, dtype.value, device, base, tokenizer, template, quantize)
         lm.seed.draw_by(lcm_lora=lcm_lora)
+        if guidance_scale is not None:
+            lm.seed.config = replace(lm.seed.config, guidance_scale=guidance_scale)
         drawn_in = drawing_dtype(drawing or auto_drawing(dtype), lm.device)
         name = Path(model).name or model if Path(model).is_dir() else model
         return create_app(lm, name, limits, keys, drawn_in, page)

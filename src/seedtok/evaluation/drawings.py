@@ -21,7 +21,7 @@ from seedtok.evaluation.dataset import Counts, EvaluationSet, Scorer, added, per
 from seedtok.evaluation.foreign import identity_of
 from seedtok.evaluation.frechet import frechet_distance
 from seedtok.evaluation.predictions import Record
-from seedtok.tokenizer.image_decoder import FEW_STEPS, ImageDecoder
+from seedtok.tokenizer.image_decoder import FEW_GUIDANCE, FEW_STEPS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 AT_ONCE = 16  # pictures that are scored together
@@ -39,7 +39,7 @@ def drawn(
     """
     config, generator = tokenizer.config, torch.Generator().manual_seed(noise)
     if few_steps is not None:
-        return few_steps.draw(conditions, FEW_STEPS, 1.0, generator, dtype)
+        return few_steps.draw(conditions, FEW_STEPS, FEW_GUIDANCE, generator, dtype)
     return tokenizer.image_decoder.draw(conditions, config.num_inference_steps, config.guidance_scale, generator, dtype)
 
 

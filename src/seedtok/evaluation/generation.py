@@ -22,7 +22,7 @@ from seedtok.evaluation.drawings import (
 from seedtok.evaluation.predictions import Predictions, Record
 from seedtok.evaluation.preprocessing import stretched
 from seedtok.evaluation.run import Batch, Make, Run, Task, evaluate
-from seedtok.tokenizer.image_decoder import ImageDecoder
+from seedtok.tokenizer.image_decoder import FEW_GUIDANCE, FEW_STEPS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 TextFeatures = Callable[[list[str]], torch.Tensor]  # captions -> what the diffusion model draws from, (B, 77, width)
@@ -70,7 +70,8 @@ def evaluate_generation(
         for name in [name for name in ("caption", "seed") if name in conditions]:
             ways[f"{name}_few_steps"] = way(f"{name}_few_steps", conditions[name], few_steps)
     models = {name: seen if name.startswith("seed") else {} for name in ways}
-    settings = {"models": models, "decoding": decoder_settings(tokenizer, dtype)}
+    few = {} if few_steps is None else {"few_steps": {"steps": FEW_STEPS, "guidance_scale": FEW_GUIDANCE}}
+    settings = {"models": models, "decoding": decoder_settings(tokenizer, dtype) | few}
     score = partial(score_generation, data=data, clip=clip, scorer=scorer)
     return evaluate(Task("generation", settings, ways, score, captioned=True), data, run)
 

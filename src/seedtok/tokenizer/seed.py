@@ -242,7 +242,9 @@ class SeedTokenizer(CompositeModule):
         if image_decoder is None and lcm_lora is None:
             return  # the image decoder is not loaded before it is used
         if steps := self.image_decoder.few_steps:
-            self.config = replace(self.config, num_inference_steps=steps, guidance_scale=1.0)
+            self.config = replace(
+                self.config, num_inference_steps=steps, guidance_scale=self.image_decoder.few_guidance
+            )
 
     @property
     def image_decoder_source(self) -> str:
