@@ -27,7 +27,7 @@ KEPT = Path(__file__).parent.parent / "docs" / "runs"
 
 STARTS = {  # what of the package a part begins on; those not here begin from nothing
     "diffusion": ("diffusion/text_encoder", "diffusion/vae"),
-    "lcm": ("diffusion",),
+    "lcm": ("vision", "tokenizer", "diffusion"),
     "judge": ("diffusion",),
     "bidirectional": ("vision",),
     "stage1": ("vision", "tokenizer"),

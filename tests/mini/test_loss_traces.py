@@ -62,7 +62,8 @@ def test_a_kept_trace_is_small_and_of_a_whole_run(path):
     steps, losses = zip(*trace.later, strict=True)
     assert steps[-1] == recipe.optimization.steps - 1
     assert all(b > a for a, b in pairwise(steps))
-    assert min(losses[-5:]) < (losses[0] if path.stem in tool.STAND_INS else min(trace.first))
+    if path.stem != "lcm":  # whose target moves with it
+        assert min(losses[-5:]) < (losses[0] if path.stem in tool.STAND_INS else min(trace.first))
 
 
 def write_run(folder: Path, losses: dict[int, float]) -> Path:

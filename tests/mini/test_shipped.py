@@ -72,7 +72,7 @@ def test_it_draws_what_it_should_in_four_steps():
     scenes = unique_scenes("test", 24, world=VARIED)
     tokenizer = SeedTokenizer.from_pretrained("mini")
     tokenizer.draw_by(lcm_lora="mini")
-    assert (tokenizer.config.num_inference_steps, tokenizer.config.guidance_scale) == (4, 1.0)
+    assert (tokenizer.config.num_inference_steps, tokenizer.config.guidance_scale) == (4, 1.5)
     codes = tokenizer.encode_pixels(tokenizer.pixels(to_batch(scenes, 128).pixels))
     drawn = tokenizer.decode(codes, generator=[torch.Generator().manual_seed(i) for i in range(len(scenes))])
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn])).permute(0, 3, 1, 2)

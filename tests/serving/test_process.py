@@ -117,6 +117,7 @@ def draw_many(client: OpenAI) -> int:
         (("--api-key-file", "nowhere"), "No such file"),
         (("--host", "256.1.1.1"), "cannot listen on '256.1.1.1', port 8000"),
         (("--device", "cuda:99"), "cuda:99"),
+        (("--dtype", "bfloat16", "--drawing-dtype", "float32"), "--drawing-dtype float32 needs --dtype float32"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_a_line(cli: Callable, options: tuple[str, ...], message: str):

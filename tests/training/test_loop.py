@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(tmp_path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seedtok.training.checkpoints.save_file", full)
+    monkeypatch.setattr("seedtok.core.files.save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
         train(tiny_run(), tmp_path / "run")
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

@@ -13,9 +13,8 @@ from seedtok.cli.support import (
     Dtype,
     Overwrite,
     Precision,
-    auto_drawing,
     check_free,
-    drawing_dtype,
+    drawing_beside,
     generators,
     load_tokenizer,
     say,
@@ -54,7 +53,7 @@ def demo(
     lm = "mini" if lm is None and model == "mini" else lm
     check_free([out / name for name in FILES[: 2 if lm is None else 3]], overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device)
-    drawn_in = drawing_dtype(drawing or auto_drawing(dtype), tokenizer.device)
+    drawn_in = drawing_beside(drawing, dtype, tokenizer.device)
     from seedtok.core.images import grid
     from seedtok.lm.seed_lm import SeedLM
     from seedtok.mini.world.scenes import VARIED, caption, unique_scenes

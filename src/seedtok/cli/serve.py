@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seedtok.cli.lm import Base, Chat, Model, Quantize, Tokenizer, load_lm
-from seedtok.cli.support import Device, DrawingDtype, Dtype, Precision, auto_drawing, drawing_dtype
+from seedtok.cli.support import Device, DrawingDtype, Dtype, Precision, drawing_beside
 from seedtok.cli.tokenizer import Guidance, LcmLora
 from seedtok.core.errors import ConfigError
 
@@ -65,7 +65,7 @@ def serve(
         lm.seed.draw_by(lcm_lora=lcm_lora)
         if guidance_scale is not None:
             lm.seed.config = replace(lm.seed.config, guidance_scale=guidance_scale)
-        drawn_in = drawing_dtype(drawing or auto_drawing(dtype), lm.device)
+        drawn_in = drawing_beside(drawing, dtype, lm.device)
         name = Path(model).name or model if Path(model).is_dir() else model
         return create_app(lm, name, limits, keys, drawn_in, page)
 

@@ -120,9 +120,16 @@ def load_encoder(model: str, dtype: str, device: str) -> CheckedEncoder:
     return CheckedEncoder(load_tokenizer(model, dtype, device))
 
 
-def auto_drawing(dtype: Precision) -> DrawingPrecision | None:
-    """The dtype of the image decoder where none is asked for and pictures are only looked at: auto beside float32."""
-    return DrawingPrecision.auto if dtype == Precision.float32 else None
+def drawing_beside(chosen: DrawingPrecision | None, dtype: Precision, device: torch.device) -> torch.dtype | None:
+    """As `drawing_dtype`, of pictures that are only looked at: auto by default beside float32.
+
+    Raises ConfigError for another dtype than that of the model, where that is not float32.
+    """
+    if dtype == Precision.float32:
+        return drawing_dtype(chosen or DrawingPrecision.auto, device)
+    if chosen not in (None, DrawingPrecision.auto) and chosen.value != dtype.value:
+        raise ConfigError(f"--drawing-dtype {chosen.value} needs --dtype float32; with {dtype.value} leave it out")
+    return None
 
 
 def drawing_dtype(chosen: DrawingPrecision | None, device: torch.device) -> torch.dtype | None:

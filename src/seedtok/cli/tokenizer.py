@@ -48,7 +48,8 @@ class Engine(StrEnum):
 Model = Annotated[str, typer.Option(help="'mini', a checkpoint folder, or a hub id.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; by default those of the checkpoint.")]
 Guidance = Annotated[
-    float | None, typer.Option(min=0, help="Scale of classifier-free guidance; by default that of the checkpoint.")
+    float | None,
+    typer.Option(min=0, help="Scale of classifier-free guidance; by default the checkpoint's, or 1.5 in few steps."),
 ]
 Decoder = Annotated[
     str | None,

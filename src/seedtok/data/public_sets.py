@@ -155,7 +155,7 @@ def _unsplash_rows(annotations: Path) -> Iterator[dict[str, str]]:
     if not files:
         raise DataError(f"{annotations}: expected files named photos.tsv000 or photos.csv000 and so on")
     for path in files:
-        rows = _lines(path, csv.QUOTE_MINIMAL)
+        rows = _lines(path, csv.QUOTE_MINIMAL if ".csv" in path.name else csv.QUOTE_NONE)
         header = next(rows, [])
         for row in rows:
             record = dict(zip(header, row, strict=True))
@@ -170,7 +170,7 @@ def _unsplash(annotations: Path, split: str) -> Iterator[Entry]:
 
 
 def _lines(path: Path, quoting: Literal[0, 3] = csv.QUOTE_NONE) -> Iterator[list[str]]:
-    """The rows of a TSV, in which nothing is quoted; DataError for one with more or fewer fields than the first."""
+    """The rows of a TSV, by default unquoted; DataError for one with more or fewer fields than the first."""
     width = None
     try:
         with path.open(encoding="utf-8", newline="") as file:

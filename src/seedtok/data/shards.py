@@ -235,11 +235,14 @@ class ShardSamples:
 
     def _index(self, shard: int) -> list[Entry]:
         path = self.paths[shard]
-        entries = index_samples(path)
-        if len(entries) > self._counts[shard]:
-            raise DataError(
-                f"{path} holds {len(entries)} samples, and {stats_path(path).name} says {self._counts[shard]}"
-            )
+        entries, count = index_samples(path), self._counts[shard]
+        more = entries[count:]
+        if any(entry.problem is None for entry in more):
+            raise DataError(f"{path} holds {len(entries)} samples, and {stats_path(path).name} says {count}")
+        for index, entry in enumerate(more, count):
+            if (shard, index) not in self._bad:
+                self._bad.add((shard, index))
+                self.skipped.add(path, entry.key, entry.problem or "")
         return entries
 
     def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:

@@ -209,7 +209,7 @@ def index_samples(path: Path) -> list[Entry]:
         if not name.startswith("."):  # "._": of macOS
             key, _, suffix = name.partition(".")
             samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[suffix.lower()] = offset, length
-    entries: list[Entry] = []
+    entries, more = list[Entry](), list[Entry]()
     for key, parts in samples.items():
         if any(offset + length > size for offset, length in parts.values()):
             entries.append(Entry(key, (0, 0), (0, 0), (0, 0), "it is incomplete: the shard is truncated"))
@@ -218,7 +218,9 @@ def index_samples(path: Path) -> list[Entry]:
         dotted = [suffix for suffix in parts if suffix.rpartition(".")[2] in IMAGES] if image is None else []
         if dotted:
             problem = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
-            entries += [Entry(f"{key}.{suffix}", (0, 0), (0, 0), (0, 0), problem) for suffix in dotted]
+            first, *others = (Entry(f"{key}.{suffix}", (0, 0), (0, 0), (0, 0), problem) for suffix in dotted)
+            entries.append(first)
+            more += others  # last, since counts of the shard take them for one
             continue
         if image is None or "txt" not in parts:
             lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
@@ -227,9 +229,9 @@ def index_samples(path: Path) -> list[Entry]:
             continue
         entries.append(Entry(key, image, parts["txt"], parts.get("json", (0, 0))))
     if end < size and not is_truncated(path) and _has_more(path, end):
-        problem = "no header of a tar, but more data: the shard is damaged, or several were joined"
-        entries.append(Entry(f"at byte {end}", (0, 0), (0, 0), (0, 0), problem))
-    return entries
+        problem = "more data without a header: the shard is damaged, or several were joined"
+        more.append(Entry(f"at byte {end}", (0, 0), (0, 0), (0, 0), problem))
+    return entries + more
 
 
 Members = tuple[list[tuple[str, int, int]], int]  # name, offset and size of each file; where the headers end
@@ -259,6 +261,8 @@ def _usual_members(path: Path) -> Members | None:
             if len(head) < 512 or head[257:262] != b"ustar" or head[156] not in b"05":
                 return None
             name, size, checksum = head[:100].split(b"\0", 1)[0], head[124:136], head[148:156]
+            if b"-" in size:  # tarfile would read the same header for ever
+                raise ValueError("a negative size")
             try:
                 length = int(size.strip(b"\0 "), 8)
                 if int(checksum.strip(b"\0 "), 8) != sum(head) - sum(checksum) + 8 * 32:

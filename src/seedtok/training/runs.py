@@ -16,11 +16,13 @@ from seedtok.training.settings import Settings, read_settings, settings_json
 # None of the others changes what a step learns from, as long as batch size, accumulation and ranks multiply to the
 # same; but accumulation does in stages I and II, whose negatives and codebook are of micro-batches. More steps stretch
 # the rest of the learning rate's cosine.
+HARMLESS = (
+    "sharded", "data.workers", "log_every", "validate_every", "validate_batches", "checkpoint_every",
+    "keep_checkpoints", "data.bad_share", "stage.usage_warning",
+)  # fmt: skip
 MAY_CHANGE = (
     "optimization.lr", "optimization.max_grad_norm",
-    "optimization.steps", "optimization.batch_size", "optimization.accumulate", "sharded", "data.workers", "log_every",
-    "validate_every", "validate_batches", "checkpoint_every", "keep_checkpoints", "data.bad_share",
-    "stage.usage_warning",
+    "optimization.steps", "optimization.batch_size", "optimization.accumulate", *HARMLESS,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from seedtok.mini.comparison.shipped import place_shipped
 from seedtok.mini.parts import Part, check_same, holds_checkpoint, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.report import can_report, write_report
-from seedtok.mini.reproduction.run import COMPARISONS, Place, training_job
+from seedtok.mini.reproduction.run import COMPARISONS, Place, check_settings, training_job
 
 JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip")}  # foundations of a measurement
 
@@ -48,6 +48,8 @@ def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
     measuring = _measuring(names, place, terms)
     parts = _parts(place, terms)
     needed = _needed(measuring, parts, place.out)
+    for name in _standing_on(measuring, parts):
+        check_settings(parts[name], place)
     return [*measuring, *(training_job(part, place) for name, part in parts.items() if name in needed)]
 
 
@@ -77,6 +79,17 @@ def _needed(measuring: Iterable[Job], parts: dict[str, Part], out: Path) -> set[
             found.add(name)
             if not holds_checkpoint(result(out, name)):
                 left += parts[name].inputs.values()
+    return found
+
+
+def _standing_on(measuring: Iterable[Job], parts: dict[str, Part]) -> set[str]:
+    """Names of the parts that are measured, and of all that they stand on, whether it is there or not."""
+    found, left = set[str](), [need for job in measuring for need in job.needs]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += parts[name].inputs.values()
     return found
 
 

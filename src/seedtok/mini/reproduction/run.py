@@ -15,7 +15,7 @@ from seedtok.mini.reproduction.report import write_report
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.checkpoints import holds_run
 from seedtok.training.config import with_overrides
-from seedtok.training.runs import differences, read_config
+from seedtok.training.runs import HARMLESS, differences, read_config
 
 COMPARISONS = "comparisons.json"  # what the comparisons of a folder have in common
 
@@ -57,21 +57,21 @@ def training_job(part: Part, place: Place) -> Job:
     """The job that trains a part, or goes on with it; raises ConfigError where that was begun with other settings."""
     out, folder = place.out, place.out / "runs" / part.name
     arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", place.device]
-    if holds_run(folder):
-        _check_settings(part, place, folder)
-        arguments.append("--resume")
-    else:
-        arguments += part.overrides(out, place.smoke)
+    check_settings(part, place)
+    arguments += ["--resume"] if holds_run(folder) else part.overrides(out, place.smoke)
     log = out / "logs" / f"{part.name}.txt"
     return Job(part.name, tuple(arguments), tuple(part.inputs.values()), result(out, part.name), log)
 
 
-def _check_settings(part: Part, place: Place, folder: Path) -> None:
-    """Raises ConfigError for a run that would now be begun with other settings, but for where its inputs lie."""
+def check_settings(part: Part, place: Place) -> None:
+    """Raises ConfigError for a run that would now learn from other settings, but for where its inputs lie."""
+    folder = place.out / "runs" / part.name
+    if not holds_run(folder):
+        return
     before = read_config(folder, [part.recipe()])
     now = with_overrides(part.recipe(), part.overrides(place.out, place.smoke))
     for name, old, new in differences(before, now):
-        if name not in part.inputs:
+        if name not in (*part.inputs, *HARMLESS):
             raise ConfigError(
                 f"{folder} was begun with {name}={old}, and would now be with {new}: choose another folder, or remove "
                 "that run and what stands on it"

@@ -18,7 +18,7 @@ from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
 from seedtok.mini.stages.pipelines import pipeline_of, save_pipeline
 from seedtok.stages.pixels import clip_normalize, unit_range
-from seedtok.tokenizer.image_decoder import FEW_STEPS, ImageDecoder
+from seedtok.tokenizer.image_decoder import FEW_GUIDANCE, FEW_STEPS, ImageDecoder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.training.config import StageSettings
 from seedtok.training.settings import NameOrFolder
@@ -30,7 +30,9 @@ TRAIN_STEPS = 1000  # of the teacher
 class LcmSettings(StageSettings):
     teacher: NameOrFolder  # a diffusion model that predicts the clean latent or a velocity: "mini" or a folder
     tokenizer: NameOrFolder | None = None  # of it the student learns to draw codes too, for every other picture
-    guidance_scale: float = 2.5  # of the teacher; the student draws as if guided, and without guidance of its own
+    guidance_scale: float = (
+        2.5  # of the teacher; the student draws as if guided, without guidance of its own or with little
+    )
     solver_steps: int = 50  # of the teacher, from noise to a picture; a step of the student leads over one of them
     target_decay: float = 0.95  # of the moving average of the student that gives the targets (paper)
     huber: float = 0.001  # where the loss goes from squared to absolute
@@ -199,7 +201,7 @@ class LcmStage(Stage):
     def draw(self, batch: Batch) -> Image.Image:
         count = min(16, len(batch.captions))
         pictures: Any = self.pipeline()(
-            batch.captions[:count], num_inference_steps=FEW_STEPS, guidance_scale=1.0,
+            batch.captions[:count], num_inference_steps=FEW_STEPS, guidance_scale=FEW_GUIDANCE,
             generator=torch.Generator().manual_seed(0),
         ).images  # type: ignore[union-attr]  # fmt: skip
         return side_by_side(to_pil(unit_range(batch.pixels[:count])), pictures)
