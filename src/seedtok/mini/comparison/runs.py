@@ -50,7 +50,7 @@ class ComparedRun:
         """Steps, warm-up and batch, as settings; what a recipe counts in batches stays of as many pictures."""
         recipe = self.part.recipe()
         own, batches = recipe.optimization, 1 / terms.batch_scale
-        settings = {
+        settings: dict[str, float] = {
             "optimization.steps": max(1, round((self.steps or own.steps) * terms.steps_scale)),
             "optimization.warmup_steps": max(1, round(own.warmup_steps * terms.steps_scale)),
             "optimization.batch_size": max(1, round(own.batch_size * terms.batch_scale)),
