@@ -11,7 +11,7 @@ from PIL import Image
 
 from seedtok import SeedTokenizer
 from seedtok.cli.support import png_paths
-from seedtok.core.files import save_tensors
+from seedtok.core.files import write_tensors
 from seedtok.core.locks import locked
 
 CODES = " ".join(map(str, range(32)))
@@ -106,7 +106,7 @@ def test_a_checkpoint_is_not_converted_over_another_without_overwrite(cli, tmp_p
 
 def test_weights_are_readable_by_all_whom_new_files_are_readable_by(tmp_path):
     (tmp_path / "other").touch()
-    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 

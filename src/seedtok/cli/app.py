@@ -67,7 +67,7 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Notes an empty argument: as a path it would be the working directory, with all that is below it."""
-        taking = set(_options_with_value(self))
+        taking = set(_options_with_value(self)) if "" in args else set[str]()
         ctx.meta[EMPTY] = any(not given and before not in taking for before, given in pairwise(["", *args]))
         return super().parse_args(ctx, args)
 

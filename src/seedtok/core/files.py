@@ -42,21 +42,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file. Tied weights, which share memory, are stored once for each name."""
+    """Writes a safetensors file. Tied weights, which share memory, are stored once for each name.
+
+    Some releases of safetensors make a file that its owner alone can read; this one has the mode of any new file.
+    """
     stored: dict[str, Tensor] = {}
     addresses: set[int] = set()
     for name, value in tensors.items():
         tensor = value.detach().cpu().contiguous()
         stored[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
         addresses.add(tensor.data_ptr())
-    save_tensors(stored, path)
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """As safetensors' `save_file`, which some releases make readable by its owner alone; here as any new file is."""
     path.touch()
     mode = path.stat().st_mode
-    save_file(dict(tensors), path)
+    save_file(stored, path)
     path.chmod(mode)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import SeedTokWarning
-from seedtok.core.files import save_tensors
+from seedtok.core.files import write_tensors
 from seedtok.core.recalls import best_cosines, retrieval_recalls
 from seedtok.evaluation.dataset import EvaluationSet, check_has
 from seedtok.evaluation.predictions import Predictions, Record
@@ -81,5 +81,5 @@ def _embed(name: str, model: RetrievalModel, batch: Batch, out: Path) -> list[Re
     path = out / "embeddings" / name / f"{batch.number:06}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        save_tensors({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, temporary)
+        write_tensors(temporary, tensors)
     return [{"image_id": entry.id, "captions": len(own)} for entry, own in zip(batch.entries, captions, strict=True)]

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.errors import CheckpointError, SeedTokWarning
-from seedtok.core.files import read_tensors, save_tensors
+from seedtok.core.files import read_tensors, write_tensors
 from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
@@ -77,7 +77,7 @@ class Familiarity(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes its file into the folder of a checkpoint."""
-        save_tensors({name: value.contiguous().cpu() for name, value in self.named_buffers()}, folder / FILE)
+        write_tensors(folder / FILE, dict(self.named_buffers()))
 
     @classmethod
     def load(cls, folder: Path, width: int) -> Familiarity | None:

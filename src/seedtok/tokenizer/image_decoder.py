@@ -38,7 +38,7 @@ MOVED_MODULES = {  # former names, in older checkpoints: present names, of the m
     "seedtok.tokenizer.positioned_unet": "seedtok.mini.networks.positioned_unet",
 }
 FEW_STEPS = 4  # of a latent consistency model
-FEW_GUIDANCE = 1.5  # of these; 1 is without guidance, twice as fast and less often right (docs/findings.md)
+FEW_GUIDANCE = 1.5  # scale of classifier-free guidance of these; 1 is without, faster and less often right
 MIRRORS = {  # deleted repositories that published checkpoints name: their mirrors
     "stabilityai/stable-diffusion-2-1-unclip": "sd2-community/stable-diffusion-2-1-unclip"
 }

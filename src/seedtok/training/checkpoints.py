@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seedtok.core.atomic import atomic_folder, remove, remove_folder, remove_leftovers, replace_folder, temporary_path
 from seedtok.core.errors import CheckpointError
-from seedtok.core.files import read_json, read_tensors, save_tensors
+from seedtok.core.files import read_json, read_tensors, write_tensors
 
 T = TypeVar("T")
 State = dict[str, dict[str, Tensor]]  # tensors by name, by the file that holds them
@@ -135,13 +135,7 @@ def _own_part(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
 
 def _write(folder: Path, files: State, suffix: str, records: dict[str, Any]) -> None:
     for name, tensors in files.items():
-        plain: dict[str, Tensor] = {}
-        seen: set[int] = set()
-        for key, value in tensors.items():
-            tensor = value.detach().cpu().contiguous()
-            plain[key] = tensor.clone() if tensor.data_ptr() in seen else tensor  # tied weights are written twice
-            seen.add(tensor.data_ptr())
-        save_tensors(plain, folder / f"{name}{suffix}.safetensors")
+        write_tensors(folder / f"{name}{suffix}.safetensors", tensors)
     for name, record in records.items():
         (folder / f"{name}.json").write_text(json.dumps(record, indent=1))
 

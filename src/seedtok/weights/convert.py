@@ -13,7 +13,7 @@ from transformers import BertTokenizer
 from seedtok.baselines.prefix_lm import PROJECTION_FILE
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError
-from seedtok.core.files import assign_strictly, read_json, save_tensors
+from seedtok.core.files import assign_strictly, read_json, write_tensors
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.weights import blip2, official
@@ -103,7 +103,7 @@ def _convert_blip2(folder: Path, out: Path, text_tokenizer: str | None) -> Conve
     projection = blip2.read_projection(tensors)
     if projection:
         with atomic_file(out / PROJECTION_FILE) as temporary:
-            save_tensors({name: tensor.contiguous() for name, tensor in projection.items()}, temporary)
+            write_tensors(temporary, projection)
         notes.append(
             f"written to {PROJECTION_FILE}: language_projection, the initial FC layer of a BLIP-2 baseline with "
             "the same language model"

@@ -1,6 +1,6 @@
 """Comparisons from start to end: the runs that their rows need, their measurements, and what they say."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from seedtok.core.errors import ConfigError
@@ -47,8 +47,8 @@ def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
     """The jobs that rows of questions need; measurements come first, so that each is run as soon as it can be."""
     measuring = _measuring(names, place, terms)
     parts = _parts(place, terms)
-    needed = _needed(measuring, parts, place.out)
-    for name in _standing_on(measuring, parts):
+    needed = _needed(measuring, parts, lambda name: holds_checkpoint(result(place.out, name)))
+    for name in _needed(measuring, parts, lambda _: False) - needed:  # training_job checks the others
         check_settings(parts[name], place)
     return [*measuring, *(training_job(part, place) for name, part in parts.items() if name in needed)]
 
@@ -70,26 +70,15 @@ def _parts(place: Place, terms: Terms) -> dict[str, Part]:
     return {part.name: part for part in (*FOUNDATIONS, *compared)}
 
 
-def _needed(measuring: Iterable[Job], parts: dict[str, Part], out: Path) -> set[str]:
-    """Names of the parts that are measured, and of all that those of them stand on that are not there yet."""
+def _needed(measuring: Iterable[Job], parts: dict[str, Part], is_there: Callable[[str], bool]) -> set[str]:
+    """Names of the parts that are measured, and of all that those of them stand on that are not there."""
     found, left = set[str](), [need for job in measuring for need in job.needs]
     while left:
         name = left.pop()
         if name not in found:
             found.add(name)
-            if not holds_checkpoint(result(out, name)):
+            if not is_there(name):
                 left += parts[name].inputs.values()
-    return found
-
-
-def _standing_on(measuring: Iterable[Job], parts: dict[str, Part]) -> set[str]:
-    """Names of the parts that are measured, and of all that they stand on, whether it is there or not."""
-    found, left = set[str](), [need for job in measuring for need in job.needs]
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += parts[name].inputs.values()
     return found
 
 

@@ -54,7 +54,10 @@ def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", 
 
 
 def training_job(part: Part, place: Place) -> Job:
-    """The job that trains a part, or goes on with it; raises ConfigError where that was begun with other settings."""
+    """The job that trains a part: a new run, or its run in this folder, resumed.
+
+    Raises ConfigError where that run has other settings than a new one would have.
+    """
     out, folder = place.out, place.out / "runs" / part.name
     arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", place.device]
     check_settings(part, place)

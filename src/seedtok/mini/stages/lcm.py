@@ -30,9 +30,7 @@ TRAIN_STEPS = 1000  # of the teacher
 class LcmSettings(StageSettings):
     teacher: NameOrFolder  # a diffusion model that predicts the clean latent or a velocity: "mini" or a folder
     tokenizer: NameOrFolder | None = None  # of it the student learns to draw codes too, for every other picture
-    guidance_scale: float = (
-        2.5  # of the teacher; the student draws as if guided, without guidance of its own or with little
-    )
+    guidance_scale: float = 2.5  # of the teacher; the student learns to draw as if so guided
     solver_steps: int = 50  # of the teacher, from noise to a picture; a step of the student leads over one of them
     target_decay: float = 0.95  # of the moving average of the student that gives the targets (paper)
     huber: float = 0.001  # where the loss goes from squared to absolute
