@@ -168,8 +168,9 @@ class LcmStage(Stage):
         """Text features of the captions and, for every other picture, what a tokenizer makes of its codes."""
         features = self.decoder.text_features(batch.captions)
         if self.tokenizer is not None:
-            codes = self.tokenizer.encode_pixels(clip_normalize(batch.pixels[::2]))
-            features[::2] = self.tokenizer.generation_embeddings(self.tokenizer.lookup(codes)).to(features.dtype)
+            embeddings = self.tokenizer.causal_embeddings(clip_normalize(batch.pixels[::2]))
+            vectors = self.tokenizer.quantize(embeddings).vectors.to(self.tokenizer.dtype)
+            features[::2] = self.tokenizer.generation_embeddings(vectors).to(features.dtype)
         return features
 
     def _guided(self, noisy: Tensor, steps: Tensor, features: Tensor) -> Tensor:
