@@ -2,8 +2,8 @@
 
 The port is in plain_port.py. All get the same pixels in memory. A ratio is how many images ours encodes in the port's
 time for one, in the same dtype; of the mixture (`dtype="auto"`), in float32 and in bfloat16. `--full` is the paper's
-size, with random weights: 10 GiB of memory. `--float32` leaves out what computes in bfloat16, for CPUs without
-instructions for it, on which that takes minutes at full size.
+size, with random weights: 10 GiB of memory. `--float32` leaves out what computes in bfloat16, as a CPU without
+instructions for it does by itself: there that takes many times as long.
 
 Of the mini size it also runs what onnxruntime and OpenVINO make of the port, where they are installed (extra `bench`).
 
@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from seedtok import SeedTokenizer
+from seedtok.core.device import computes_bfloat16_fast
 from seedtok.core.processes import keep_freed_memory
 from seedtok.mini.text import bert_tokenizer
 from seedtok.mini.world.scenes import VARIED, unique_scenes
@@ -143,6 +144,8 @@ def rows(encoders: Encoders, size: str, threads: int, rounds: int) -> Iterator[R
         yield compared(f"encode, {size}, batch {count}, {ours}", theirs, count, own, seconds[theirs], bar, share, note)
     if "auto" in seconds:
         yield Row(f"encode, {size}, auto: codes equal", "float32", encoders.equality("auto")[0], bar=0.99)
+    else:
+        yield Row(f"encode, {size}, bfloat16 and auto", note="left out: by --float32 or a CPU without such instructions")
     for name in () if full else PACKAGES:
         if package := missing(name):
             yield Row(
@@ -161,7 +164,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     keep_freed_memory()
-    encoders, size = loaded(args.full, args.model, args.batch, args.float32), "full size" if args.full else args.model
+    float32 = args.float32 or not computes_bfloat16_fast(torch.device("cpu"))
+    encoders, size = loaded(args.full, args.model, args.batch, float32), "full size" if args.full else args.model
     report(f"encoding, {args.threads} threads", rows(encoders, size, args.threads, args.rounds), args.json)
 
 

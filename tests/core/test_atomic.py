@@ -1,5 +1,6 @@
 """Files and folders appear complete or not at all, and what a killed process leaves is removed."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from seedtok.core.atomic import (
     temporary_path,
 )
 from seedtok.core.checkpoint import checkpoint_folder
+from seedtok.core.errors import CheckpointError
 from seedtok.core.processes import ProcessId
 
 
@@ -61,6 +63,27 @@ def test_a_long_name_and_an_odd_suffix(tmp_path):
         assert temporary.suffix == ".b c"
         temporary.write_text("1")
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_files_are_on_the_disk_before_they_get_their_names_and_a_disk_that_is_full_then_changes_nothing(
+    tmp_path, monkeypatch
+):
+    put(tmp_path, {"file": "old", "step/a": "old", "into/a": "old"})
+    before, asked = found(tmp_path), []
+
+    def full(descriptor: int) -> None:
+        asked.append(os.fstat(descriptor).st_size)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), atomic_file(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    with pytest.raises(CheckpointError, match="No space"), atomic_folder(tmp_path / "step") as new:
+        put(new, {"sub/a": "new"})
+    with pytest.raises(OSError, match="No space"), hidden_folder(tmp_path / "into") as hidden:
+        put(hidden, {"a": "new"})
+        move_into(hidden, tmp_path / "into")
+    assert (found(tmp_path), asked) == (before, [3, 3, 3])
 
 
 # ---------------------------------------------------------------- what the killed leave

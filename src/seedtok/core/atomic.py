@@ -1,7 +1,8 @@
 """Atomic writes: a file or a folder appears complete or not at all.
 
-Everything is written to a hidden temporary name first. The name identifies the writing process, so that when the
-process is killed, the next one that writes to the same folder can remove its temporary files.
+Everything is written to a hidden temporary name first, and is on the disk before it gets its own name, so that it is
+whole after a power cut too. The hidden name identifies the writing process, so that when the process is killed, the
+next one that writes to the same folder can remove its temporary files.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path.parent, path.suffix)
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -97,6 +99,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        _to_disk(*_files(temporary))
         replace_folder(temporary, folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {folder}: {error}") from None
@@ -141,7 +144,7 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
     """Moves the files of a `hidden_folder` into `folder`, and removes the `outdated` files.
 
     When the process is killed in between, the next `remove_leftovers` finishes the move. Raises OSError, before
-    anything is moved, where a folder stands in the way of a file or the other way round.
+    anything is moved, where a folder stands in the way of a file or the other way round, and on a full disk.
     """
     for path in _files(hidden):
         target = folder / path.relative_to(hidden)
@@ -152,6 +155,7 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
                 raise NotADirectoryError(f"{parent} is a link to a folder, and files are not written through links")
             if parent.exists() and not parent.is_dir():
                 raise NotADirectoryError(f"{parent} is a file, and a folder of that name is to be written")
+    _to_disk(*_files(hidden))
     with uninterrupted():
         complete = hidden.rename(_complete(hidden))
         for path in outdated or []:
@@ -159,6 +163,14 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
             with suppress(OSError):
                 path.parent.rmdir()  # the folder of a part, if it is empty now
         _move(complete, folder)
+
+
+def _to_disk(*paths: Path) -> None:
+    """Waits until files are on the disk; only then do some file systems tell of a full one, by an OSError."""
+    for path in paths:
+        if path.is_file() and not path.is_symlink():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
 
 
 def _complete(hidden: Path) -> Path:
