@@ -141,6 +141,8 @@ def test_every_mini_recipe_is_planned_before_any_run_is_made(cli, tmp_path, monk
     code, out, err = cli("plan", f"mini.{name}", "--gpus", 1, "optimization.batch_size=2")
     assert code == 0, err
     assert "samples seen" in out
+    assert "GFLOP" in out
+    assert "minutes" in out
     waits = {"stage2": "runs/stage1/final", "stage3b": "runs/stage3a/final", "instructed": "runs/stage3b/final"}
     waits |= dict.fromkeys(("stage1", "blip2"), "runs/bidirectional/final")
     assert ("is not there yet" in out) == (name in waits)

@@ -84,10 +84,11 @@ def _show(recipe: str, p: Plan) -> None:
     for name in ("frozen_weights", "trained_weights", "gradients", "optimizer", "activations"):
         table.add_row(f"{name.replace('_', ' ')}, a GPU", f"{getattr(cost, name) / 2**30:.2f} GiB")
     table.add_row("memory, a GPU", f"{cost.memory / 2**30:.2f} GiB" + ("" if p.fits else ": does not fit"))
-    table.add_row("operations, a step", f"{p.flops / 1e12:,.1f} TFLOP")
-    table.add_row(f"step at {100 * p.utilisation:.0f} % of the peak", f"{p.step_seconds:.2f} s")
+    small = p.flops < 1e11
+    table.add_row("operations, a step", f"{p.flops / 1e9:.1f} GFLOP" if small else f"{p.flops / 1e12:,.1f} TFLOP")
+    table.add_row(f"step at {100 * p.utilisation:.0f} % of the peak", f"{p.step_seconds:.3g} s")
     table.add_row("samples seen", f"{p.samples:,}")
-    table.add_row("time", f"{p.days:.2f} days")
+    table.add_row("time", f"{p.days:.2f} days" if p.days >= 0.01 else f"{p.days * 1440:.2g} minutes")
     out.print(table)
     size, stage = recipe.split(".")
     if size == "paper" and stage in PAPER:
