@@ -126,6 +126,17 @@ def test_only_what_a_question_needs_is_trained():
     assert all(set(job.needs) <= known for job in every)
 
 
+def test_what_is_measured_is_not_trained_again(tmp_path):
+    place, terms = Place(tmp_path), Terms(seeds=2)
+    row = next(row for row in QUESTIONS["codebook"].rows if row.name == "EMA")
+    path = scores_file(tmp_path, row.measurement, "test", QUESTIONS["codebook"].count, 1)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    names = {job.name for job in jobs_of(["codebook"], place, terms)}
+    assert "codebook-ema/seed1" not in names
+    assert {"codebook-ema/seed2", "codebook-l2/seed1", "stage1"} <= names
+
+
 def test_parts_of_the_package_are_not_trained(tmp_path):
     terms, place = Terms(seeds=1, shipped=True), Place(tmp_path)
     names = [job.name for job in jobs_of(["table2"], place, terms)]

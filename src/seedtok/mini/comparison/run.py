@@ -44,10 +44,14 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
 
 
 def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
-    """The jobs that rows of questions need; measurements come first, so that each is run as soon as it can be."""
+    """The jobs that rows of questions need; measurements come first, so that each is run as soon as it can be.
+
+    Runs of which all is measured are not needed any more.
+    """
     measuring = _measuring(names, place, terms)
     parts = _parts(place, terms)
-    needed = _needed(measuring, parts, lambda name: holds_checkpoint(result(place.out, name)))
+    left = [job for job in measuring if not job.is_done]
+    needed = _needed(left, parts, lambda name: holds_checkpoint(result(place.out, name)))
     for name in _needed(measuring, parts, lambda _: False) - needed:  # training_job checks the others
         check_settings(parts[name], place)
     return [*measuring, *(training_job(part, place) for name, part in parts.items() if name in needed)]
