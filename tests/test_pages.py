@@ -12,7 +12,7 @@ from blocks import Block, blocks_of, commands, parse_command, parsed_blocks, pro
 ROOT = Path(__file__).parent.parent
 PAGES = [
     "index.md", "paper.md", "tutorials/own_pictures.md", "tutorials/evaluating.md", "tutorials/own_lm.md",
-    "howto/serving.md", "howto/seed_llama.md",
+    "howto/serving.md", "howto/seed_llama.md", "howto/tokenizing.md",
     "howto/transformers.md", "full_size.md", "reproducing.md",
 ]  # fmt: skip
 
