@@ -145,7 +145,9 @@ def rows(encoders: Encoders, size: str, threads: int, rounds: int) -> Iterator[R
     if "auto" in seconds:
         yield Row(f"encode, {size}, auto: codes equal", "float32", encoders.equality("auto")[0], bar=0.99)
     else:
-        yield Row(f"encode, {size}, bfloat16 and auto", note="left out: by --float32 or a CPU without such instructions")
+        yield Row(
+            f"encode, {size}, bfloat16 and auto", note="left out: by --float32 or a CPU without such instructions"
+        )
     for name in () if full else PACKAGES:
         if package := missing(name):
             yield Row(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seedtok.core.errors import DataError
+from seedtok.core.records import encodable
 from seedtok.data.text import clean_caption
 
 
@@ -88,7 +89,7 @@ def even_batches(available: int, batch_size: int, count: int, world_size: int) -
 
 def worded(pixels: Tensor, captions: list[str], metadata: list[dict[str, Any]]) -> Batch:
     """A batch with its captions cleaned; canonical wordings are "canonical" in the metadata, or else the captions."""
-    cleaned = [clean_caption(text) for text in captions]
+    cleaned = [clean_caption(encodable(text)) for text in captions]
     stored = [known.get("canonical") for known in metadata]
-    canonical = [text if isinstance(text, str) else said for text, said in zip(stored, cleaned, strict=True)]
+    canonical = [encodable(text) if isinstance(text, str) else said for text, said in zip(stored, cleaned, strict=True)]
     return Batch(pixels, cleaned, canonical, metadata)

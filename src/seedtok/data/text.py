@@ -3,6 +3,7 @@
 import re
 
 MAX_WORDS = 50
+CLEANED = 'lower case, without .!"()*#:;~, at most 50 words'  # what `clean_caption` does, for records
 _REMOVED = re.compile(r'[.!"()*#:;~]')
 
 

@@ -1,9 +1,10 @@
 """Caption scores by pycocoevalcap; a score that cannot be computed here is reported with the reason."""
 
 import re
-import shutil
+import subprocess
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import cache
 from os import devnull
 from typing import Any
 
@@ -91,8 +92,13 @@ def _tokenized(
     return tokenizer.tokenize(as_coco[0]), tokenizer.tokenize(as_coco[1])
 
 
+@cache
 def _has_java() -> bool:
-    return shutil.which("java") is not None
+    """Whether Java runs: some systems have a command of that name that only says how to install it."""
+    try:
+        return subprocess.run(["java", "-version"], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _line(text: str) -> str:

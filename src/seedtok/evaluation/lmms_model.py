@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from lmms_eval.api.model import lmms  # pyright: ignore[reportMissingImports]
 
 from seedtok.core.device import device_named, dtype_named
 from seedtok.core.errors import ConfigError, InputError
-from seedtok.evaluation.readers import load_reader
+from seedtok.evaluation.readers import SeedReader, load_reader
 from seedtok.lm.prompts import TextSettings
 
 NEW_TOKENS = 64  # where a task does not say how many
@@ -40,6 +41,10 @@ class LmmsReader(lmms):
         max_batch_size: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("this model answers in one process: start lmms-eval without a launcher")
+        if not str(batch_size).isdecimal() or int(batch_size) < 1:
+            raise ConfigError(f"a batch size of {batch_size}: give a number, such as 16")
         if "{}" not in prompt:
             raise ConfigError(f'the prompt {prompt!r} has no place for the task\'s own: write "{{}}" there')
         place = device_named(device or "auto")
@@ -69,7 +74,10 @@ class LmmsReader(lmms):
                 raise InputError(f"{task}, sample {number}: {len(visuals)} pictures; this model is asked about one")
             pictures.append(visuals[0].convert("RGB"))
             prompts.append([self.prompt.replace("{}", context.replace(IMAGE, "").strip())])
-        decoding = TextSettings(options.get("num_beams") or 1, options.get("max_new_tokens") or NEW_TOKENS)
+        new = options.get("max_new_tokens") or NEW_TOKENS
+        if isinstance(self.reader, SeedReader):  # tasks leave more room for an answer than a short context has
+            new = max(1, min(new, self.reader.room(prompts)))
+        decoding = TextSettings(options.get("num_beams") or 1, new)
         return [_until(text, options.get("until") or ()) for text in self.reader.write(pictures, prompts, decoding)]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:

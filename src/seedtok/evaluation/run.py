@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from seedtok.core.errors import ConfigError, ImageError, SeedTokWarning
+from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokWarning
 from seedtok.core.locks import locked
 from seedtok.core.progress import progress
 from seedtok.data.entries import Entry
@@ -77,6 +78,7 @@ def evaluate(task: Task, data: EvaluationSet, run: Run) -> dict[str, Any]:
     """
     if not len(data):
         raise ConfigError("an evaluation set without pictures")
+    check_ids(data)
     with ExitStack() as stack:
         together = stack.enter_context(ranks())
         if run.out is None and together.world > 1:
@@ -104,6 +106,14 @@ def evaluate(task: Task, data: EvaluationSet, run: Run) -> dict[str, Any]:
         return result
 
 
+def check_ids(data: EvaluationSet) -> None:
+    """Raises DataError where two pictures have one id, by which predictions are told apart."""
+    found = Counter(str(entry.id) for entry in data)
+    (first, count), *_ = found.most_common(1)
+    if count > 1:
+        raise DataError(f"{data.info.name}: {count} pictures have the id {first}: give each a key of its own")
+
+
 def rows_by_columns(scores: Mapping[str, Any]) -> dict[tuple[str, ...], list[str]]:
     """The names of scores that are records, grouped by their fields: each group can share a table."""
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -125,7 +135,12 @@ def scored(
         first = "; ".join(f"{record['image_id']}: {record['unreadable']}" for record in unreadable[:3])
         message = f"{len(unreadable):,} of {len(data):,} pictures cannot be used, and are in no score: {first}"
         warnings.warn(message, SeedTokWarning, stacklevel=2)
-    elif lacking := scores.get("not_predicted"):
+    # of a folder's pictures those that cannot be compared are not counted as lacking, elsewhere they are
+    lacking = {
+        name: count - (0 if name == "pictures" else len(unreadable))
+        for name, count in scores.get("not_predicted", {}).items()
+    }
+    if lacking := {name: count for name, count in lacking.items() if count > 0}:
         message = ", ".join(f"{count:,} of {name}" for name, count in lacking.items())
         warnings.warn(f"predictions are missing, and in no score: {message}", SeedTokWarning, stacklevel=2)
     known = {"counts": counts, "settings": settings, **{name: scores[name] for name in ("clip",) if name in scores}}

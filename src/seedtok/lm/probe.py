@@ -36,17 +36,24 @@ def supports_beam_search(model: JointLM) -> bool:
 
 
 def _agrees(model: JointLM, probe: Callable[[JointLM], Comparison]) -> bool:
-    """Runs a probe once for each model; False where its states are not the right ones, or it raises."""
+    """Runs a probe once for each model; False where its states are not the right ones, or it raises.
+
+    What is called before states is not called in a probe, and a device without memory says nothing of the model.
+    """
     results = _results.setdefault(model, {})
     if probe not in results:
         training = [module for module in model.modules() if module.training]  # dropout would change the states
         model.eval()
+        calls, model.before_states = model.before_states, []
         try:
             with torch.no_grad():
                 results[probe] = _is_close(*probe(model))
+        except torch.OutOfMemoryError:
+            raise
         except Exception:  # of any kind: whatever a model says to a cache or a mask that it does not know
             results[probe] = False
         finally:
+            model.before_states = calls
             for module in training:
                 module.training = True
     return results[probe]

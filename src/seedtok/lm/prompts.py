@@ -40,6 +40,8 @@ class TextSettings:
     def __post_init__(self) -> None:
         if self.num_beams < 1:
             raise InputError(f"{self.num_beams} beams: give 1 or more")
+        if self.max_new_tokens < 1:
+            raise InputError(f"{self.max_new_tokens} new tokens: give 1 or more")
 
     def arguments(self) -> dict[str, Any]:
         """The settings as arguments of `generate`."""

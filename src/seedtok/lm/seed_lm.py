@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -231,7 +232,10 @@ class SeedLM(CompositeModule):
         """A segment of a prompt as text or codes (32,)."""
         if isinstance(segment, str) or (isinstance(segment, Tensor) and segment.ndim == 1):
             return segment
-        return self.seed.encode(segment)[0]
+        codes = self.seed.encode(segment)
+        if len(codes) != 1:
+            raise InputError(f"a segment of {len(codes)} images: give each image as a segment of its own")
+        return codes[0]
 
     # ------------------------------------------------------------ files
 
@@ -335,4 +339,4 @@ class SeedLM(CompositeModule):
 
 
 def _is_image_file(text: str) -> bool:
-    return text.lower().endswith(tuple(SUFFIXES)) and Path(text).is_file()
+    return text.lower().endswith(tuple(SUFFIXES)) and os.path.isfile(text)  # which takes any text

@@ -116,7 +116,7 @@ def _generate(
 
 def can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings) -> bool:
     """Whether our beam search finds what `generate` would, with these settings and the LM's own."""
-    if settings.max_new_tokens < 1 or settings.generate_options:
+    if settings.generate_options:
         return False
     config, own = model.lm.config.get_text_config(), model.lm.generation_config
     if own is not None and not own.to_diff_dict().keys() <= NEUTRAL_SETTINGS:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from seedtok.core.errors import DataError
+from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import Batch
 from seedtok.lm.adapter import LoraSettings
 from seedtok.lm.base import end_id
@@ -52,9 +52,11 @@ class AutoregressionSettings(StageSettings):
         else:
             model = SeedLM.from_pretrained(self.start, base=self.base, seed=seed, trainable=True)
             lora = getattr(model.joint.network, "peft_config", {}).get("default")
-            if lora is not None:
-                kept = {"rank": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout}
-                self.check_kept(kept, self.start)
+            if model.joint.adapter is None or lora is None:
+                raise ConfigError(
+                    f"{self.start} has no LoRA and visual layers of its own: start from the result of a run"
+                )
+            self.check_kept({"rank": lora.r, "alpha": lora.lora_alpha, "dropout": lora.lora_dropout}, self.start)
         return AutoregressionStage(self, model)
 
 

@@ -243,14 +243,17 @@ class QuantizationStage(Stage):
             losses, quantized, reconstructed = self._losses(batch)
             every.append(losses)
             counts += torch.bincount(quantized.codes.flatten().cpu(), minlength=len(counts))
-            images.append(self.seed.embedder.project_queries(reconstructed))
-            texts.append(self.seed.embed_texts(batch.captions))
+            if self.seed.embedder.has_text_branch:
+                images.append(self.seed.embedder.project_queries(reconstructed))
+                texts.append(self.seed.embed_texts(batch.captions))
         usage = codebook_usage(sum_over_ranks(counts))
+        found = mean_losses(every) | {"codes_used": usage.used, "perplexity": usage.perplexity}
+        if not images:
+            return found
         with full_precision(images[0]):
             every_image, every_text = (gather_with_gradient(torch.cat(part)) for part in (images, texts))
             recalls = retrieval_recalls(self.seed.embedder.similarity(every_image, every_text))
-        used = {"codes_used": usage.used, "perplexity": usage.perplexity}
-        return mean_losses(every) | used | {"r_mean": recalls["r_mean"]}
+        return found | {"r_mean": recalls["r_mean"]}
 
     def draw(self, batch: Batch) -> Image.Image:
         pixels = batch.pixels[:16]

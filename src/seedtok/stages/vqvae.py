@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seedtok.baselines.image_vectors import save_vqvae
+from seedtok.core.errors import ConfigError
 from seedtok.core.images import side_by_side, to_pil
 from seedtok.data.batches import Batch
 from seedtok.stages.image_codes import encoder_samples, validate_codes
@@ -71,6 +72,13 @@ class VqvaeStage(Stage):
                 ema_decay=settings.ema_decay, restart_after=settings.restart_after,
             )
         )  # fmt: skip
+
+    def check_batch(self, batch: Batch) -> None:
+        if batch.pixels.shape[-1] != self.settings.image_size:
+            raise ConfigError(
+                f"pictures of {batch.pixels.shape[-1]} pixels, and stage.image_size={self.settings.image_size}: set "
+                "data.size to the same"
+            )
 
     @torch.no_grad()
     def initialize(self, batches: Iterable[Batch]) -> None:

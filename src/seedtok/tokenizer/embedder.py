@@ -96,6 +96,11 @@ class ImageTextEmbedder(nn.Module):
                 raise CheckpointError(f"{self._text_tokenizer} is not a text tokenizer: {reason}") from None
         return self._text_tokenizer
 
+    @property
+    def has_text_branch(self) -> bool:
+        """Whether texts can be embedded, in one space with images."""
+        return self.config.projection is not None and self._text_tokenizer is not None
+
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         weight = self.ln_vision.weight
@@ -143,7 +148,7 @@ class ImageTextEmbedder(nn.Module):
 
         Raises CheckpointError where there is no text branch.
         """
-        if self.text_tokenizer is None or self.config.projection is None:
+        if not self.has_text_branch or self.text_tokenizer is None:
             raise CheckpointError("this checkpoint has no text branch, so it cannot embed texts")
         if not texts:
             return self.text_projection.weight.new_zeros(0, self.config.projection).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, no_type_check
@@ -152,4 +153,4 @@ def _opened(image: Any) -> Any:
     """An image as `normalized_pixels` takes one: what is neither a picture nor a file is a URL, or base64."""
     if not isinstance(image, str):
         return image
-    return Path(image) if len(image) < 1024 and Path(image).is_file() else load_image(image)
+    return Path(image) if os.path.isfile(image) else load_image(image)
