@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from evaluation_sets import StubReader, StubRetrieval
 from seedtok.cli.app import app
 from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
+from seedtok.data.entries import Entry
 from seedtok.data.prepared import PreparedSet, ShardSet
 from seedtok.data.stored import png_bytes
 from seedtok.evaluation.captioning import evaluate_captioning
@@ -226,6 +228,26 @@ def test_a_picture_without_a_caption_is_left_out_and_counted(tmp_path):
     theirs = tmp_path / "theirs.json"
     theirs.write_text(json.dumps([{"image_id": str(number), "caption": "a dog"} for number in range(3)]))
     assert "not_predicted" not in score_predictions(theirs, data, Judges())
+
+
+def test_two_pictures_of_one_id_are_refused_before_anything_is_made(sets, tmp_path):
+    one = sets["coco"]
+
+    class Twice:
+        info, picture = one.info, one.picture
+
+        def __len__(self) -> int:
+            return len(one)
+
+        def __getitem__(self, index: int) -> Entry:
+            return one[min(index, 1)]
+
+        def __iter__(self) -> Iterator[Entry]:
+            return (self[index] for index in range(len(self)))
+
+    with pytest.raises(DataError, match=f"pictures have the id {one[1].id}: give each a key of its own"):
+        evaluate_captioning({"stub": StubReader(say)}, Twice(), Run(tmp_path / "out", batch_size=2))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["/a/model", "runs/lm", "..", ".", "", "settings", "result", "unreadable", "a\\b"])

@@ -76,6 +76,17 @@ def test_a_model_that_raises_is_decoded_by_generate(model, monkeypatch):
     assert not probe.supports_cache(model)
 
 
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_a_request_that_ends_while_a_model_is_tried_says_nothing_of_the_model(model):
+    def ended() -> None:
+        raise RuntimeError("the client left")
+
+    model.before_states.append(ended)
+    assert probe.supports_beam_search(model)
+    assert probe.supports_cache(model)
+    assert model.before_states == [ended]
+
+
 @pytest.mark.parametrize("seed_lm", ["opt"], indirect=True)
 def test_a_model_in_training_mode_is_tried_without_dropout(model):
     model.train()

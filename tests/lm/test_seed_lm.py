@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from seedtok.core.errors import CheckpointError, InputError, SeedTokWarning
@@ -41,6 +42,18 @@ def test_images_in_and_out(seed_lm):
     (drawn,) = seed_lm.draw("a fox")
     assert drawn.size == (128, 128)
     assert seed_lm.generate([image, "what is it?"], max_new_tokens=3, max_images=0)
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_odd_segments_and_settings_are_one_line(seed_lm):
+    image = Image.new("RGB", (32, 32))
+    for several in ([image, image], []):
+        with pytest.raises(InputError, match="give each image as a segment of its own"):
+            seed_lm.generate([several, "what is it?"], max_new_tokens=2)
+    too_long_for_a_name = "a " * 150 + ".png"
+    assert len(seed_lm.generate(too_long_for_a_name, max_new_tokens=1, max_images=0)) <= 1
+    with pytest.raises(InputError, match="0 new tokens"):
+        seed_lm.caption(torch.zeros(1, 32, dtype=torch.int64), max_new_tokens=0)
 
 
 @torch.no_grad()

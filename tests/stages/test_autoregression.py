@@ -5,6 +5,7 @@ import torch
 
 from seedtok.core.errors import ConfigError
 from seedtok.lm.base import end_id
+from seedtok.lm.seed_lm import SeedLM
 from tiny_runs import tiny
 
 
@@ -23,6 +24,17 @@ def test_lora_that_a_model_to_go_on_from_would_ignore_is_refused(runs):
     with pytest.raises(ConfigError, match=r"stage\.rank=32, but .* has \d+ and keeps it: set stage\.rank="):
         tiny("stage3b", runs, "stage.rank=32").stage.build()
     tiny("stage3b", runs).stage.build()
+
+
+@pytest.mark.parametrize("way", ["plain", "merged"])
+def test_a_model_without_lora_is_nothing_to_go_on_from(runs, tmp_path, way):
+    model = SeedLM.from_pretrained(runs / "stage3a" / "final")
+    if way == "plain":
+        model.save_plain(tmp_path / "model")
+    else:
+        model.save_pretrained(tmp_path / "model", merged=True)
+    with pytest.raises(ConfigError, match="has no LoRA and visual layers of its own"):
+        tiny("stage3b", runs, f"stage.start={tmp_path / 'model'}").stage.build()
 
 
 def learnt_of(sample):

@@ -53,6 +53,22 @@ def test_the_image_encoder_learns_where_it_is_to(embedder, batch, tmp_path, lear
     assert any(name.startswith("embedder.vision.") for name in stage.own_state()) == learns
 
 
+@torch.no_grad()
+def test_stage_2_needs_no_text_branch(settings, embedder, batch, tmp_path):
+    """Without one, images cannot be retrieved by texts, and the rest is validated all the same."""
+    whole = ImageTextEmbedder.from_pretrained(embedder)
+    bare = ImageTextEmbedder(replace(whole.config, projection=None))
+    own = bare.state_dict()
+    bare.load_state_dict({name: value for name, value in whole.state_dict().items() if name in own})
+    bare.save_pretrained(tmp_path / "bare")
+    found = [
+        settings.model_copy(update={"embedder": path}).build().eval().validate([batch])
+        for path in (embedder, tmp_path / "bare")
+    ]
+    assert found[0].pop("r_mean") >= 0
+    assert found[0] == pytest.approx(found[1])
+
+
 @pytest.fixture
 def settings(embedder: Path, tiny_tokenizer: Path, tiny_diffusion: Path) -> QuantizationSettings:
     return QuantizationSettings(

@@ -84,6 +84,11 @@ def test_bfloat16_agrees(mini):
     half = SeedTokenizer.from_pretrained("mini", dtype=torch.bfloat16)
     images = [np.zeros((128, 128, 3), np.uint8), render(unique_scenes("test", 1, world=VARIED)[0])]
     assert encode_and_check(half, half.pixels(images))[1].tolist() == [True, False]
+    cast = SeedTokenizer.from_pretrained("mini").bfloat16()
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(cast.familiarity.buffers(), half.familiarity.buffers(), strict=True)
+    )
 
 
 def test_it_is_saved_and_loaded_with_its_checkpoint(mini, tmp_path):

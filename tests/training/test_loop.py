@@ -30,7 +30,7 @@ from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.settings import NameOrFolder, Settings
 from seedtok.training.setup import set_up
-from seedtok.training.stage import Losses, Stage, freeze
+from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 from seedtok.training.step import take_step
 
 pytestmark = pytest.mark.slow
@@ -294,7 +294,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     assert [p.name for p in list_checkpoints(tmp_path / "run")] == ["00000003"]
 
 
-@pytest.mark.parametrize("clipped", ["1.0", "0.5"])
+@pytest.mark.parametrize("clipped", ["1.0", "0.5", "none"])
 def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, clipped):
     """The loss is finite: without a look at the gradient, AdamW would write weights that are none."""
     run = set_up(tiny_run(f"optimization.max_grad_norm={clipped}"), tmp_path / "run", resume=False)
@@ -322,6 +322,25 @@ def test_another_precision_in_one_process_is_refused_in_a_line(tmp_path):
     train(tiny_run("optimization.steps=1", "precision=no"), tmp_path / "one")
     with pytest.raises(ConfigError, match="another precision: train with bf16 in a new one"):
         train(tiny_run("optimization.steps=1", "precision=bf16"), tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("precision", "frozen", "message"),
+    [
+        ("bf16", "float16", "does not go with precision=bf16: set frozen_precision=bfloat16"),
+        ("no", "bfloat16", "needs autocast"),
+        ("no", "float16", "needs autocast"),
+    ],
+)
+def test_precisions_that_do_not_fit_are_refused(tmp_path, precision, frozen, message):
+    config = tiny_run(f"precision={precision}", f"frozen_precision={frozen}")
+    with pytest.raises(ConfigError, match=message):
+        train(config, tmp_path / "run")
+
+
+def test_a_validation_without_a_learnt_token_says_so():
+    with pytest.raises(TrainingError, match="no token of the validation batches is learnt"):
+        mean_losses([{"loss": torch.tensor(torch.nan), "count": torch.tensor(0)}])
 
 
 def test_what_cannot_be_saved_is_not_trained(tmp_path):

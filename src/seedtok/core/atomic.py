@@ -81,7 +81,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = temporary_path(path.parent, path.suffix)
     try:
         yield temporary
-        _to_disk(temporary)
+        to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        _to_disk(*_files(temporary))
+        to_disk(*_files(temporary))
         replace_folder(temporary, folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {folder}: {error}") from None
@@ -155,7 +155,7 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
                 raise NotADirectoryError(f"{parent} is a link to a folder, and files are not written through links")
             if parent.exists() and not parent.is_dir():
                 raise NotADirectoryError(f"{parent} is a file, and a folder of that name is to be written")
-    _to_disk(*_files(hidden))
+    to_disk(*_files(hidden))
     with uninterrupted():
         complete = hidden.rename(_complete(hidden))
         for path in outdated or []:
@@ -165,7 +165,7 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
         _move(complete, folder)
 
 
-def _to_disk(*paths: Path) -> None:
+def to_disk(*paths: Path) -> None:
     """Waits until files are on the disk; only then do some file systems tell of a full one, by an OSError."""
     for path in paths:
         if path.is_file() and not path.is_symlink():

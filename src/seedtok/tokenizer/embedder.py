@@ -148,7 +148,7 @@ class ImageTextEmbedder(nn.Module):
 
         Raises CheckpointError where there is no text branch.
         """
-        if not self.has_text_branch or self.text_tokenizer is None:
+        if self.text_tokenizer is None or self.config.projection is None:
             raise CheckpointError("this checkpoint has no text branch, so it cannot embed texts")
         if not texts:
             return self.text_projection.weight.new_zeros(0, self.config.projection).float()

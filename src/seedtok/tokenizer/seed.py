@@ -119,7 +119,8 @@ class SeedTokenizer(CompositeModule):
         return [] if self._image_decoder is None else [self._image_decoder]
 
     def fixed_dtype_children(self) -> list[nn.Module]:
-        return [self.codebook]  # in float32: rounding changes which code is the nearest
+        # in float32: rounding changes which code is the nearest, and how far a picture is from those of training
+        return [part for part in (self.codebook, self.familiarity) if part is not None]
 
     @property
     def codebook_id(self) -> str:
@@ -166,22 +167,31 @@ class SeedTokenizer(CompositeModule):
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         dtype: torch.dtype | None = None,
+        batch_size: int = 8,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> images; an empty list gives none.
+        """Codes (B, 32) or (32,) -> images, `batch_size` at a time; an empty list gives none.
 
         The other arguments are those of `ImageDecoder.draw`; steps and guidance default to the checkpoint's. Raises
         InputError for other than 32 codes for each image, or a code that is out of range.
         """
         if len(codes) == 0:
             return []
+        if batch_size < 1:
+            raise InputError(f"a batch size of {batch_size}; expected 1 or more")
         embeddings = self.generation_embeddings(self.lookup(codes))
-        return self.image_decoder.draw(
-            embeddings,
-            num_inference_steps=num_inference_steps or self.config.num_inference_steps,
-            guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
-            generator=generator,
-            dtype=dtype,
-        )
+        if isinstance(generator, list) and len(generator) != len(embeddings):
+            raise InputError(f"{len(generator)} generators for {len(embeddings)} images")
+        drawn: list[Image.Image] = []
+        for start in range(0, len(embeddings), batch_size):
+            own = slice(start, start + batch_size)
+            drawn += self.image_decoder.draw(
+                embeddings[own],
+                num_inference_steps=num_inference_steps or self.config.num_inference_steps,
+                guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
+                generator=generator[own] if isinstance(generator, list) else generator,
+                dtype=dtype,
+            )
+        return drawn
 
     def lookup(self, codes: Codes) -> Float[Tensor, "b n c"]:
         """Codes (B, 32) or (32,) -> code vectors (B, 32, C), in causal order; raises InputError as `decode` does."""
@@ -202,13 +212,22 @@ class SeedTokenizer(CompositeModule):
     # ------------------------------------------------------------ retrieval
 
     @torch.no_grad()
-    def embed_images(self, images: Images, from_codes: bool = False) -> Float[Tensor, "b p"]:
-        """Image embeddings of unit length, from causal embeddings, or from those of the codes with `from_codes`."""
-        embeddings = self.causal_embeddings(self.pixels(images))
-        if from_codes:
-            vectors = self.quantize(embeddings).vectors.to(self.dtype)
-            embeddings = self.reconstructed_embeddings(vectors)
-        return self.embedder.project_queries(embeddings)
+    def embed_images(
+        self, images: Images | Iterable[Any], from_codes: bool = False, batch_size: int = 32
+    ) -> Float[Tensor, "b p"]:
+        """Image embeddings of unit length, from causal embeddings, or from those of the codes with `from_codes`.
+
+        `images` and `batch_size` are as for `encode`; no images give (0, P).
+        """
+        found = []
+        for batch in batches_of(images, batch_size):
+            embeddings = self.causal_embeddings(self.pixels(batch))
+            if from_codes:
+                embeddings = self.reconstructed_embeddings(self.quantize(embeddings).vectors.to(self.dtype))
+            found.append(self.embedder.project_queries(embeddings))
+        if not found:
+            return self.embedder.project_queries(self.causal_embeddings(self.pixels([])))
+        return torch.cat(found)
 
     @torch.no_grad()
     def embed_texts(self, texts: str | list[str]) -> Float[Tensor, "b p"]:

@@ -5,6 +5,7 @@ read them.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from seedtok.core.atomic import atomic_folder, remove, remove_folder, remove_leftovers, replace_folder, temporary_path
+from seedtok.core.atomic import (
+    atomic_folder,
+    remove,
+    remove_folder,
+    remove_leftovers,
+    replace_folder,
+    temporary_path,
+    to_disk,
+)
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json, read_tensors, write_tensors
 
@@ -96,31 +105,43 @@ def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[st
 
     Raises CheckpointError on all ranks when it cannot be written on one.
     """
-    folder, rank = _folder(out, step), dist.get_rank()
+    folder, rank, ranks = _folder(out, step), dist.get_rank(), dist.get_world_size()
     shared = [temporary_path(folder.parent)]
     dist.broadcast_object_list(shared)
     temporary = shared[0]
-    if rank == 0:
-        remove_leftovers(folder.parent)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    problem = ""
-    try:
+
+    def begin() -> None:
+        if rank == 0:
+            remove_leftovers(folder.parent)
+            temporary.mkdir(parents=True)
+
+    def write() -> None:
         own = {name: _own_part(tensors, rank) for name, tensors in files.items()}
-        _write(temporary, own, f".{rank}-of-{dist.get_world_size()}", records if rank == 0 else {})
-    except (OSError, SafetensorError) as error:
-        problem = str(error)
-    problems: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
-    if rank == 0:
-        if any(problems):
-            remove(temporary)
-        else:
+        _write(temporary, own, f".{rank}-of-{ranks}", records if rank == 0 else {})
+        to_disk(*temporary.glob(f"*.{rank}-of-{ranks}.safetensors"), *(temporary.glob("*.json") if rank == 0 else ()))
+
+    def end() -> None:
+        if rank == 0:
             replace_folder(temporary, folder)
             _drop_old(out, keep)
-    if any(problems):
-        raise CheckpointError(f"cannot write {folder}: {next(filter(None, problems))}")
-    dist.barrier()
+
+    for part in (begin, write, end):
+        if problem := _problem_of_any(part):
+            if rank == 0:
+                remove(temporary)
+            raise CheckpointError(f"cannot write {folder}: {problem}")
+
+
+def _problem_of_any(act: Callable[[], None]) -> str:
+    """Why an act failed on a rank, the first of those on which it did; "" if it did on none, and then all are done."""
+    problem = ""
+    try:
+        act()
+    except (OSError, SafetensorError) as error:
+        problem = str(error) or type(error).__name__
+    problems: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    return next(filter(None, problems), "")
 
 
 def _folder(out: Path, step: int) -> Path:

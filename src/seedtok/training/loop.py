@@ -67,10 +67,9 @@ def train_steps(run: Run) -> None:
             if not last and (stops or done % config.checkpoint_every == 0):
                 save(run, done)
             if stops:
-                log.say(
-                    f"stopped after step {done} of {steps}, saved as {list_checkpoints(run.out)[-1]}: go on with the "
-                    "same command and --resume"
-                )
+                if run.is_main:  # others may not see the folder
+                    saved = f"saved as {list_checkpoints(run.out)[-1]}"
+                    log.say(f"stopped after step {done} of {steps}, {saved}: go on with the same command and --resume")
                 raise stop.error()
 
 

@@ -35,8 +35,9 @@ def export(run: Run) -> Path:
     with run.averaged():
         if run.sharded:  # an export is of full parameters
             state = gather_full(stage.own_state())
-            stage = run.config.stage.build()
-            stage.load_own_state(state)
+            if run.is_main:
+                stage = run.config.stage.build()
+                stage.load_own_state(state)
         if run.is_main:
             stage.export(final)
     run.model = run.stage  # the wrapped model refers to the process group, whose end could otherwise wait for ever

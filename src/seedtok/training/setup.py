@@ -35,7 +35,10 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     accelerator = accelerator_for(config)
     sharded = config.sharded and accelerator.num_processes > 1
     if sharded and config.precision == "fp16":
-        raise ConfigError("sharded=true needs precision=bf16: fp16's loss scaling does not support sharded parameters")
+        raise ConfigError(
+            "sharded=true needs precision=bf16 frozen_precision=bfloat16: fp16's loss scaling does not support sharded "
+            "parameters"
+        )
     stage, held_out = _stage(config, accelerator, out, checkpoint)
     if sharded:
         check_can_shard(stage)
@@ -78,8 +81,15 @@ def with_precision(config: RunConfig) -> RunConfig:
 
 
 def accelerator_for(config: RunConfig) -> Accelerator:
-    """What places a run on its devices; raises ConfigError for float16 on CPUs."""
+    """What places a run on its devices; raises ConfigError for float16 on CPUs, and for precisions that do not fit."""
     problem = ConfigError("float16 needs a GPU to train on: set precision=bf16 frozen_precision=bfloat16")
+    if config.precision == "bf16" and config.frozen_precision == "float16":  # each use would make a bfloat16 copy
+        raise ConfigError("frozen_precision=float16 does not go with precision=bf16: set frozen_precision=bfloat16")
+    if config.precision == "no" and config.frozen_precision != "float32":
+        raise ConfigError(
+            f"frozen_precision={config.frozen_precision} needs autocast, precision=bf16 or fp16, or set "
+            "frozen_precision=float32"
+        )
     try:
         accelerator = Accelerator(
             mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
@@ -92,8 +102,7 @@ def accelerator_for(config: RunConfig) -> Accelerator:
             reason = f"a run of this process had another precision: train with {config.precision} in a new one"
             raise ConfigError(reason) from None
         raise
-    halved = config.precision == "bf16" and config.frozen_precision == "float16"
-    if accelerator.device.type == "cpu" and (config.precision == "fp16" or halved):
+    if accelerator.device.type == "cpu" and config.precision == "fp16":
         raise problem
     return accelerator
 
@@ -108,8 +117,9 @@ def _stage(
     """
     data, size, seed = config.data, config.optimization.batch_size, config.seed
     torch.manual_seed(seed)
-    stage = config.stage.build().to(accelerator.device)
-    stage.cast_frozen(getattr(torch, config.frozen_precision))
+    stage = config.stage.build()
+    stage.cast_frozen(getattr(torch, config.frozen_precision))  # first: the device needs room for that alone
+    stage.to(accelerator.device)
     stride = Stride(rank=accelerator.process_index, world_size=accelerator.num_processes)
     held_out = data.held_out(size, config.validate_batches, seed, stride)
     for batch in (*data.first(size, seed, 1), held_out[0]):

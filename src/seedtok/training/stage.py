@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seedtok.core.errors import ConfigError
+from seedtok.core.errors import ConfigError, TrainingError
 from seedtok.core.files import check_tensors
 from seedtok.data.batches import Batch
 from seedtok.training.distributed import mean_over_ranks
@@ -33,7 +33,7 @@ def full_precision(features: Tensor) -> torch.autocast:
 def mean_losses(every: Iterable[Losses]) -> dict[str, float]:
     """The mean of each loss over the batches of all ranks; that of "loss" over the tokens that "count" tells, if any.
 
-    Called on every rank, with the same names.
+    Called on every rank, with the same names. Raises TrainingError where no batch has a token.
     """
     totals: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
@@ -47,6 +47,8 @@ def mean_losses(every: Iterable[Losses]) -> dict[str, float]:
     if not totals:
         return {}
     total, weight = mean_over_ranks(totals), mean_over_ranks(weights)
+    if not all(weight.values()):
+        raise TrainingError("no token of the validation batches is learnt: are rows too short for an image and a text?")
     return {name: total[name] / weight[name] for name in total}
 
 

@@ -1,5 +1,6 @@
 """One optimizer step of any stage."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,8 +19,8 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
     """Trains on the next micro-batches; returns the mean of each loss over them, on this rank.
 
     Nothing random carries over from one step to the next: the noise and dropout of a micro-batch are a function of
-    (seed, step, micro-batch, rank). Raises TrainingError, with the weights as they were, when the loss or a gradient
-    that is clipped is not finite.
+    (seed, step, micro-batch, rank). Raises TrainingError, with the weights as they were, when the loss or a gradient is
+    not finite; a gradient of fp16 that is not leaves the step out.
     """
     optimization, accelerator = run.config.optimization, run.accelerator
     means: dict[str, Tensor] = {}
@@ -37,9 +38,10 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
             accelerator.backward(losses["loss"])
             if accelerator.sync_gradients:
                 tokens.correct(run.stage.parameters())
-                if optimization.max_grad_norm:
-                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), optimization.max_grad_norm)
-                    if accelerator.scaler is None and norm is not None:  # fp16's scaler leaves such steps out
+                limit = optimization.max_grad_norm
+                if limit or accelerator.scaler is None:  # fp16's scaler leaves out steps that are not finite
+                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), limit or math.inf)
+                    if accelerator.scaler is None and norm is not None:
                         _check_finite(gather_full({"": norm})[""], run, step, "gradient")
             run.optimizer.step()
             run.optimizer.zero_grad()
