@@ -16,7 +16,7 @@ import seedtok.core.images
 from seedtok.core.errors import ImageError, SeedTokWarning
 from seedtok.core.image_search import find_images, list_images
 from seedtok.core.images import grid, load_image, side_by_side
-from seedtok.data.text import clean_caption
+from seedtok.core.text import clean_caption
 
 RED = (200, 20, 30)
 

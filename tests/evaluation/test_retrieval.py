@@ -13,7 +13,7 @@ import publishers
 from evaluation_sets import StubRetrieval
 from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.recalls import retrieval_recalls
-from seedtok.data.text import clean_caption
+from seedtok.core.text import clean_caption
 from seedtok.evaluation.retrieval import evaluate_retrieval, warn_of_ties
 from seedtok.evaluation.retrieval_models import EmbedderRetrieval, TokenizerRetrieval, load_retrieval_model
 from seedtok.evaluation.run import Run

@@ -56,6 +56,12 @@ def test_odd_segments_and_settings_are_one_line(seed_lm):
         seed_lm.caption(torch.zeros(1, 32, dtype=torch.int64), max_new_tokens=0)
 
 
+def test_prompts_of_drawings_are_written_as_captions_are_in_training():
+    assert drawing_prompt(' A fox, "on the left". ') == "Generate an image a fox, on the left"
+    assert drawing_prompt(" A fox. ", "Draw") == "Draw A fox."
+    assert drawing_prompt("!!!") == "Generate an image !!!"
+
+
 @torch.no_grad()
 def test_a_reranked_caption_is_the_candidate_likeliest_in_both_directions(seed_lm):
     codes = torch.randint(0, 64, (3, 32))

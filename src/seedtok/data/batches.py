@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seedtok.core.errors import DataError
 from seedtok.core.records import encodable
-from seedtok.data.text import clean_caption
+from seedtok.core.text import clean_caption
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from seedtok.core.errors import DataError, ImageError
+from seedtok.core.text import clean_caption
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, read_sample
@@ -30,7 +31,6 @@ from seedtok.data.tars import (
     stats_path,
     writing,
 )
-from seedtok.data.text import clean_caption
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from seedtok.data.text import CLEANED, clean_caption
+from seedtok.core.text import CLEANED_WORDS
 from seedtok.evaluation.clip_scores import ImageFeatures
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has
 from seedtok.evaluation.drawings import (
@@ -39,11 +39,9 @@ def evaluate_drawing(
     at temperature 1, whose codes are not 32 of the codebook. Raises as `evaluate_generation`.
     """
     check_has(data, "captions", "drawing")
-    cleans = lm.template.draw == DRAW  # it was trained here, on cleaned captions
 
     def by_lm(batch: Batch, out: Path) -> list[Record]:
-        captions = [clean_caption(entry.captions[0]) if cleans else entry.captions[0] for entry in batch.entries]
-        noise = noise_of(run.seed, batch.number)
+        captions, noise = [entry.captions[0] for entry in batch.entries], noise_of(run.seed, batch.number)
         by_chance = Sampling(1.0, generator=torch.Generator().manual_seed(noise))
         codes = lm.draw_codes(captions)
         sampled = lm.draw_codes([text for text in captions for _ in range(SAMPLED)], by_chance).tolist()
@@ -60,8 +58,8 @@ def evaluate_drawing(
 
     vocabulary = lm.vocabulary
     drawer = {"codebook": lm.seed.codebook_id, "prompt": drawing_prompt("{}", lm.template.draw), **lm.template.entry()}
-    if cleans:
-        drawer["text"] = CLEANED
+    if lm.template.draw == DRAW:  # what `drawing_prompt` does
+        drawer["text"] = CLEANED_WORDS
     ways = {LM: by_lm, DIFFUSION: by_diffusion} if lm.seed.image_decoder.draws_captions else {LM: by_lm}
     settings = {
         "models": {way: drawer if way == LM else {} for way in ways},

@@ -14,7 +14,7 @@ from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import MINI
 from seedtok.core.kinds import EMBEDDER, TOKENIZER
 from seedtok.core.records import encodable
-from seedtok.data.text import CLEANED, clean_caption
+from seedtok.core.text import CLEANED, clean_caption
 from seedtok.evaluation.foreign import load_foreign, load_preprocessing, load_words, loader_for
 from seedtok.evaluation.preprocessing import Preprocessing, stretched
 from seedtok.tokenizer.embedder import ImageTextEmbedder

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seedtok.core.errors import InputError
+from seedtok.core.text import clean_words
 
 CAPTION = "A photo of"
 QUESTION = "Question: {} Short answer."
@@ -19,8 +20,12 @@ def question_prompt(question: str, template: str = QUESTION) -> str:
 
 
 def drawing_prompt(caption: str, instruction: str = DRAW) -> str:
-    """The prompt that asks for an image of a caption; the image follows it."""
-    return f"{instruction} {caption.strip()}".strip()
+    """The prompt that asks for an image of a caption; the image follows it.
+
+    After the instruction of our training the caption is written as captions were there, by `clean_words`.
+    """
+    said = " ".join(clean_words(caption)) if instruction == DRAW else ""
+    return f"{instruction} {said or caption.strip()}".strip()
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,9 @@ class SeedLM(CompositeModule):
         prompts = [self.sequence([image, question_prompt(question, template)]) for image, question in pairs]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
-    def drawing_ids(self, prompt: str, instruction: str | None = None) -> list[int]:
-        """The ids of the prompt that asks for an image, in the words of the template unless others are given."""
-        return self.sequence([drawing_prompt(prompt, self.template.draw if instruction is None else instruction)])
+    def drawing_ids(self, prompt: str) -> list[int]:
+        """The ids of the prompt that asks for an image, in the words of the template."""
+        return self.sequence([drawing_prompt(prompt, self.template.draw)])
 
     def draw_codes(
         self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
@@ -148,9 +148,10 @@ class SeedLM(CompositeModule):
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if not all(prompt.strip() for prompt in prompts):
             raise InputError("an empty prompt: say what to draw")
-        warn_of_unknown_words(self.joint.text_tokenizer, prompts)
-        rows = [self.drawing_ids(prompt, instruction) for prompt in prompts]
-        return draw_codes(self.joint, rows, sampling, num_beams)
+        instruction = self.template.draw if instruction is None else instruction
+        asked = [drawing_prompt(prompt, instruction) for prompt in prompts]
+        warn_of_unknown_words(self.joint.text_tokenizer, asked)
+        return draw_codes(self.joint, [self.sequence([text]) for text in asked], sampling, num_beams)
 
     def draw(
         self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1,

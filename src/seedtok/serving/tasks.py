@@ -176,7 +176,8 @@ class Draw(Task):
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
-        first, draw = tasks[0], engine.model.template.draw
+        first = tasks[0]
+        asked = [drawing_prompt(task.prompt, engine.model.template.draw) for task in tasks]
         codes = engine.model.draw_codes(
             [task.prompt for task in tasks for _ in range(task.count)],
             Sampling(first.temperature, 1.0, torch.Generator().manual_seed(first.seed)),
@@ -184,10 +185,10 @@ class Draw(Task):
         pictures = iter(engine.decode(codes, [task.seed for task in tasks for _ in range(task.count)]))
         return [
             Outcome(
-                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(drawing_prompt(task.prompt, draw)),
-                engine.picture_tokens * task.count, engine.warned_words(task.prompt),
+                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(text),
+                engine.picture_tokens * task.count, engine.warned_words(text),
             )
-            for task in tasks
+            for task, text in zip(tasks, asked, strict=True)
         ]  # fmt: skip
 
 

@@ -21,8 +21,8 @@ from seedtok.core.files import load_strictly
 from seedtok.core.hub import resolve
 from seedtok.core.kinds import OURS, family_of
 from seedtok.core.recalls import retrieval_recalls
+from seedtok.core.text import clean_caption
 from seedtok.data.batches import Batch
-from seedtok.data.text import clean_caption
 from seedtok.stages.auxiliary import AuxiliarySettings
 from seedtok.stages.pixels import clip_normalize
 from seedtok.tokenizer.causal_qformer import QFormerConfig

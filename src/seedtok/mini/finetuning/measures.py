@@ -12,10 +12,10 @@ from PIL import Image
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import ImageError
+from seedtok.core.text import clean_caption
 from seedtok.data.entries import Entry
 from seedtok.data.held_out import Part
 from seedtok.data.prepared import ShardSet
-from seedtok.data.text import clean_caption
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.familiarity import Familiarity, encode_and_check, pooled_features
 from seedtok.tokenizer.seed import SeedTokenizer
