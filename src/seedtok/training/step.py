@@ -40,7 +40,10 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
                 tokens.correct(run.stage.parameters())
                 limit = optimization.max_grad_norm
                 if limit or accelerator.scaler is None:  # fp16's scaler leaves out steps that are not finite
-                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), limit or math.inf)
+                    # where nothing is clipped, by the largest value: a sum of squares could be infinite by itself
+                    norm = accelerator.clip_grad_norm_(
+                        run.stage.parameters(), limit or math.inf, 2 if limit else math.inf
+                    )
                     if accelerator.scaler is None and norm is not None:
                         _check_finite(gather_full({"": norm})[""], run, step, "gradient")
             run.optimizer.step()
