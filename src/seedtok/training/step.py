@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +42,8 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
                 limit = optimization.max_grad_norm
                 if limit or accelerator.scaler is None:  # fp16's scaler leaves out steps that are not finite
                     # where nothing is clipped, by the largest value: a sum of squares could be infinite by itself
-                    norm = accelerator.clip_grad_norm_(
-                        run.stage.parameters(), limit or math.inf, 2 if limit else math.inf
-                    )
+                    order: Any = 2 if limit else math.inf
+                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), limit or math.inf, order)
                     if accelerator.scaler is None and norm is not None:
                         _check_finite(gather_full({"": norm})[""], run, step, "gradient")
             run.optimizer.step()
