@@ -173,7 +173,8 @@ def test_a_true_picture_that_cannot_be_read_is_counted_and_named(sets, clip, tmp
 
     monkeypatch.setattr(PreparedSet, "picture", broken)
     words = f"1 of 5 pictures cannot be used, and are in no score: {data[2].id}: cut off"
-    with pytest.warns(SeedTokWarning, match=words):
+    lacking = "predictions are missing, and in no score: 1 of pictures"
+    with pytest.warns(SeedTokWarning, match=words), pytest.warns(SeedTokWarning, match=lacking):
         found = score_predictions(tmp_path / "gill", data, Judges(clip=clip))
     assert found["counts"]["unreadable"] == 1
     assert found["not_predicted"] == {"pictures": 1}

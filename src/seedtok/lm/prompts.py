@@ -20,12 +20,13 @@ def question_prompt(question: str, template: str = QUESTION) -> str:
 
 
 def drawing_prompt(caption: str, instruction: str = DRAW) -> str:
-    """The prompt that asks for an image of a caption; the image follows it.
+    """The prompt that asks for an image of a caption; the image follows it."""
+    return f"{instruction} {written(caption, instruction)}".strip()
 
-    After the instruction of our training the caption is written as captions were there, by `clean_words`.
-    """
-    said = " ".join(clean_words(caption)) if instruction == DRAW else ""
-    return f"{instruction} {said or caption.strip()}".strip()
+
+def written(caption: str, instruction: str = DRAW) -> str:
+    """A caption that is to be drawn, after our training's instruction as captions were there, by `clean_words`."""
+    return (" ".join(clean_words(caption)) if instruction == DRAW else "") or caption.strip()
 
 
 @dataclass(frozen=True)

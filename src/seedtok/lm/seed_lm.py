@@ -34,6 +34,7 @@ from seedtok.lm.prompts import (
     TextSettings,
     drawing_prompt,
     question_prompt,
+    written,
 )
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -149,9 +150,9 @@ class SeedLM(CompositeModule):
         if not all(prompt.strip() for prompt in prompts):
             raise InputError("an empty prompt: say what to draw")
         instruction = self.template.draw if instruction is None else instruction
-        asked = [drawing_prompt(prompt, instruction) for prompt in prompts]
-        warn_of_unknown_words(self.joint.text_tokenizer, asked)
-        return draw_codes(self.joint, [self.sequence([text]) for text in asked], sampling, num_beams)
+        warn_of_unknown_words(self.joint.text_tokenizer, [written(prompt, instruction) for prompt in prompts])
+        rows = [self.sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
+        return draw_codes(self.joint, rows, sampling, num_beams)
 
     def draw(
         self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1,

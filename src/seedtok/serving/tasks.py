@@ -12,7 +12,7 @@ from PIL import Image
 
 from seedtok.lm.decoding import Sampling
 from seedtok.lm.native import Template
-from seedtok.lm.prompts import drawing_prompt, question_prompt
+from seedtok.lm.prompts import drawing_prompt, question_prompt, written
 from seedtok.serving.engine import Engine
 
 OnPart = Callable[[str | Image.Image], None]  # a piece of text, or a picture
@@ -176,8 +176,7 @@ class Draw(Task):
 
     @classmethod
     def run(cls, engine: Engine, tasks: Sequence[Self]) -> list[Outcome]:
-        first = tasks[0]
-        asked = [drawing_prompt(task.prompt, engine.model.template.draw) for task in tasks]
+        first, draw = tasks[0], engine.model.template.draw
         codes = engine.model.draw_codes(
             [task.prompt for task in tasks for _ in range(task.count)],
             Sampling(first.temperature, 1.0, torch.Generator().manual_seed(first.seed)),
@@ -185,10 +184,10 @@ class Draw(Task):
         pictures = iter(engine.decode(codes, [task.seed for task in tasks for _ in range(task.count)]))
         return [
             Outcome(
-                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(text),
-                engine.picture_tokens * task.count, engine.warned_words(text),
+                tuple(next(pictures) for _ in range(task.count)), (), engine.tokens(drawing_prompt(task.prompt, draw)),
+                engine.picture_tokens * task.count, engine.warned_words(written(task.prompt, draw)),
             )
-            for task, text in zip(tasks, asked, strict=True)
+            for task in tasks
         ]  # fmt: skip
 
 
