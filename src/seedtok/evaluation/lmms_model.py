@@ -76,7 +76,8 @@ class LmmsReader(lmms):
             prompts.append([self.prompt.replace("{}", context.replace(IMAGE, "").strip())])
         new = options.get("max_new_tokens") or NEW_TOKENS
         if isinstance(self.reader, SeedReader):  # tasks leave more room for an answer than a short context has
-            new = max(1, min(new, self.reader.room(prompts)))
+            asked = zip(pictures, prompts, strict=True)
+            new = max(1, min(new, *(self.reader.model.room([[picture, text]]) for picture, (text,) in asked)))
         decoding = TextSettings(options.get("num_beams") or 1, new)
         return [_until(text, options.get("until") or ()) for text in self.reader.write(pictures, prompts, decoding)]
 

@@ -80,12 +80,6 @@ class SeedReader:
         _, rows = self.asked(pictures, prompts)
         return complete(self.model.joint, rows, self.own(decoding), AT_ONCE)
 
-    def room(self, prompts: Sequence[Sequence[str]]) -> int:
-        """How many tokens fit into the context after a picture and the longest of some prompts."""
-        model = self.model
-        image = torch.zeros(model.vocabulary.span, dtype=torch.int64)
-        return model.joint.context - max(len(model.sequence([image, text])) for texts in prompts for text in texts)
-
     def own(self, decoding: TextSettings) -> TextSettings:
         """The decoding of a model whose captions may be shorter than others', since it learnt from short ones."""
         least, own = decoding.min_new_tokens, self.model.template.caption_tokens

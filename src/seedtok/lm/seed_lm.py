@@ -134,9 +134,9 @@ class SeedLM(CompositeModule):
         prompts = [self.sequence([image, question_prompt(question, template)]) for image, question in pairs]
         return texts.complete(self.joint, prompts, settings, batch_size)
 
-    def drawing_ids(self, prompt: str) -> list[int]:
-        """The ids of the prompt that asks for an image, in the words of the template."""
-        return self.sequence([drawing_prompt(prompt, self.template.draw)])
+    def drawing_ids(self, prompt: str, instruction: str | None = None) -> list[int]:
+        """The ids of the prompt that asks for an image, in the words of the template unless others are given."""
+        return self.sequence([drawing_prompt(prompt, self.template.draw if instruction is None else instruction)])
 
     def draw_codes(
         self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
@@ -151,7 +151,7 @@ class SeedLM(CompositeModule):
             raise InputError("an empty prompt: say what to draw")
         instruction = self.template.draw if instruction is None else instruction
         warn_of_unknown_words(self.joint.text_tokenizer, [written(prompt, instruction) for prompt in prompts])
-        rows = [self.sequence([drawing_prompt(prompt, instruction)]) for prompt in prompts]
+        rows = [self.drawing_ids(prompt, instruction) for prompt in prompts]
         return draw_codes(self.joint, rows, sampling, num_beams)
 
     def draw(

@@ -259,10 +259,13 @@ class QuantizationStage(Stage):
         pixels = batch.pixels[:16]
         vectors = self.seed.quantize(self.seed.causal_embeddings(clip_normalize(pixels))).vectors
         self.decoder.to(pixels.device)  # it is no part of the stage, so nothing else moved it
-        generator, pictures = torch.Generator().manual_seed(0), []
-        for some in self.seed.generation_embeddings(vectors).split(4):  # at 512 x 512 more take much memory
-            s = self.settings
-            pictures += self.decoder.draw(some, s.sample_steps, s.guidance_scale, generator)
+        pictures = self.decoder.draw(
+            self.seed.generation_embeddings(vectors),
+            self.settings.sample_steps,
+            self.settings.guidance_scale,
+            torch.Generator().manual_seed(0),
+            batch_size=4,  # at 512 x 512 more take much memory
+        )
         return side_by_side(to_pil(unit_range(pixels)), pictures)
 
     def export(self, folder: Path) -> None:

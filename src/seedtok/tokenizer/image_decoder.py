@@ -214,6 +214,7 @@ class ImageDecoder:
         guidance_scale: float = 7.5,
         generator: torch.Generator | list[torch.Generator] | None = None,
         dtype: torch.dtype | None = None,
+        batch_size: int | None = None,
     ) -> list[Image.Image]:
         """Draws one image for each of the generation embeddings (section 2.2.2).
 
@@ -224,10 +225,12 @@ class ImageDecoder:
             generator: source of the initial noise; CPU generators give the same noise on every device.
             dtype: autocast dtype of a pipeline that is in float32. torch.bfloat16 takes half the time on processors
                 with bfloat16 instructions, and changes images slightly.
+            batch_size: images that are drawn together; by default all.
 
         Raises:
             ConfigError: a `dtype` for a pipeline that is not in float32.
-            InputError: more steps than the model was trained with, or a guidance scale that is not finite.
+            InputError: more steps than the model was trained with, a guidance scale that is not finite, a batch size
+                below 1, or not as many generators as images.
         """
         pipeline: Any = self.pipeline
         config = pipeline.scheduler.config
@@ -240,14 +243,25 @@ class ImageDecoder:
         cast = dtype not in (None, self.dtype)
         if cast and self.dtype != torch.float32:
             raise ConfigError(f"the image decoder is in {self.dtype}; load it in float32 to draw in {dtype}")
-        embeddings = embeddings.to(self.device, self.dtype)
-        given: dict[str, Any]
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"a batch size of {batch_size}; expected 1 or more")
+        if isinstance(generator, list) and len(generator) != len(embeddings):
+            raise InputError(f"{len(generator)} generators for {len(embeddings)} images")
+        drawn: list[Image.Image] = []
+        size = batch_size or max(1, len(embeddings))
+        for start in range(0, len(embeddings), size):
+            own = slice(start, start + size)
+            given = self._conditions(embeddings[own].to(self.device, self.dtype))
+            with torch.autocast(self.device.type, dtype, enabled=cast):
+                drawn += pipeline(
+                    **given, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+                    generator=generator[own] if isinstance(generator, list) else generator,
+                ).images  # fmt: skip
+        return drawn
+
+    def _conditions(self, embeddings: Tensor) -> dict[str, Any]:
+        """What the pipeline takes for generation embeddings, as its arguments."""
         if not self.draws_captions:
-            given = {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}
-        else:
-            nothing = self.text_features([""]).to(self.dtype).expand(len(embeddings), -1, -1)
-            given = {"prompt_embeds": embeddings, "negative_prompt_embeds": nothing}
-        with torch.autocast(self.device.type, dtype, enabled=cast):
-            return pipeline(
-                **given, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, generator=generator
-            ).images
+            return {"prompt": [""] * len(embeddings), "image_embeds": embeddings.flatten(1), "noise_level": 0}
+        nothing = self.text_features([""]).to(self.dtype).expand(len(embeddings), -1, -1)
+        return {"prompt_embeds": embeddings, "negative_prompt_embeds": nothing}

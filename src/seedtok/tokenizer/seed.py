@@ -176,22 +176,15 @@ class SeedTokenizer(CompositeModule):
         """
         if len(codes) == 0:
             return []
-        if batch_size < 1:
-            raise InputError(f"a batch size of {batch_size}; expected 1 or more")
         embeddings = self.generation_embeddings(self.lookup(codes))
-        if isinstance(generator, list) and len(generator) != len(embeddings):
-            raise InputError(f"{len(generator)} generators for {len(embeddings)} images")
-        drawn: list[Image.Image] = []
-        for start in range(0, len(embeddings), batch_size):
-            own = slice(start, start + batch_size)
-            drawn += self.image_decoder.draw(
-                embeddings[own],
-                num_inference_steps=num_inference_steps or self.config.num_inference_steps,
-                guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
-                generator=generator[own] if isinstance(generator, list) else generator,
-                dtype=dtype,
-            )
-        return drawn
+        return self.image_decoder.draw(
+            embeddings,
+            num_inference_steps=num_inference_steps or self.config.num_inference_steps,
+            guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
+            generator=generator,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
 
     def lookup(self, codes: Codes) -> Float[Tensor, "b n c"]:
         """Codes (B, 32) or (32,) -> code vectors (B, 32, C), in causal order; raises InputError as `decode` does."""

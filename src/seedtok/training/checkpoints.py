@@ -117,8 +117,7 @@ def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[st
 
     def write() -> None:
         own = {name: _own_part(tensors, rank) for name, tensors in files.items()}
-        _write(temporary, own, f".{rank}-of-{ranks}", records if rank == 0 else {})
-        to_disk(*temporary.glob(f"*.{rank}-of-{ranks}.safetensors"), *(temporary.glob("*.json") if rank == 0 else ()))
+        to_disk(*_write(temporary, own, f".{rank}-of-{ranks}", records if rank == 0 else {}))
 
     def end() -> None:
         if rank == 0:
@@ -154,11 +153,16 @@ def _own_part(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
     return sharded | {name: tensor for name, tensor in tensors.items() if rank == 0 and name not in sharded}
 
 
-def _write(folder: Path, files: State, suffix: str, records: dict[str, Any]) -> None:
+def _write(folder: Path, files: State, suffix: str, records: dict[str, Any]) -> list[Path]:
+    """Writes tensors and records; returns their files."""
+    written = []
     for name, tensors in files.items():
-        write_tensors(folder / f"{name}{suffix}.safetensors", tensors)
+        written.append(folder / f"{name}{suffix}.safetensors")
+        write_tensors(written[-1], tensors)
     for name, record in records.items():
-        (folder / f"{name}.json").write_text(json.dumps(record, indent=1))
+        written.append(folder / f"{name}.json")
+        written[-1].write_text(json.dumps(record, indent=1))
+    return written
 
 
 def _drop_old(out: Path, keep: int) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,13 +38,14 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
             accelerator.backward(losses["loss"])
             if accelerator.sync_gradients:
                 tokens.correct(run.stage.parameters())
-                limit = optimization.max_grad_norm
-                if limit or accelerator.scaler is None:  # fp16's scaler leaves out steps that are not finite
-                    # where nothing is clipped, by the largest value: a sum of squares could be infinite by itself
-                    order: Any = 2 if limit else math.inf
-                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), limit or math.inf, order)
-                    if accelerator.scaler is None and norm is not None:
-                        _check_finite(gather_full({"": norm})[""], run, step, "gradient")
+                norm = None
+                if optimization.max_grad_norm:
+                    norm = accelerator.clip_grad_norm_(run.stage.parameters(), optimization.max_grad_norm)
+                elif accelerator.scaler is None:  # the largest value: a sum of squares could be infinite by itself
+                    gradients = [p.grad for p in run.stage.parameters() if p.grad is not None]
+                    norm = torch.nn.utils.get_total_norm(gradients, math.inf)
+                if accelerator.scaler is None and norm is not None:  # fp16's scaler leaves such steps out
+                    _check_finite(gather_full({"": norm})[""], run, step, "gradient")
             run.optimizer.step()
             run.optimizer.zero_grad()
         for name, value in losses.items():
