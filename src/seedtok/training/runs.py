@@ -60,6 +60,11 @@ def read_config(out: Path, known: Iterable[RunConfig]) -> RunConfig:
     raise CheckpointError(f"{path} is of a recipe {name[:40]!r}, which is neither shipped nor the one given")
 
 
+def with_precision_of(before: RunConfig, now: RunConfig) -> RunConfig:
+    """A run as it would now be, with precision "auto" resolved as it was when the run began."""
+    return now.model_copy(update={"precision": before.precision}) if now.precision == "auto" else now
+
+
 def changes(before: RunConfig, now: RunConfig) -> list[str]:
     """The settings that a resumed run changes, one a line; raises ConfigError, naming all, for those it may not."""
     allowed, refused = [], []

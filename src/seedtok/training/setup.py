@@ -16,7 +16,7 @@ from seedtok.training.distributed import check_can_shard, shard_parameters
 from seedtok.training.ema import Ema
 from seedtok.training.optimizer import adamw
 from seedtok.training.run import Run
-from seedtok.training.runs import changes, read_config, write_config
+from seedtok.training.runs import changes, read_config, with_precision_of, write_config
 from seedtok.training.stage import Stage
 
 
@@ -62,8 +62,7 @@ def _resumed(config: RunConfig, out: Path) -> tuple[RunConfig, list[str], Checkp
     """The configuration that a run goes on with, what changed in it, and the checkpoint that it goes on from."""
     checkpoint = load_checkpoint(out)
     before = read_config(out, [config])
-    if config.precision == "auto":
-        config = config.model_copy(update={"precision": before.precision})
+    config = with_precision_of(before, config)
     changed = changes(before, config)
     steps = config.optimization.steps
     if checkpoint.step > steps:

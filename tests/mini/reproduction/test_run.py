@@ -17,6 +17,7 @@ from seedtok.mini.reproduction.tables import TABLES as MEASURED
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.config import with_overrides
 from seedtok.training.runs import write_config
+from seedtok.training.setup import with_precision
 
 
 def test_parts_and_tables_need_what_is_made():
@@ -97,7 +98,10 @@ def test_a_run_of_other_settings_is_not_taken_for_that_of_today(tmp_path):
     folder = tmp_path / "runs" / part.name
     folder.mkdir(parents=True)
     config = with_overrides(part.recipe(), part.overrides(Path("elsewhere"), smoke=False))
-    write_config(config, folder)
+    assert config.precision == "auto"
+    write_config(with_precision(config), folder)  # as training writes it
+    assert "--resume" not in run.training_job(part, place).arguments, "there is nothing to go on from"
+    (folder / "checkpoints" / "00000005").mkdir(parents=True)
     assert "--resume" in run.training_job(part, place).arguments
     write_config(config.model_copy(update={"seed": 7}), folder)
     with pytest.raises(ConfigError, match="was begun with seed=7, and would now be with 0: choose another folder"):

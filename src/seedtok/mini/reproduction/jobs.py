@@ -34,8 +34,9 @@ Report = Callable[[str], None]
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
-    """Runs all jobs that are not done, each on one thread and after those it needs, up to `workers` at a time.
+    """Runs all jobs that are not done, each after those it needs, up to `workers` at a time.
 
+    Each has one thread, but for those that all others wait for, which have as many as `workers`.
     `say` gets a line whenever a job begins or ends. Raises TrainingError, once the others have stopped, where a job
     fails. When interrupted, the jobs are asked to stop, and save what they have.
     """
@@ -46,9 +47,11 @@ def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
     running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
     with _stopped_at_the_end(running):
         while waiting or running:
-            for job in [job for job in waiting if done.issuperset(job.needs)][: workers - len(running)]:
+            ready = [job for job in waiting if done.issuperset(job.needs)]
+            threads = workers if len(ready) == 1 and not running else 1
+            for job in ready[: workers - len(running)]:
                 waiting.remove(job)
-                running[job] = _start(job), time.monotonic()
+                running[job] = _start(job, threads), time.monotonic()
                 say(f"begins: {job.name} (log: {job.log})")
             for job, (process, began) in list(running.items()):
                 if process.poll() is None:
@@ -61,9 +64,9 @@ def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
             time.sleep(0.2)
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with job.log.open("ab") as log:
         command = [sys.executable, "-m", *job.arguments]
         return subprocess.Popen(

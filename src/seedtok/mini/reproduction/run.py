@@ -13,9 +13,9 @@ from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.parts import PARTS, TABLES, Table
 from seedtok.mini.reproduction.report import write_report
 from seedtok.mini.reproduction.tables import table_file
-from seedtok.training.checkpoints import holds_run
+from seedtok.training.checkpoints import holds_run, list_checkpoints
 from seedtok.training.config import with_overrides
-from seedtok.training.runs import HARMLESS, differences, read_config
+from seedtok.training.runs import HARMLESS, differences, read_config, with_precision_of
 
 COMPARISONS = "comparisons.json"  # what the comparisons of a folder have in common
 
@@ -37,8 +37,8 @@ class Place:
 def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", workers: int = 2) -> Path:
     """Trains every part of the mini size from nothing and measures every table; returns the report's path.
 
-    What an earlier call finished in `out` stays, and what it began goes on. On a CPU, `workers` jobs of one thread run
-    at once. Raises TrainingError where a part fails, BusyError where another process works in `out`, and ConfigError
+    What an earlier call finished in `out` stays, and what it began goes on. On a CPU, `workers` threads run at
+    once. Raises TrainingError where a part fails, BusyError where another process works in `out`, and ConfigError
     where `out` is of a smoke test and this is none, or the other way round, or stands on the package's parts.
     """
     place = Place(out.absolute(), smoke, device, workers)
@@ -54,14 +54,14 @@ def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", 
 
 
 def training_job(part: Part, place: Place) -> Job:
-    """The job that trains a part: a new run, or its run in this folder, resumed.
+    """The job that trains a part: a new run, or its run in this folder, resumed where it has a checkpoint.
 
     Raises ConfigError where that run has other settings than a new one would have.
     """
     out, folder = place.out, place.out / "runs" / part.name
     arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", place.device]
     check_settings(part, place)
-    arguments += ["--resume"] if holds_run(folder) else part.overrides(out, place.smoke)
+    arguments += ["--resume"] if list_checkpoints(folder) else part.overrides(out, place.smoke)
     log = out / "logs" / f"{part.name}.txt"
     return Job(part.name, tuple(arguments), tuple(part.inputs.values()), result(out, part.name), log)
 
@@ -72,7 +72,7 @@ def check_settings(part: Part, place: Place) -> None:
     if not holds_run(folder):
         return
     before = read_config(folder, [part.recipe()])
-    now = with_overrides(part.recipe(), part.overrides(place.out, place.smoke))
+    now = with_precision_of(before, with_overrides(part.recipe(), part.overrides(place.out, place.smoke)))
     for name, old, new in differences(before, now):
         if name not in (*part.inputs, *HARMLESS):
             raise ConfigError(
