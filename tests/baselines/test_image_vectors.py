@@ -1,17 +1,21 @@
 """What a language model reads of an image: codes against brute force, one interface, files."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import VQModel
+from safetensors.torch import save_file
 
-from seedtok.baselines.image_vectors import CodeVectors, StandardCodes, load_codes, save_vqvae
-from seedtok.baselines.prefix_lm import PrefixLM
+from seedtok.baselines.image_vectors import CodeVectors, load_codes, save_vqvae
+from seedtok.baselines.prefix_lm import PROJECTION_FILE, PrefixLM
 from seedtok.baselines.vqkd import VqkdConfig, VqkdTokenizer
 from seedtok.core.errors import CheckpointError
+from seedtok.data.batches import Batch
 from seedtok.lm.adapter import LoraSettings
 from seedtok.lm.prompts import CAPTION
+from seedtok.stages.pixels import clip_normalize
 from seedtok.stages.reading import ReadingSettings
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig
@@ -86,19 +90,25 @@ def test_vectors_of_beit2_are_those_of_the_greatest_cosine(folders, pixels):
     assert features.shape == (3, 16, 12)
 
 
+def standard(codes: CodeVectors) -> CodeVectors:
+    codes.standardize(codes.table().detach())
+    return codes
+
+
 def test_standard_codes_are_centred_and_of_unit_variance(images, pixels):
-    standard, table = StandardCodes(images), images.table().detach()
-    every = (table - standard.mean) / standard.scale
+    read, table = standard(deepcopy(images)), images.table().detach()
+    every = (table - read.mean) / read.scale
     torch.testing.assert_close(every.mean(0), torch.zeros(images.width), atol=1e-5, rtol=0)
     assert float(every.square().mean()) == pytest.approx(1, rel=1e-4)
-    torch.testing.assert_close(standard(pixels) * standard.scale + standard.mean, images(pixels), atol=1e-4, rtol=1e-4)
+    assert read.norm() == pytest.approx(images.width**0.5, rel=1e-4)
+    torch.testing.assert_close(read(pixels) * read.scale + read.mean, images(pixels), atol=1e-4, rtol=1e-4)
     layer = torch.nn.Linear(images.width, 5)
-    folded = torch.nn.functional.linear(images(pixels), **standard.folded(layer))
-    torch.testing.assert_close(folded, layer(standard(pixels)), atol=1e-4, rtol=1e-4)
+    folded = torch.nn.functional.linear(images(pixels), **read.folded(layer))
+    torch.testing.assert_close(folded, layer(read(pixels)), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(4, 8, 0.0)])
-@pytest.mark.parametrize("of", [lambda codes: codes, StandardCodes], ids=["as they are", "standard"])
+@pytest.mark.parametrize("of", [lambda codes: codes, standard], ids=["as they are", "standard"])
 def test_a_reader_of_codes_is_the_same_after_saving(bases, folders, pixels, tmp_path, lora, of):
     torch.manual_seed(1)
     model = PrefixLM.build(bases["opt"], of(load_codes(folders["beit2"])), lora)
@@ -134,6 +144,36 @@ def test_what_trains_of_a_reader_of_codes(bases, folders, settings, trained):
     assert all("lora_" in name for name in names if name.startswith("network"))
     kept = stage.own_state()
     assert {f"model.{name}" for name in names} == set(kept)
+
+
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("trains", [True, False])
+def test_embeddings_are_read_with_zero_mean_but_by_a_published_layer(bases, seed, tmp_path, trains, published):
+    qformer = tmp_path / "qformer"
+    seed.embedder.save_pretrained(qformer)
+    settings = ReadingSettings(base=bases["opt"], qformer=qformer, train_qformer=trains)
+    if published:
+        layer = settings.build().model.language_projection.state_dict()
+        save_file({name: torch.randn_like(tensor) for name, tensor in layer.items()}, qformer / PROJECTION_FILE)
+    stage, pixels = settings.build(), torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8)
+    stage.initialize([Batch(half, [""] * 3, [""] * 3) for half in pixels.split(3)])
+    images = stage.model.images
+    with torch.no_grad():
+        read, plain = images(clip_normalize(pixels)), images.vectors(clip_normalize(pixels))
+    if published:
+        assert torch.equal(read, plain)
+    else:
+        torch.testing.assert_close(read.mean((0, 1)), torch.zeros(images.width), atol=1e-5, rtol=0)
+        assert float(read.square().mean()) == pytest.approx(1, rel=1e-4)
+
+    again = settings.build()
+    again.load_own_state(stage.own_state())
+    stage.export(tmp_path / "reader")
+    exported = PrefixLM.from_pretrained(tmp_path / "reader")
+    with torch.no_grad():
+        expected = stage.model.prefix(clip_normalize(pixels))
+        torch.testing.assert_close(again.model.prefix(clip_normalize(pixels)), expected)
+        torch.testing.assert_close(exported.prefix(clip_normalize(pixels)), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("trains", [True, False])

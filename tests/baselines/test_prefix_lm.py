@@ -36,6 +36,13 @@ def test_the_loss_is_that_of_the_targets_one_by_one(model, pixels):
     torch.testing.assert_close(loss, torch.stack(every).mean(), rtol=1e-4, atol=1e-4)
 
 
+def test_between_image_and_prompt_is_what_begins_every_text(model):
+    ids, targets = model.rows([CAPTION], ["a fox"])
+    prompt = model.text_tokenizer(CAPTION, add_special_tokens=False).input_ids
+    assert ids[0, : 1 + len(prompt)].tolist() == [model.text_tokenizer.bos_token_id, *prompt]
+    assert not targets[0, : 1 + len(prompt)].any()
+
+
 def test_a_batch_gives_the_texts_of_each_image_alone(model, pixels):
     prompts, settings = ["Question: a? Short answer.", "a photo of a fox on"], TextSettings(max_new_tokens=5)
     together = model.complete(pixels, prompts, settings)

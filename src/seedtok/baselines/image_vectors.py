@@ -41,9 +41,32 @@ class ImageVectors(nn.Module, ABC):
     image_size: int
     count: int
     width: int
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+        return (self.vectors(pixels) - self.mean) / self.scale
 
     @abstractmethod
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]: ...
+    def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+        """The vectors as they are, before `standardize`."""
+
+    @torch.no_grad()
+    def standardize(self, sample: Float[Tensor, "size d"]) -> None:
+        """From now on the mean of these vectors is taken from all, and what is left has a mean square of 1 in these.
+
+        What images are read as differs in scale, and in what all vectors share; a layer at one rate would learn to read
+        some faster than others. A checkpoint holds the layer for the vectors as they are, which computes the same.
+        """
+        mean, scale = mean_and_scale(sample.float())
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
 
     @abstractmethod
     def norm(self) -> float:
@@ -57,9 +80,11 @@ class ImageVectors(nn.Module, ABC):
     def stored(self) -> dict[str, Tensor]:
         """The tensors that such a checkpoint stores of it."""
 
+    @torch.no_grad()
     def folded(self, layer: nn.Linear) -> dict[str, Tensor]:
-        """Weight and bias of the layer that reads these vectors, for the vectors that the checkpoint gives again."""
-        return layer.state_dict()
+        """Weight and bias of the layer that reads these vectors, for the vectors as they are."""
+        weight = layer.weight / self.scale
+        return {"weight": weight, "bias": layer.bias - weight @ self.mean}
 
 
 class QFormerVectors(ImageVectors):
@@ -71,12 +96,12 @@ class QFormerVectors(ImageVectors):
     row = "blip2"
 
     def __init__(self, embedder: ImageTextEmbedder) -> None:
-        super().__init__()
+        super().__init__(embedder.config.qformer.width)
         self.embedder = embedder
         self.image_size = embedder.config.vision.image_size
-        self.count, self.width = embedder.config.qformer.queries, embedder.config.qformer.width
+        self.count = embedder.config.qformer.queries
 
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+    def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         return self.embedder.qformer(self.embedder.patch_features(pixels))
 
     def norm(self) -> float:
@@ -86,7 +111,7 @@ class QFormerVectors(ImageVectors):
         return {"embedder": asdict(self.embedder.config)}
 
     def stored(self) -> dict[str, Tensor]:
-        return self.state_dict()
+        return {f"embedder.{name}": tensor for name, tensor in self.embedder.state_dict().items()}
 
 
 class CodeVectors(ImageVectors):
@@ -99,7 +124,8 @@ class CodeVectors(ImageVectors):
         """The vectors of all codes."""
 
     def norm(self) -> float:
-        return float(self.table().detach().square().sum(-1).mean().sqrt().clamp(min=1e-6))
+        vectors = (self.table().detach() - self.mean) / self.scale
+        return float(vectors.square().sum(-1).mean().sqrt().clamp(min=1e-6))
 
     def record(self, folder: Path, new: Path) -> dict[str, Any]:
         return {"tokenizer": recorded(self.source, "tokenizer", folder, new)}
@@ -108,56 +134,19 @@ class CodeVectors(ImageVectors):
         return {}
 
 
-class StandardCodes(ImageVectors):
-    """Code vectors less the mean of all codes, with a mean square of 1, while a language model learns to read them.
-
-    Codebooks differ in scale, and in what all of their codes share; a layer at one rate would learn to read some faster
-    than others. A checkpoint holds the layer for the codes as they are, which computes the same.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, codes: CodeVectors) -> None:
-        super().__init__()
-        self.codes, self.row = codes, codes.row
-        self.image_size, self.count, self.width = codes.image_size, codes.count, codes.width
-        mean, scale = mean_and_scale(codes.table().detach())
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
-
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
-        return (self.codes(pixels) - self.mean) / self.scale
-
-    def norm(self) -> float:
-        return self.width**0.5
-
-    def record(self, folder: Path, new: Path) -> dict[str, Any]:
-        return self.codes.record(folder, new)
-
-    def stored(self) -> dict[str, Tensor]:
-        return self.codes.stored()
-
-    @torch.no_grad()
-    def folded(self, layer: nn.Linear) -> dict[str, Tensor]:
-        weight = layer.weight / self.scale
-        return {"weight": weight, "bias": layer.bias - weight @ self.mean}
-
-
 class SeedCodes(CodeVectors):
     """SEED's codes, 32 an image."""
 
     row = "seed_codes"
 
     def __init__(self, tokenizer: SeedTokenizer, source: str) -> None:
-        super().__init__()
-        self.tokenizer, self.source = tokenizer, source
         config = tokenizer.config
-        self.image_size = config.embedder.vision.image_size
-        self.count, self.width = config.embedder.qformer.queries, config.codebook.dim
+        super().__init__(config.codebook.dim)
+        self.tokenizer, self.source = tokenizer, source
+        self.image_size, self.count = config.embedder.vision.image_size, config.embedder.qformer.queries
 
     @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+    def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         tokenizer = self.tokenizer
         return tokenizer.quantize(tokenizer.causal_embeddings(pixels)).vectors
 
@@ -171,13 +160,13 @@ class VqkdCodes(CodeVectors):
     row = "beit2"
 
     def __init__(self, tokenizer: VqkdTokenizer, source: str) -> None:
-        super().__init__()
+        super().__init__(tokenizer.config.codebook.dim)
         self.tokenizer, self.source = tokenizer, source
         vision = tokenizer.config.vision
-        self.image_size, self.count, self.width = vision.image_size, vision.patches, tokenizer.config.codebook.dim
+        self.image_size, self.count = vision.image_size, vision.patches
 
     @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+    def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         return self.tokenizer.codebook(self.tokenizer.encoder_outputs(pixels)).vectors
 
     def table(self) -> Float[Tensor, "size d"]:
@@ -190,14 +179,14 @@ class VqvaeCodes(CodeVectors):
     row = "vqvae"
 
     def __init__(self, model: VQModel, source: str) -> None:
-        super().__init__()
-        self.model, self.source = model, source
         config: Any = model.config
-        self.image_size, self.width = config.sample_size, config.vq_embed_dim
+        super().__init__(config.vq_embed_dim)
+        self.model, self.source = model, source
+        self.image_size = config.sample_size
         self.count = (self.image_size >> (len(config.block_out_channels) - 1)) ** 2
 
     @torch.no_grad()
-    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
+    def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         mean, std = (pixels.new_tensor(x).view(1, 3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
         latents = self.model.encode(2 * (pixels * std + mean) - 1).latents  # type: ignore[union-attr]
         return self.model.quantize(latents)[0].flatten(2).transpose(1, 2)

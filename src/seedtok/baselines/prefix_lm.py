@@ -25,7 +25,7 @@ from seedtok.core.images import Images
 from seedtok.core.kinds import PREFIX_LM
 from seedtok.core.notices import quietly
 from seedtok.lm.adapter import AdaptedLM, LoraSettings, add_lora, has_lora
-from seedtok.lm.base import end_id, load_base, output_head, pad_id, word_embedding
+from seedtok.lm.base import end_id, load_base, output_head, pad_id, start_ids, word_embedding
 from seedtok.lm.checkpoint import read_lora, write_lora
 from seedtok.lm.logit_map import measure_logit_map
 from seedtok.lm.packing import left_pad
@@ -85,7 +85,7 @@ class PrefixLM(AdaptedLM):
     @torch.no_grad()
     def complete(self, pixels: Float[Tensor, "b 3 h w"], prompts: Sequence[str], settings: TextSettings) -> list[str]:
         """The text after each image and its prompt, by transformers' `generate`."""
-        ids, mask = left_pad(self._ids(prompts), pixels.device)
+        ids, mask = left_pad(self._prompts(prompts), pixels.device)
         prefix = self.prefix(pixels)
         # padding is between image and prompt; it is masked and takes no position
         out = self.lm.generate(  # type: ignore[operator]
@@ -108,10 +108,14 @@ class PrefixLM(AdaptedLM):
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return cast(list[list[int]], self.text_tokenizer(list(texts), add_special_tokens=False).input_ids)
 
+    def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The ids after an image: first, as in BLIP-2, that which begins every text of the LM."""
+        return [start_ids(self.text_tokenizer) + ids for ids in self._ids(prompts)]
+
     def rows(self, prompts: Sequence[str], texts: Sequence[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
         """Prompts and the texts to learn after them -> ids and which of them are targets, for `loss`."""
         end = end_id(self.text_tokenizer)
-        before, after = self._ids(prompts), [[*ids, end] for ids in self._ids([f" {text}" for text in texts])]
+        before, after = self._prompts(prompts), [[*ids, end] for ids in self._ids([f" {text}" for text in texts])]
         ids = [torch.tensor(b + a) for b, a in zip(before, after, strict=True)]
         targets = [torch.arange(len(b + a)) >= len(b) for b, a in zip(before, after, strict=True)]
         return pad_sequence(ids, batch_first=True), pad_sequence(targets, batch_first=True)

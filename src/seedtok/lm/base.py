@@ -186,6 +186,12 @@ def cache_argument(model: type[nn.Module]) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The id that begins every sequence, where the LM has one."""
+    first = cast(int | None, tokenizer.bos_token_id)
+    return [] if first is None else [first]
+
+
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id that ends a text."""
     return cast(int, tokenizer.eos_token_id)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from seedtok.core.errors import InputError
 from seedtok.core.records import encodable
 from seedtok.lm.adapter import AdaptedLM, VisualAdapter
-from seedtok.lm.base import cache_argument, output_head, pad_id, word_embedding
+from seedtok.lm.base import cache_argument, output_head, pad_id, start_ids, word_embedding
 from seedtok.lm.logit_map import measure_logit_map
 from seedtok.lm.native import TokenNames
 from seedtok.lm.opt import added_to_scores
@@ -82,8 +82,7 @@ class JointLM(AdaptedLM):
     @property
     def start_ids(self) -> list[int]:
         """The id that begins every sequence, where the LM has one."""
-        first = self.text_tokenizer.bos_token_id
-        return [] if first is None else [cast(int, first)]
+        return start_ids(self.text_tokenizer)
 
     def text_ids(self, text: str) -> list[int]:
         """The ids of a text, without special tokens."""

@@ -46,11 +46,11 @@ def holds_checkpoint(folder: Path) -> bool:
 def check_same(path: Path, settings: dict[str, Any]) -> None:
     """Writes what a chain of runs is begun with into a file, or compares it with what is there.
 
-    Raises ConfigError where the file says otherwise.
+    Raises ConfigError where the file says otherwise; of settings that it does not name it says nothing.
     """
     before = read_json(path) if path.is_file() else settings
     for name, value in settings.items():
-        if before.get(name) != value:
+        if before.get(name, value) != value:
             raise ConfigError(
                 f"{path.parent} was begun with {name} {json.dumps(before.get(name))}, not {json.dumps(value)}: go on "
                 "like that, or choose another folder"

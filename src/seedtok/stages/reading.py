@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from seedtok.baselines.image_vectors import StandardCodes, load_codes
-from seedtok.baselines.prefix_lm import PrefixLM
+from seedtok.baselines.image_vectors import QFormerVectors, load_codes
+from seedtok.baselines.prefix_lm import PROJECTION_FILE, PrefixLM
 from seedtok.core.hub import resolve
 from seedtok.data.batches import Batch
 from seedtok.lm.adapter import LoraSettings, has_lora
@@ -41,14 +42,17 @@ class ReadingSettings(StageSettings):
     def build(self) -> "ReadingStage":
         lora = None if self.rank is None else LoraSettings(self.rank, self.alpha, self.dropout)
         if self.tokens is not None:
-            return ReadingStage(PrefixLM.build(self.base, freeze(StandardCodes(load_codes(self.tokens))), lora))
+            codes = load_codes(self.tokens)
+            codes.standardize(codes.table().detach())
+            return ReadingStage(PrefixLM.build(self.base, freeze(codes), lora))
         assert self.qformer is not None
-        model = PrefixLM.on_qformer(self.base, resolve(self.qformer, "embedder"), lora)
+        qformer = resolve(self.qformer, "embedder")
+        model = PrefixLM.on_qformer(self.base, qformer, lora)
         if self.train_qformer:
             _freeze_but_queries(model.images)
         else:
-            freeze(model.images)
-        return ReadingStage(model)
+            freeze(model.images.get_submodule("embedder"))
+        return ReadingStage(model, standardizes=not (qformer / PROJECTION_FILE).is_file())
 
 
 def _freeze_but_queries(images: nn.Module) -> None:
@@ -60,11 +64,15 @@ def _freeze_but_queries(images: nn.Module) -> None:
 
 
 class ReadingStage(Stage):
-    """Learns to caption: the LM predicts the caption after the vectors of the image and "A photo of"."""
+    """Learns to caption: the LM predicts the caption after the vectors of the image and "A photo of".
 
-    def __init__(self, model: PrefixLM) -> None:
+    With `standardizes`, an FC layer that starts from nothing reads vectors with zero mean and unit variance: that of
+    all codes, or that of a Q-Former's embeddings before training.
+    """
+
+    def __init__(self, model: PrefixLM, standardizes: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.standardizes = model, standardizes
         if not has_lora(model.network):
             freeze(model.network)
 
@@ -73,6 +81,13 @@ class ReadingStage(Stage):
         for parameter in self.model.network.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
+
+    @torch.no_grad()
+    def initialize(self, batches: Iterable[Batch]) -> None:
+        images = self.model.images
+        if self.standardizes and isinstance(images, QFormerVectors):
+            vectors = [images.vectors(clip_normalize(batch.pixels)) for batch in islice(batches, 8)]
+            images.standardize(torch.cat(vectors).flatten(0, 1))
 
     def forward(self, batch: Batch) -> Losses:
         ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)

@@ -71,12 +71,17 @@ def _resumed(config: RunConfig, out: Path) -> tuple[RunConfig, list[str], Checkp
 
 
 def with_precision(config: RunConfig) -> RunConfig:
-    """The configuration with precision "auto" resolved: bfloat16 where the device computes it fast, else float32."""
+    """The configuration with precision "auto" resolved, for the device of this process."""
     if config.precision != "auto":
         return config
     device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
     assert device is not None
-    return config.model_copy(update={"precision": "bf16" if computes_bfloat16_fast(device) else "no"})
+    return config.model_copy(update={"precision": fast_precision(device)})
+
+
+def fast_precision(device: torch.device) -> str:
+    """What precision "auto" is: bfloat16 where the device computes it fast, else float32."""
+    return "bf16" if computes_bfloat16_fast(device) else "no"
 
 
 def accelerator_for(config: RunConfig) -> Accelerator:

@@ -1,11 +1,13 @@
 """Comparisons: rows on equal terms, every measurement of tiny runs, and a question from start to end."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from seedtok.cli.support import check_folder
 from seedtok.core.errors import ConfigError
 from seedtok.mini.comparison import run as comparison
 from seedtok.mini.comparison.measures import MEASURES, Measured, row_of, scores_file
@@ -15,7 +17,7 @@ from seedtok.mini.comparison.results import markdown, shown, statistic
 from seedtok.mini.comparison.run import compare, jobs_of
 from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
 from seedtok.mini.comparison.shipped import place_shipped
-from seedtok.mini.parts import result
+from seedtok.mini.parts import check_same, result
 from seedtok.mini.reproduction.jobs import Job
 from seedtok.mini.reproduction.run import Place, reproduce
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -135,6 +137,29 @@ def test_what_is_measured_is_not_trained_again(tmp_path):
     names = {job.name for job in jobs_of(["codebook"], place, terms)}
     assert "codebook-ema/seed1" not in names
     assert {"codebook-ema/seed2", "codebook-l2/seed1", "stage1"} <= names
+
+
+def test_scores_that_are_kept_are_gone_on_from(tmp_path):
+    kept = Path(__file__).parents[3] / "docs" / "comparisons"
+    shutil.copytree(kept, out := tmp_path / "copy")
+    check_folder(out, lambda path: (path / "reproduction.json").is_file(), "reproduction")
+    Place(out).check()
+    terms = Terms(3, 0.2, 0.25, shipped=True, precision=json.loads((out / "comparisons.json").read_text())["precision"])
+    check_same(out / "comparisons.json", terms.kept())
+    names = {job.name for job in jobs_of(["codebook"], Place(out), terms)}
+    assert "codebook-restart/seed1" in names
+    assert not {"codebook-ema/seed1", "codebook-l2/seed3"} & names
+
+
+def test_runs_that_are_compared_have_the_precision_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "run_jobs", lambda *_: None)
+    for fast in ("bf16", "no"):
+        monkeypatch.setattr(comparison, "fast_precision", lambda _, fast=fast: fast)
+        compare(["codebook"], Place(tmp_path), print, Terms(seeds=1))
+        assert json.loads((tmp_path / "comparisons.json").read_text())["precision"] == "bf16"
+    text = (tmp_path / "comparisons" / "codebook.md").read_text()
+    assert "trained with products in bfloat16" in text
+    assert config_of("codebook-ema", terms=Terms(precision="bf16")).precision == "bf16"
 
 
 def test_parts_of_the_package_are_not_trained(tmp_path):

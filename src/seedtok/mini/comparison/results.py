@@ -10,6 +10,7 @@ from seedtok.mini.comparison.measures import scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import Terms
 
+PRODUCTS = {"bf16": "; trained with products in bfloat16", "no": "; trained with products in float32"}
 FINE = ("next_code_loss",)  # scores that are small numbers, and not in percent
 Statistic = dict[str, Any]  # "mean", "range" (lowest, highest) and "seeds" of one score
 
@@ -96,4 +97,5 @@ def conditions(found: Mapping[str, Any]) -> str:
         if found[key] != 1
     )
     shipped = "; on the parts of the package" if found["shipped"] else ""
-    return f"{found['count']:,} scenes, {seeds}{scales}{shipped}"
+    products = PRODUCTS.get(found.get("precision"), "")
+    return f"{found['count']:,} scenes, {seeds}{scales}{shipped}{products}"

@@ -1,9 +1,13 @@
 """Comparisons from start to end: the runs that their rows need, their measurements, and what they say."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from seedtok.core.errors import ConfigError
+from seedtok.core.files import read_json
 from seedtok.core.locks import locked
 from seedtok.mini.comparison.measures import scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Question
@@ -14,6 +18,7 @@ from seedtok.mini.parts import Part, check_same, holds_checkpoint, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.report import can_report, write_report
 from seedtok.mini.reproduction.run import COMPARISONS, Place, check_settings, training_job
+from seedtok.training.setup import fast_precision
 
 JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip")}  # foundations of a measurement
 
@@ -30,6 +35,7 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
         raise ConfigError(f"no question {unknown[0]!r}: expected all, {', '.join(QUESTIONS)}")
     with locked(place.out):
         place.check()
+        terms = replace(terms, precision=_precision(place))
         check_same(place.out / COMPARISONS, terms.kept())
         if terms.shipped and (placed := place_shipped(place.out, [job.name for job in jobs_of(names, place, terms)])):
             say(f"of the package: {', '.join(placed)}")
@@ -41,6 +47,13 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
         if can_report(place.out):
             write_report(place.out)
     return [result_file(place.out, name).with_suffix(".md") for name in names]
+
+
+def _precision(place: Place) -> str:
+    """That of the comparisons in a folder, which the machine on which they began chose."""
+    path = place.out / COMPARISONS
+    begun = read_json(path).get("precision") if path.is_file() else None
+    return str(begun or fast_precision(torch.device(place.device)))
 
 
 def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:

@@ -22,21 +22,24 @@ class Terms:
     """How runs are compared: each with seeds 1 to `seeds`, its steps and batch times `steps_scale` and `batch_scale`.
 
     Seed 0 is that of what they stand on, whose scenes they would see again. That is the package's own with `shipped`,
-    else what is trained in the same folder first, and its steps and batch are never scaled.
+    else what is trained in the same folder first, and its steps and batch are never scaled. `precision` is that of
+    products while runs are trained, on whatever machine they go on.
     """
 
     seeds: int = 3
     steps_scale: float = 1.0
     batch_scale: float = 1.0
     shipped: bool = False
+    precision: str = "auto"
 
     @property
     def seed_numbers(self) -> range:
         return range(1, self.seeds + 1)
 
-    def kept(self) -> dict[str, float | bool]:
+    def kept(self) -> dict[str, float | bool | str]:
         """What all comparisons of a folder have in common."""
-        return {"steps_scale": self.steps_scale, "batch_scale": self.batch_scale, "shipped": self.shipped}
+        scales = {"steps_scale": self.steps_scale, "batch_scale": self.batch_scale}
+        return {**scales, "shipped": self.shipped, "precision": self.precision}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def part_of(run: ComparedRun, seed: int, terms: Terms, smoke: bool) -> Part:
     """A run with one seed, on runs of the same seed."""
     part = run.part
     inputs = {key: seeded(name, seed) if name in RUNS else name for key, name in part.inputs.items()}
-    budget = [] if smoke else run.budget(terms)
+    budget = [] if smoke else [*run.budget(terms), f"precision={terms.precision}"]
     return replace(
         part, name=seeded(part.name, seed), inputs=inputs, settings=(*budget, *part.settings, f"seed={seed}")
     )
