@@ -18,7 +18,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.vision import VisionConfig
 
 SETS = ("test", "test-unseen-hands", "test+near-misses")
-FIELDS = {"exact", "things", "backgrounds", "counts", "places"}
+FIELDS = {"exact", "things", "backgrounds", "counts", "places", "in_place"}
 VISION = VisionConfig(image_size=64, patch_size=8, width=16, layers=1, heads=2, mlp_width=32)
 CLIP = SceneClipConfig(VISION, text_width=16, text_layers=1, projection=12)
 

@@ -37,6 +37,16 @@ PAPER = {
     "captioning": "CIDEr on COCO: BLIP-2 131.0, SEED-OPT 119.0.",
     "vqa": "VQAv2, zero-shot: BLIP-2 51.9, SEED-OPT 42.8.",
 }
+BLIP2 = (
+    "Row blip2 has the Q-Former that SEED's starts from, under half of SEED-OPT's steps, half its rate and no LoRA. "
+    "Equal terms: --compare table3."
+)
+UNEQUAL = {
+    "retrieval": "Row bidirectional is what the causal Q-Former starts from: it has fewer steps, and not the loss that "
+    "says what stands where. Equal terms: --compare table1.",
+    "captioning": BLIP2,
+    "vqa": BLIP2,
+}
 
 
 def write_report(out: Path) -> Path:
@@ -63,6 +73,8 @@ def _tables(out: Path) -> str:
         parts.append(f"<h2>{table.name.capitalize()}</h2>")
         if paper := PAPER.get(table.name):
             parts.append(f"<p>The paper: {escape(paper)}</p>")
+        if note := UNEQUAL.get(table.name):
+            parts.append(f"<p>Not compared on equal terms. {escape(note)}</p>")
         for name in table.sets:
             found = _scores(out, table.name, name)
             parts.append(f"<h3>mini:{name}, {found['count']:,} scenes</h3>{_rows(found)}")
