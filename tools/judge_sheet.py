@@ -86,6 +86,8 @@ def score(given: argparse.Namespace) -> None:
     agree = sum(a == b for a, b in zip(eye, judged, strict=True))
     print(f"{len(labels)} drawings, {len(eye)} things: right by the eye {100 * np.mean(eye):.1f} %, by the judge")
     print(f"{100 * np.mean(judged):.1f} %; agreed on {agree} of {len(eye)}, {100 * agree / len(eye):.1f} %")
+    found_wrong, called_wrong = sum(not (a or b) for a, b in zip(eye, judged, strict=True)), judged.count(False)
+    print(f"of {eye.count(False)} wrong things the judge finds {found_wrong}, of {called_wrong} that it calls wrong")
     print(f"backgrounds named alike: {100 * colors / len(labels):.1f} %")
 
 

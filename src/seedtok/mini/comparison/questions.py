@@ -68,7 +68,8 @@ TABLE2_RUNS = ("codebook-ema", "gill")
 TABLE2 = Question(
     "Table 2: does SEED draw what it saw?",
     "One diffusion model draws all of it, from the same noise; GILL's mapper and SEED's stage II have the same steps, "
-    "batch and rate. SEED's Q-Former was trained before, with the loss that says what stands where.",
+    "batch and rate. SEED's Q-Former was trained before, with the loss that says what stands where; what its codes "
+    "start from weighs as much as a batch.",
     (
         Row("diffusion model", "draws from the caption; of the seeds only the noise differs", "generation", TABLE2_RUNS,
             "caption"),
@@ -86,13 +87,14 @@ TABLE2 = Question(
 TABLE3 = Question(
     "Table 3: do codes serve a language model as well as embeddings?",
     "The same OPT, scenes, batch and steps; LoRA, where there is any, of the same rank. Before, all Q-Formers had the "
-    "same steps and losses, of one seed. SEED-OPT has the rate of its recipe, twice that of the others, and under half "
-    "of its samples are captions. VQA is zero-shot but for the instructed row; texts that are replayed, to SEED-OPT "
+    "same steps and losses, of one seed; vectors are read with zero mean and unit variance. SEED-OPT has the rate of "
+    "its recipe, twice that of the others, in two schedules, a head that scores codes by their neighbours too, and "
+    "under half of its samples are captions. VQA is zero-shot but for the instructed row; texts that are replayed, to SEED-OPT "
     "alone, have questions with answers about scenes without a picture.",
     (
         Row("SEED-OPT", "IIIa, then IIIb from the same scenes on: LoRA, an FC layer and a visual head; samples are "
             "captions, drawings and a fifth text that the OPT knows", "reader", ("seed-opt",)),
-        Row("SEED-OPT without text", "no text is replayed", "reader", ("seed-opt-no-replay",)),
+        Row("SEED-OPT without text", "no text is replayed: its share of the samples is captions too", "reader", ("seed-opt-no-replay",)),
         Row("SEED-OPT, instructed", "goes on from SEED-OPT with questions, for more steps", "reader",
             ("seed-opt-instructed",)),
         Row("SEED codes", "captions alone, no marks around an image: LoRA and an FC layer", "reader",
