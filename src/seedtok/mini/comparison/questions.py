@@ -89,12 +89,13 @@ TABLE3 = Question(
     "The same OPT, scenes, batch and steps; LoRA, where there is any, of the same rank. Before, all Q-Formers had the "
     "same steps and losses, of one seed; vectors are read with zero mean and unit variance. SEED-OPT has the rate of "
     "its recipe, twice that of the others, in two schedules, a head that scores codes by their neighbours too, and "
-    "under half of its samples are captions. VQA is zero-shot but for the instructed row; texts that are replayed, to SEED-OPT "
-    "alone, have questions with answers about scenes without a picture.",
+    "under half of its samples are captions. VQA is zero-shot but for the instructed row; texts that are replayed, to "
+    "SEED-OPT alone, have questions with answers about scenes without a picture.",
     (
         Row("SEED-OPT", "IIIa, then IIIb from the same scenes on: LoRA, an FC layer and a visual head; samples are "
             "captions, drawings and a fifth text that the OPT knows", "reader", ("seed-opt",)),
-        Row("SEED-OPT without text", "no text is replayed: its share of the samples is captions too", "reader", ("seed-opt-no-replay",)),
+        Row("SEED-OPT without text", "no text is replayed: its share of the samples is captions too", "reader",
+            ("seed-opt-no-replay",)),
         Row("SEED-OPT, instructed", "goes on from SEED-OPT with questions, for more steps", "reader",
             ("seed-opt-instructed",)),
         Row("SEED codes", "captions alone, no marks around an image: LoRA and an FC layer", "reader",
