@@ -521,6 +521,22 @@ def test_what_is_in_a_tuple_does_not_change_unseen(tmp_path):
             changes(read_config(tmp_path, [now]), now)
 
 
+def test_data_and_checkpoints_may_have_been_moved(tmp_path):
+    def run(folder: str, weight: float = 1.0, share: float | None = None) -> RunConfig:
+        stage = NamesSettings(base=Path(folder) / "base", others=("mini", Path(folder)))
+        data = SceneData(shards={f"{folder}/shards": weight, "own": 2.0}, validation=share or Path(folder) / "held")
+        return tiny_run().model_copy(update={"stage": stage, "data": data})
+
+    write_config(run("/old"), tmp_path)
+    before = read_config(tmp_path, [run("/new")])
+    assert [line.partition(" ")[0] for line in changes(before, run("/new"))] == [
+        "stage.base", "stage.others", "data.shards", "data.validation"
+    ]  # fmt: skip
+    for other in (run("/new", weight=3.0), run("/new", share=0.1)):
+        with pytest.raises(ConfigError, match="and the folders of data and of checkpoints"):
+            changes(before, other)
+
+
 def test_a_text_that_can_only_be_a_path_is_one():
     for text, value in (("./mini", Path("mini")), ("/a/b", Path("/a/b")), ("mini", "mini"), ("a/b", "a/b")):
         assert (
