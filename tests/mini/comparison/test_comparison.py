@@ -162,6 +162,18 @@ def test_runs_that_are_compared_have_the_precision_of_the_first(tmp_path, monkey
     assert config_of("codebook-ema", terms=Terms(precision="bf16")).precision == "bf16"
 
 
+def test_runs_compared_by_an_earlier_version_have_their_own_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "run_jobs", lambda *_: None)
+    monkeypatch.setattr(comparison, "fast_precision", lambda _: "bf16")
+    kept = Terms(seeds=1).kept()
+    (tmp_path / "comparisons.json").write_text(json.dumps({name: kept[name] for name in kept if name != "precision"}))
+    part = part_of(RUNS["codebook-ema"], 1, Terms(precision="no"), smoke=False)
+    (folder := tmp_path / "runs" / part.name).mkdir(parents=True)
+    write_config(with_overrides(part.recipe(), part.overrides(tmp_path, smoke=False)), folder)
+    compare(["codebook"], Place(tmp_path), print, Terms(seeds=1))
+    assert json.loads((tmp_path / "comparisons.json").read_text())["precision"] == "no"
+
+
 def test_parts_of_the_package_are_not_trained(tmp_path):
     terms, place = Terms(seeds=1, shipped=True), Place(tmp_path)
     names = [job.name for job in jobs_of(["table2"], place, terms)]
@@ -183,6 +195,8 @@ def test_parts_of_the_package_and_of_a_reproduction_are_not_mixed(tmp_path):
     write_config(with_overrides(diffusion.recipe(), diffusion.overrides(tmp_path, smoke=False)), run)
     with pytest.raises(ConfigError, match="trained diffusion itself"):
         compare(["codebook"], Place(tmp_path), print, shipped)
+    assert not (tmp_path / "comparisons.json").exists(), "what was refused is not begun"
+    (tmp_path / "comparisons.json").write_text(json.dumps(shipped.kept()))
     with pytest.raises(ConfigError, match="package's parts"):
         reproduce(tmp_path, print)
 
