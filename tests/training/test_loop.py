@@ -5,6 +5,7 @@ Run as a script, this file is the run that gets killed.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,14 @@ def test_will_not_start_over_a_run(tmp_path):
         train(tiny_run(), tmp_path / "run")
 
 
+def test_will_not_train_again_over_a_result_whose_checkpoints_were_removed(tmp_path):
+    train(tiny_run("optimization.steps=1"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "final" / "config.json").touch()  # as the results of all stages have
+    with pytest.raises(ConfigError, match=r"already holds the result of a run.*or remove .*final"):
+        train(tiny_run(), tmp_path / "run")
+
+
 def test_more_steps_of_a_finished_run_and_not_fewer(tmp_path):
     train(tiny_run("optimization.steps=3"), tmp_path / "run")
     train(tiny_run("optimization.steps=5"), tmp_path / "run", resume=True)
@@ -318,6 +327,18 @@ def test_what_goes_wrong_at_the_end_loses_nothing(tmp_path, monkeypatch):
     assert [line["step"] for line in logged(tmp_path / "run") if line["kind"] == "validation"] == [2]
 
 
+def test_a_last_validation_of_more_steps_is_not_lost(tmp_path, monkeypatch):
+    """The result of fewer steps is there already."""
+    train(tiny_run("optimization.steps=2"), tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr("seedtok.training.loop.validate", lambda run: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_run("optimization.steps=4", "validate_every=100"), tmp_path, resume=True)
+    for _ in range(2):  # once is enough
+        train(tiny_run("optimization.steps=4", "validate_every=100"), tmp_path, resume=True)
+    assert [line["step"] for line in logged(tmp_path) if line["kind"] == "validation"] == [2, 4]
+
+
 def test_another_precision_in_one_process_is_refused_in_a_line(tmp_path):
     train(tiny_run("optimization.steps=1", "precision=no"), tmp_path / "one")
     with pytest.raises(ConfigError, match="another precision: train with bf16 in a new one"):
@@ -389,7 +410,19 @@ def test_what_may_change_is_said_and_kept(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "optimization.batch_size was 4 and is 2 now" in said
     assert "log_every was 1 and is 2 now" in said
+    assert "a step was of" not in said
     assert read_config(tmp_path, [tiny_run()]) == more
+
+
+def test_steps_of_another_number_of_samples_are_said(tmp_path, capsys):
+    """As with another number of processes."""
+    train(tiny_run("optimization.steps=1"), tmp_path)
+    (state,) = [path / "state.json" for path in list_checkpoints(tmp_path)]
+    record = json.loads(state.read_text())
+    assert record["samples_per_step"] == 4
+    state.write_text(json.dumps(record | {"samples_per_step": 8, "samples": 8}))
+    train(tiny_run("optimization.steps=2"), tmp_path, resume=True)
+    assert "a step was of 8 samples and is of 4 now, by 1 process\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
 
-from seedtok.core.atomic import hidden_folder
+from seedtok.core.atomic import LAST, hidden_folder
 from seedtok.core.device import computes_bfloat16_fast
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch, Stride
@@ -30,6 +30,8 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
         config, changed, checkpoint = _resumed(config, out)
     elif list_checkpoints(out):
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
+    elif any((out / "final" / name).is_file() for name in LAST):  # its checkpoints were removed
+        raise ConfigError(f"{out} already holds the result of a run: choose another folder, or remove {out / 'final'}")
     else:
         config, changed, checkpoint = with_precision(config), [], None
     accelerator = accelerator_for(config)
@@ -157,3 +159,7 @@ def _continue(run: Run, checkpoint: Checkpoint) -> None:
     # a run may go on with other ranks or batch sizes: after the samples that it has seen
     samples = checkpoint.samples
     run.first_sample = checkpoint.step * run.samples_per_step if samples is None else samples
+    before = checkpoint.samples_per_step
+    if before is not None and before != run.samples_per_step:
+        processes = f"{run.world_size} process{'es' if run.world_size > 1 else ''}"
+        run.changes.append(f"a step was of {before} samples and is of {run.samples_per_step} now, by {processes}")

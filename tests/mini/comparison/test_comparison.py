@@ -13,7 +13,7 @@ from seedtok.mini.comparison import run as comparison
 from seedtok.mini.comparison.measures import MEASURES, Measured, row_of, scores_file
 from seedtok.mini.comparison.measures import main as measure
 from seedtok.mini.comparison.questions import QUESTIONS
-from seedtok.mini.comparison.results import markdown, shown, statistic
+from seedtok.mini.comparison.results import markdown, shown, statistic, write_result
 from seedtok.mini.comparison.run import compare, jobs_of
 from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
 from seedtok.mini.comparison.shipped import place_shipped
@@ -229,6 +229,19 @@ def test_an_interrupted_comparison_leaves_a_table_of_what_is_measured(tmp_path, 
     text = (tmp_path / "comparisons" / "codebook.md").read_text()
     assert "| EMA | 12.5, 1 of 3 seeds |" in text
     assert "| k-means | - |" in text
+
+
+def test_seeds_need_not_have_the_same_scores(tmp_path):
+    """As where a later version measures more."""
+    first = next(row for row in QUESTIONS["codebook"].rows if row.name == "EMA")
+    for seed, scores in ((1, {"used": 10.0, "older": 1.0}), (2, {"used": 20.0, "newer": 3.0})):
+        path = scores_file(tmp_path, first.measurement, "test", QUESTIONS["codebook"].count, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"scores": {"": scores}}))
+    found = write_result(tmp_path, "codebook", Terms(seeds=2))["sets"]["test"]["EMA"]
+    assert {name: (score["mean"], score["seeds"]) for name, score in found.items()} == {
+        "used": (15.0, 2), "older": (1.0, 1), "newer": (3.0, 1)
+    }  # fmt: skip
 
 
 def test_a_question_that_there_is_not_is_refused(cli, tmp_path):
