@@ -570,6 +570,28 @@ def test_data_and_checkpoints_may_have_been_moved(tmp_path):
             changes(before, other)
 
 
+def test_a_checkpoint_that_was_replaced_is_said(tmp_path, capsys):
+    """Not so one that was moved, nor where an earlier version began the run."""
+
+    def run(base: str, steps: int) -> RunConfig:
+        stage = NamesSettings(base=tmp_path / base)
+        return tiny_run(f"optimization.steps={steps}").model_copy(update={"stage": stage})
+
+    for base in ("base", "moved"):
+        (tmp_path / base).mkdir()
+        (tmp_path / base / "config.json").write_text("1")
+    train(run("base", 1), tmp_path / "run")
+    train(run("moved", 2), tmp_path / "run", resume=True)
+    assert "another checkpoint" not in capsys.readouterr().err
+    (tmp_path / "base" / "config.json").write_text("2")
+    train(run("base", 3), tmp_path / "run", resume=True)
+    said = f"stage.base: {tmp_path / 'base'} is another checkpoint than when the run began"
+    assert said in capsys.readouterr().err
+    (tmp_path / "run" / "sources.json").unlink()
+    train(run("base", 4), tmp_path / "run", resume=True)
+    assert "another checkpoint" not in capsys.readouterr().err
+
+
 def test_a_text_that_can_only_be_a_path_is_one():
     for text, value in (("./mini", Path("mini")), ("/a/b", Path("/a/b")), ("mini", "mini"), ("a/b", "a/b")):
         assert (

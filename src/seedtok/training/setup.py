@@ -17,13 +17,14 @@ from seedtok.training.ema import Ema
 from seedtok.training.optimizer import adamw
 from seedtok.training.run import Run
 from seedtok.training.runs import changes, read_config, with_precision_of, write_config
+from seedtok.training.sources import replaced_sources, write_sources
 from seedtok.training.stage import Stage
 
 
 def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     """A run before its first step, or before the one that follows its last checkpoint; writes OUT/config.json.
 
-    Raises as `train` does.
+    Of a new run, also OUT/sources.json. Raises as `train` does.
     """
     config.data.check()
     if resume:
@@ -57,6 +58,8 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     out.mkdir(parents=True, exist_ok=True)
     if run.is_main:
         write_config(config, out)
+        if not checkpoint:
+            write_sources(config, out)
     return run
 
 
@@ -65,7 +68,7 @@ def _resumed(config: RunConfig, out: Path) -> tuple[RunConfig, list[str], Checkp
     checkpoint = load_checkpoint(out)
     before = read_config(out, [config])
     config = with_precision_of(before, config)
-    changed = changes(before, config)
+    changed = [*changes(before, config), *replaced_sources(config, out)]
     steps = config.optimization.steps
     if checkpoint.step > steps:
         raise ConfigError(f"{out} is at step {checkpoint.step} already: ask for more than {steps} steps")

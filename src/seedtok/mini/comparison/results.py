@@ -98,5 +98,5 @@ def conditions(found: Mapping[str, Any]) -> str:
         if found[key] != 1
     )
     shipped = "; on the parts of the package" if found["shipped"] else ""
-    products = PRODUCTS.get(found.get("precision"), "")
+    products = PRODUCTS.get(str(found.get("precision")), "")
     return f"{found['count']:,} scenes, {seeds}{scales}{shipped}{products}"
