@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
+CODES = {signal.SIGTERM: 143, signal.SIGHUP: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
 
 
 def started(script: str, *arguments: object) -> subprocess.Popen[str]:

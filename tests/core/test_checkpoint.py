@@ -66,6 +66,17 @@ def test_what_the_new_configuration_names_stays(tmp_path):
     assert {"base/model.safetensors", "adapter/vocab.txt"} <= found(tmp_path).keys()
 
 
+def test_an_export_leaves_nothing_of_one_on_another_base(tmp_path):
+    """A loader prefers model.safetensors to the sharded weights of the new one."""
+    old = json.dumps({"model_type": "opt", "seedtok": {"layout": {}}})
+    put(tmp_path, {"config.json": old, "model.safetensors": "old", "vocab.json": "old", "notes.txt": "mine"})
+    new = json.dumps({"model_type": "llama", "seedtok": {"layout": {}}})
+    parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
+    with checkpoint_folder(tmp_path) as folder:
+        put(folder, {"config.json": new, "tokenizer.model": "new", **dict.fromkeys(parts, "new")})
+    assert set(found(tmp_path)) == {"config.json", "tokenizer.model", "notes.txt", *parts}
+
+
 def test_files_of_a_strangers_checkpoint_stay(tmp_path):
     theirs = {"config.json": '{"model_type": "llama"}', "tokenizer.json": "t", "adapter/adapter_config.json": "a"}
     put(tmp_path, theirs)

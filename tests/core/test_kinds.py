@@ -92,6 +92,10 @@ def test_the_folder_of_a_run_leads_to_its_result(embedder):
     embedder.rmdir()
     with pytest.raises(CheckpointError, match=r"no result yet.*seedtok train mini.stage1 --out .* --resume"):
         SeedLM.from_pretrained(run)
+    record = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(record | {"recipe": "finetuning.stage1"}))
+    with pytest.raises(CheckpointError, match="no result yet; the `seedtok finetune` that began it goes on with it"):
+        SeedLM.from_pretrained(run)
 
 
 def test_other_loaders_name_it_too():

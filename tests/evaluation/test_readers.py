@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Proc
 import publishers
 from seedtok.baselines.prefix_lm import PrefixLM
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
-from seedtok.evaluation.foreign import BLOCK, BLOCKS, identity_of
+from seedtok.core.files import BLOCK, BLOCKS
+from seedtok.evaluation.foreign import identity_of
 from seedtok.evaluation.prompts import PAPER, Prompts
 from seedtok.evaluation.readers import (
     ForeignBlip2Reader,

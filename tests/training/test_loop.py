@@ -5,6 +5,7 @@ Run as a script, this file is the run that gets killed.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,14 @@ def test_will_not_start_over_a_run(tmp_path):
         train(tiny_run(), tmp_path / "run")
 
 
+def test_will_not_train_again_over_a_result_whose_checkpoints_were_removed(tmp_path):
+    train(tiny_run("optimization.steps=1"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "final" / "config.json").touch()  # as the results of all stages have
+    with pytest.raises(ConfigError, match=r"already holds the result of a run.*or remove .*final"):
+        train(tiny_run(), tmp_path / "run")
+
+
 def test_more_steps_of_a_finished_run_and_not_fewer(tmp_path):
     train(tiny_run("optimization.steps=3"), tmp_path / "run")
     train(tiny_run("optimization.steps=5"), tmp_path / "run", resume=True)
@@ -318,6 +327,18 @@ def test_what_goes_wrong_at_the_end_loses_nothing(tmp_path, monkeypatch):
     assert [line["step"] for line in logged(tmp_path / "run") if line["kind"] == "validation"] == [2]
 
 
+def test_a_last_validation_of_more_steps_is_not_lost(tmp_path, monkeypatch):
+    """The result of fewer steps is there already."""
+    train(tiny_run("optimization.steps=2"), tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr("seedtok.training.loop.validate", lambda run: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_run("optimization.steps=4", "validate_every=100"), tmp_path, resume=True)
+    for _ in range(2):  # once is enough
+        train(tiny_run("optimization.steps=4", "validate_every=100"), tmp_path, resume=True)
+    assert [line["step"] for line in logged(tmp_path) if line["kind"] == "validation"] == [2, 4]
+
+
 def test_another_precision_in_one_process_is_refused_in_a_line(tmp_path):
     train(tiny_run("optimization.steps=1", "precision=no"), tmp_path / "one")
     with pytest.raises(ConfigError, match="another precision: train with bf16 in a new one"):
@@ -389,7 +410,19 @@ def test_what_may_change_is_said_and_kept(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "optimization.batch_size was 4 and is 2 now" in said
     assert "log_every was 1 and is 2 now" in said
+    assert "a step was of" not in said
     assert read_config(tmp_path, [tiny_run()]) == more
+
+
+def test_steps_of_another_number_of_samples_are_said(tmp_path, capsys):
+    """As with another number of processes."""
+    train(tiny_run("optimization.steps=1"), tmp_path)
+    (state,) = [path / "state.json" for path in list_checkpoints(tmp_path)]
+    record = json.loads(state.read_text())
+    assert record["samples_per_step"] == 4
+    state.write_text(json.dumps(record | {"samples_per_step": 8, "samples": 8}))
+    train(tiny_run("optimization.steps=2"), tmp_path, resume=True)
+    assert "a step was of 8 samples and is of 4 now, by 1 process\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -519,6 +552,44 @@ def test_what_is_in_a_tuple_does_not_change_unseen(tmp_path):
         write_config(before, tmp_path)
         with pytest.raises(ConfigError, match="a run goes on as it began"):
             changes(read_config(tmp_path, [now]), now)
+
+
+def test_data_and_checkpoints_may_have_been_moved(tmp_path):
+    def run(folder: str, weight: float = 1.0, share: float | None = None) -> RunConfig:
+        stage = NamesSettings(base=Path(folder) / "base", others=("mini", Path(folder)))
+        data = SceneData(shards={f"{folder}/shards": weight, "own": 2.0}, validation=share or Path(folder) / "held")
+        return tiny_run().model_copy(update={"stage": stage, "data": data})
+
+    write_config(run("/old"), tmp_path)
+    before = read_config(tmp_path, [run("/new")])
+    assert [line.partition(" ")[0] for line in changes(before, run("/new"))] == [
+        "stage.base", "stage.others", "data.shards", "data.validation"
+    ]  # fmt: skip
+    for other in (run("/new", weight=3.0), run("/new", share=0.1)):
+        with pytest.raises(ConfigError, match="and the folders of data and of checkpoints"):
+            changes(before, other)
+
+
+def test_a_checkpoint_that_was_replaced_is_said(tmp_path, capsys):
+    """Not so one that was moved, nor where an earlier version began the run."""
+
+    def run(base: str, steps: int) -> RunConfig:
+        stage = NamesSettings(base=tmp_path / base)
+        return tiny_run(f"optimization.steps={steps}").model_copy(update={"stage": stage})
+
+    for base in ("base", "moved"):
+        (tmp_path / base).mkdir()
+        (tmp_path / base / "config.json").write_text("1")
+    train(run("base", 1), tmp_path / "run")
+    train(run("moved", 2), tmp_path / "run", resume=True)
+    assert "another checkpoint" not in capsys.readouterr().err
+    (tmp_path / "base" / "config.json").write_text("2")
+    train(run("base", 3), tmp_path / "run", resume=True)
+    said = f"stage.base: {tmp_path / 'base'} is another checkpoint than when the run began"
+    assert said in capsys.readouterr().err
+    (tmp_path / "run" / "sources.json").unlink()
+    train(run("base", 4), tmp_path / "run", resume=True)
+    assert "another checkpoint" not in capsys.readouterr().err
 
 
 def test_a_text_that_can_only_be_a_path_is_one():

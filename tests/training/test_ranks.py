@@ -121,7 +121,7 @@ def test_parts_are_all_needed(ran, tmp_path):
     sharded, whole = load_checkpoint(tmp_path), load_checkpoint(ran / "stage1" / "one")
     shapes = [{k: v.shape for k, v in c.tensors_of("stage").items()} for c in (sharded, whole)]
     assert shapes[0] == shapes[1]
-    assert sharded.record("state") == {"step": STEPS, "samples": STEPS * BATCH}
+    assert sharded.record("state") == {"step": STEPS, "samples": STEPS * BATCH, "samples_per_step": BATCH}
     (newest / "stage.2-of-4.safetensors").unlink()
     with pytest.raises(CheckpointError, match="2-of-4"):
         load_checkpoint(tmp_path)

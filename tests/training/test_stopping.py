@@ -5,7 +5,9 @@ Run as a script, this file is that run.
 
 import json
 import os
+import pty
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seedtok.core.errors import BusyError
-from seedtok.core.processes import exit_code, terminate_like_interrupt
+from seedtok.core.processes import exit_code, stop_requests, terminate_like_interrupt
 from seedtok.data.batches import Batch
 from seedtok.mini.world.source import SceneData
 from seedtok.training.checkpoints import list_checkpoints
@@ -62,7 +64,7 @@ def slow_run() -> RunConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
     with started(__file__, tmp_path / "run", 0.2) as process:
         with pytest.raises(BusyError, match=f"process {process.pid} "):
@@ -71,7 +73,7 @@ def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
     (saved,) = list_checkpoints(tmp_path / "run")
     step = json.loads((saved / "state.json").read_text())["step"]
     assert 0 < step < STEPS
-    assert f"stopped after step {step} of {STEPS}, saved as {saved}: go on with the same command and --resume" in errors
+    assert f"stopped after step {step} of {STEPS}, saved as {saved}: the same command goes on from there" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.rglob(".*"))
     train(slow_run(), tmp_path / "run", resume=True)
@@ -79,6 +81,36 @@ def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(STEPS))
     train(slow_run(), tmp_path / "whole")
     assert len({(tmp_path / run / "final" / "scale.txt").read_text() for run in ("run", "whole")}) == 1
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_stops_training_after_a_checkpoint(tmp_path):
+    """Shell and kernel both say so, and nothing can be written to the terminal any more."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(tmp_path / "run"), "0.2"], stdin=theirs, stdout=theirs, stderr=theirs,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while b"begun" not in said:
+        said += os.read(ours, 1000)
+    os.close(ours)
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(120) == 143
+    assert len(list_checkpoints(tmp_path / "run")) == 1
+
+
+def test_a_hangup_is_ignored_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests("") as request:
+            signal.raise_signal(signal.SIGHUP)
+            assert not request
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

@@ -153,9 +153,9 @@ def train(
     """Train a part of the tokenizer or of SEED-OPT by a recipe.
 
     With --resume the run continues with its own settings. The recipe may then be omitted, and only settings that do not
-    change what the steps learn from may be given. On CPUs the number of threads is OMP_NUM_THREADS, or else the number
-    of free cores. Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits with 130 or 143; a second one stops
-    at once.
+    change what the steps learn from may be given, or where its data and checkpoints lie now. On CPUs the number of
+    threads is OMP_NUM_THREADS, or else the number of free cores. Ctrl-C or SIGTERM, and a closed terminal, finish the
+    step, save a checkpoint and exit with 130 or 143; a second Ctrl-C or SIGTERM stops at once.
     """
     quiet(loading=True)
     if show:

@@ -46,8 +46,8 @@ def finetune(
 ) -> None:
     """Teach the tokenizer and the language model your own pictures and captions; the result is DIR/final.
 
-    What is finished in DIR stays: the same command resumes where an earlier one was stopped. Ctrl-C or SIGTERM finishes
-    a step and saves it.
+    What is finished in DIR stays: the same command resumes where an earlier one was stopped. Ctrl-C or SIGTERM, and a
+    closed terminal, finish a step and save it.
     """
     quiet(loading=True)
     import torch

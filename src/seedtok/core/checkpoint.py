@@ -51,9 +51,10 @@ def checkpoint_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder whose files, when the block succeeds, replace those of the same names in `folder`.
 
     Each file is replaced atomically, config.json last; when the block raises, nothing changes. Files of other names
-    stay, with one exception: where `folder` held a checkpoint of the same family, those of its weights and of its
-    tokenizer that the new one does not have, and that a loader would take for parts of it, are removed. Raises
-    CheckpointError when the files cannot be written, such as on a full disk.
+    stay, with one exception: where `folder` held a checkpoint of the same family, or both are SEED language models as
+    `seedtok export` writes them, those of its weights and of its tokenizer that the new one does not have, and that a
+    loader would take for parts of it, are removed. Raises CheckpointError when the files cannot be written, such as on
+    a full disk.
     """
     is_new = not folder.exists()
     try:
@@ -85,10 +86,12 @@ def write_checkpoint(
 def _outdated_files(folder: Path, new: Path) -> list[Path]:
     """The files of the checkpoint in `folder` that the one in `new` does not have and a loader would take for its own.
 
-    None unless both are of one family. What the new configuration names as a part stays.
+    None unless both are of one family, or exports of SEED language models. What the new configuration names as a part
+    stays.
     """
-    family, config = family_of(new)
-    if family is None or family_of(folder)[0] != family:
+    (family, config), (before, replaced) = family_of(new), family_of(folder)
+    are_exports = "seedtok" in config and "seedtok" in replaced  # on whatever base
+    if family is None or (family != before and not are_exports):
         return []
     named = {Path(value).parts[:1] for value in config.values() if isinstance(value, str)}
     parts = {path.name for path in new.iterdir() if path.is_dir()} | set(OPTIONAL_FOLDERS)

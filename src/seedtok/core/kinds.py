@@ -16,6 +16,7 @@ JUDGE, VISION, VQKD, GILL = "seedtok.judge", "seedtok.vision", "seedtok.vqkd", "
 SCENE_CLIP = "seedtok.scene_clip"
 OURS = "seedtok"  # the family of all these
 VQVAE = "vq-vae"  # of diffusers
+PARTS_OF_FINETUNING = "finetuning."  # what names of its recipes begin with
 CAUSAL_LM = "causal LM"  # of transformers; with the codes among its tokens, a SEED language model
 NAMES = {
     TOKENIZER: "a SEED tokenizer",
@@ -154,6 +155,8 @@ def _after_run(folder: Path, recipe: str) -> str:
         return f"its result, {final}, is {kind.name}; {kind.next}"
     if final.is_dir():
         return f"its result is {final}"
+    if recipe.startswith(PARTS_OF_FINETUNING):  # which `seedtok train` has not
+        return "it has no result yet; the `seedtok finetune` that began it goes on with it"
     return f"it has no result yet; resume it: seedtok train {recipe} --out {shlex.quote(str(folder))} --resume"
 
 

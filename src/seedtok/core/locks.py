@@ -57,6 +57,17 @@ def locked(folder: Path) -> Iterator[None]:
                 new.rmdir()
 
 
+def holder_of(folder: Path) -> str | None:
+    """A line on the process that holds the lock of a folder; None where none does."""
+    if not (folder / NAME).exists():
+        return None
+    try:
+        with locked(folder):
+            return None
+    except BusyError as error:
+        return str(error)
+
+
 def _acquire(folder: Path, created: list[Path]) -> Callable[[], None]:
     """Takes the lock, and adds the folders that it created to `created`; returns the function that releases it."""
     for _ in range(100):  # the previous holder may remove the file, or a new folder, at any moment

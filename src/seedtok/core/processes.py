@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import signal
@@ -10,14 +11,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is closed; Windows has none
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 @dataclass(frozen=True)
@@ -73,29 +76,37 @@ def is_main_rank() -> bool:
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised for SIGTERM, which then ends a command as Ctrl-C does."""
+    """Raised for SIGTERM and SIGHUP, which then end a command as Ctrl-C does."""
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """The exit code of an interrupted command, as in shells: 143 for SIGTERM, 130 for Ctrl-C."""
+    """The exit code of an interrupted command, as in shells: 143 for SIGTERM and SIGHUP, 130 for Ctrl-C."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 def terminate_like_interrupt() -> None:
-    """Makes SIGTERM raise `Terminated`, so that temporary files are removed. For programs, not for libraries."""
+    """Makes SIGTERM and SIGHUP raise `Terminated`, so that temporary files are removed.
+
+    For programs, not for libraries. SIGHUP stays ignored where it is, as under `nohup`.
+    """
     owner = os.getpid()
 
     def handle(number: int, _: FrameType | None) -> None:
-        _end_forked_child(owner, number)
+        if _is_for_parent(owner, number):
+            return
+        if number == HANGUP:  # the shell sends it, and the kernel again
+            signal.signal(number, signal.SIG_IGN)
         raise Terminated
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handle)
+        for number in SIGNALS:
+            if number != signal.SIGINT and not _stays_ignored(number):
+                signal.signal(number, handle)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delays Ctrl-C and SIGTERM until the end of the block, which should be short."""
+    """Delays Ctrl-C, SIGTERM and SIGHUP until the end of the block, which should be short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -107,7 +118,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 class StopRequest:
-    """True once Ctrl-C or SIGTERM has asked this process to stop; see `stop_requests`."""
+    """True once Ctrl-C, SIGTERM or SIGHUP has asked this process to stop; see `stop_requests`."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -117,20 +128,22 @@ class StopRequest:
 
     def error(self) -> KeyboardInterrupt:
         """The exception to raise after the work has been saved."""
-        return Terminated() if self.signal == signal.SIGTERM else KeyboardInterrupt()
+        return KeyboardInterrupt() if self.signal == signal.SIGINT else Terminated()
 
 
 @contextmanager
 def stop_requests(message: str) -> Iterator[StopRequest]:
     """Within the block, Ctrl-C or SIGTERM sets the yielded request and prints `message` to stderr; a second one raises.
 
-    Outside the main thread, where Python delivers no signals, the request is never set.
+    So does SIGHUP, but for the second one, unless it is ignored. Outside the main thread, where Python delivers no
+    signals, the request is never set.
     """
     request, owner = StopRequest(), os.getpid()
 
     def handle(number: int, _: FrameType | None) -> None:
-        _end_forked_child(owner, number)
-        second = bool(request)
+        if _is_for_parent(owner, number):
+            return
+        second = bool(request) and number != HANGUP  # the shell sends that, and the kernel again
         request.signal = number
         if second:
             raise request.error()
@@ -147,9 +160,9 @@ def stop_requests(message: str) -> Iterator[StopRequest]:
 
 @contextmanager
 def _handling(handler: Any) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS if not _stays_ignored(number)}
     try:
-        for number in SIGNALS:
+        for number in before:
             signal.signal(number, handler)
         yield
     finally:
@@ -157,11 +170,55 @@ def _handling(handler: Any) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
 
-def _end_forked_child(owner: int, number: int) -> None:
-    """Ends a forked child, such as a data loader's worker, by the default action of the signal."""
-    if os.getpid() != owner:
+def _stays_ignored(number: int) -> bool:
+    return number == HANGUP and signal.getsignal(number) == signal.SIG_IGN
+
+
+def _is_for_parent(owner: int, number: int) -> bool:
+    """Whether a signal has reached a forked child, such as a data loader's worker; it then ends by the default action.
+
+    Not so for SIGHUP, which a closed terminal sends to all its processes: a child ends with its parent, which stops in
+    order, without that terminal.
+    """
+    is_child = os.getpid() != owner
+    if is_child and number != HANGUP:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+    elif number == HANGUP:
+        _leave_closed_terminal()
+    return is_child
+
+
+def _leave_closed_terminal() -> None:
+    """Opens the null device in place of the streams to a terminal that is closed: writing to it would raise."""
+    import termios  # Windows has none
+
+    for stream in (1, 2):
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:  # other streams are no terminal
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def end_with_parent() -> Callable[[], None]:
+    """What a new process calls before its program, as `preexec_fn`, so that it gets SIGTERM once its parent is gone.
+
+    Has an effect on Linux alone. The parent is the thread that starts the process.
+    """
+    parent = os.getpid()
+    try:
+        prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
+    except (OSError, AttributeError):
+        prctl = None
+
+    def ask() -> None:
+        if prctl is not None:
+            prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+            if os.getppid() != parent:  # it ended meanwhile
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
 
 
 # ---------------------------------------------------------------- memory, cores, streams

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from seedtok.core.errors import CheckpointError
+from seedtok.core.files import hash_of_files
 from seedtok.core.hub import MINI, cache_only, local_folder, locate
 from seedtok.core.kinds import CAUSAL_LM, NAMES, is_causal_lm, kind_of
 from seedtok.core.notices import quietly
@@ -17,7 +17,6 @@ from seedtok.evaluation.preprocessing import PROCESSOR_FILES, Preprocessing
 from seedtok.lm.base import loading_errors
 
 T = TypeVar("T")
-BLOCK, BLOCKS = 2**16, 64  # of a file that tells a checkpoint from others: bytes, and at least how many
 
 
 def format_of(name: str | Path) -> str:
@@ -101,24 +100,12 @@ def load_preprocessing(name: str | Path, side: int) -> Preprocessing:
 
 
 def identity_of(name: str | Path, part: str = "tokenizer") -> dict[str, str]:
-    """What tells a checkpoint from others: a hub id and its revision, or a hash of its files.
-
-    Of a large file its size and 64 blocks, evenly spaced, stand for all of it: that takes seconds for any model, and
-    two trainings of one size differ in nearly every block.
-    """
+    """What tells a checkpoint from others: a hub id and its revision, or a hash of its files."""
     source = locate(name, part)
     folder = local_folder(source, part)
     if folder is None:
         return {"hub": source, **_revision(source)}
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="replace"))
-        with path.open("rb") as file:
-            for start in range(0, size, max(BLOCK, size // BLOCKS)):
-                file.seek(start)
-                digest.update(file.read(BLOCK))
-    return {"files": digest.hexdigest()[:16]}
+    return {"files": hash_of_files(folder)}
 
 
 def _revision(hub_id: str) -> dict[str, str]:

@@ -44,7 +44,7 @@ def holds_checkpoint(folder: Path) -> bool:
 
 
 def check_same(path: Path, settings: dict[str, Any]) -> None:
-    """Writes what a chain of runs is begun with into a file, or compares it with what is there.
+    """Compares what a chain of runs is begun with to what `keep_same` has written into a file, if it is there.
 
     Raises ConfigError where the file says otherwise; of settings that it does not name it says nothing.
     """
@@ -55,5 +55,13 @@ def check_same(path: Path, settings: dict[str, Any]) -> None:
                 f"{path.parent} was begun with {name} {json.dumps(before.get(name))}, not {json.dumps(value)}: go on "
                 "like that, or choose another folder"
             )
+
+
+def keep_same(path: Path, settings: dict[str, Any]) -> None:
+    """Writes what a chain of runs is begun with into a file; raises as `check_same` does.
+
+    To be called last of all that can refuse to begin: it makes the folder one of these settings.
+    """
+    check_same(path, settings)
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(settings, indent=1))

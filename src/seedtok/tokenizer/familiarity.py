@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.files import read_tensors, write_tensors
 from seedtok.core.products import fast_products
@@ -76,8 +77,9 @@ class Familiarity(nn.Module):
         self.threshold.copy_(torch.maximum(self.threshold, self.squared(held_out).quantile(quantile)))
 
     def save(self, folder: Path) -> None:
-        """Writes its file into the folder of a checkpoint."""
-        write_tensors(folder / FILE, dict(self.named_buffers()))
+        """Writes its file into the folder of a checkpoint, whole or not at all."""
+        with atomic_file(folder / FILE) as temporary:
+            write_tensors(temporary, dict(self.named_buffers()))
 
     @classmethod
     def load(cls, folder: Path, width: int) -> Familiarity | None:

@@ -48,6 +48,11 @@ class Checkpoint:
         """How many samples all ranks together had seen; None in checkpoints that do not say."""
         return self.record("state").get("samples")
 
+    @property
+    def samples_per_step(self) -> int | None:
+        """How many samples all ranks together saw in a step; None in checkpoints that do not say."""
+        return self.record("state").get("samples_per_step")
+
     def tensors_of(self, name: str) -> dict[str, Tensor]:
         """Raises CheckpointError where the checkpoint has none of this name."""
         return self._part(self.tensors, name)

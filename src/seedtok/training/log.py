@@ -79,6 +79,11 @@ class Log:
             (self.run.out / "pictures").mkdir(exist_ok=True)
             picture.save(self.run.out / "pictures" / f"{done:08d}.png")
 
+    def is_validated(self, done: int) -> bool:
+        """Whether the log has a validation after so many steps; False on other ranks than the main one."""
+        written = self.path.read_text("utf-8", "replace").splitlines() if self.enabled and self.path.exists() else []
+        return any((record["step"], record["kind"]) == (done, "validation") for record in map(json_value, written))
+
     def warn(self, step: int, message: str) -> None:
         """A line in the log and a SeedTokWarning, which commands print."""
         if self.enabled:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from seedtok.core.locks import locked
-from seedtok.core.processes import StopRequest, is_main_rank, stop_requests
+from seedtok.core.processes import is_main_rank, stop_requests
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import RunConfig
 from seedtok.training.distributed import mean_over_ranks
@@ -21,6 +21,7 @@ from seedtok.training.setup import set_up
 from seedtok.training.step import take_step
 from seedtok.training.validation import validate
 
+GOING_ON = "the same command goes on from there, `seedtok train` with --resume"
 STOPPING = "stopping after this step; once more stops at once, without a checkpoint"
 
 
@@ -48,7 +49,7 @@ def train_steps(run: Run) -> None:
     data = run.batches()
     run.stage.train()
     with Log(run) as log, stop_requests(STOPPING if run.is_main else "") as stop:
-        if run.first_step == steps and not (run.out / "final").exists():  # killed in its last validation
+        if run.first_step == steps and not _on_any_rank(log.is_validated(steps), run):  # killed in that validation
             log.validation(steps, *validate(run))
         for step in range(run.first_step, steps):
             losses = take_step(run, data, step)
@@ -63,18 +64,18 @@ def train_steps(run: Run) -> None:
                 save(run, done)  # first: nothing that goes wrong from here on loses what is trained
             if done % config.validate_every == 0 or last:
                 log.validation(done, *validate(run))  # but for the last, before saving: if killed between, done again
-            stops = _any_rank_stops(stop, run)
+            stops = _on_any_rank(bool(stop), run)
             if not last and (stops or done % config.checkpoint_every == 0):
                 save(run, done)
             if stops:
                 if run.is_main:  # others may not see the folder
                     saved = f"saved as {list_checkpoints(run.out)[-1]}"
-                    log.say(f"stopped after step {done} of {steps}, {saved}: go on with the same command and --resume")
+                    log.say(f"stopped after step {done} of {steps}, {saved}: {GOING_ON}")
                 raise stop.error()
 
 
-def _any_rank_stops(stop: StopRequest, run: Run) -> bool:
-    """Whether a rank has been asked to stop; with several, all of them learn of it after the same step."""
+def _on_any_rank(is_so: bool, run: Run) -> bool:
+    """Whether something is so on a rank; with several, all of them learn of it after the same step."""
     if run.world_size == 1:
-        return bool(stop)
-    return mean_over_ranks({"stop": torch.tensor(float(bool(stop)))})["stop"] > 0
+        return is_so
+    return mean_over_ranks({"": torch.tensor(float(is_so))})[""] > 0

@@ -66,16 +66,32 @@ def with_precision_of(before: RunConfig, now: RunConfig) -> RunConfig:
 
 
 def changes(before: RunConfig, now: RunConfig) -> list[str]:
-    """The settings that a resumed run changes, one a line; raises ConfigError, naming all, for those it may not."""
+    """The settings that a resumed run changes, one a line; raises ConfigError, naming all, for those it may not.
+
+    Data and checkpoints that a run stands on may lie elsewhere by now.
+    """
     allowed, refused = [], []
     for key, old, new in differences(before, now):
-        (allowed if key in MAY_CHANGE else refused).append(f"{key} was {_shown(old)} and is {_shown(new)} now")
+        (allowed if key in MAY_CHANGE or _is_moved(key, old, new) else refused).append(
+            f"{key} was {_shown(old)} and is {_shown(new)} now"
+        )
     if refused:
         raise ConfigError(
             f"a run goes on as it began: {'; '.join(refused)}. Leave that out, or start another run; what may change: "
-            f"{', '.join(MAY_CHANGE)}"
+            f"{', '.join(MAY_CHANGE)}, and the folders of data and of checkpoints"
         )
     return allowed
+
+
+def _is_moved(key: str, old: Any, new: Any) -> bool:
+    """Whether a setting of a stage or of data has a path for a path, and is otherwise as it was."""
+    if not key.startswith(("stage.", "data.")):
+        return False
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        return all(one == other or _is_moved(key, one, other) for one, other in zip(old, new, strict=True))
+    if key == "data.shards" and isinstance(old, dict) and isinstance(new, dict):  # folders with their weights
+        return list(old.values()) == list(new.values())
+    return isinstance(old, Path) and isinstance(new, Path)
 
 
 def differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

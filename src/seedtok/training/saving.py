@@ -18,7 +18,8 @@ def save(run: Run, step: int) -> None:
     if run.ema:
         tensors["ema"] = run.ema.average
     samples = run.first_sample + (step - run.first_step) * run.samples_per_step
-    records: dict[str, Any] = {"state": {"step": step, "samples": samples}}
+    state = {"step": step, "samples": samples, "samples_per_step": run.samples_per_step}
+    records: dict[str, Any] = {"state": state}
     if run.accelerator.scaler is not None:  # of fp16
         records["scaler"] = run.accelerator.scaler.state_dict()
     if run.sharded:

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
 
-from seedtok.core.atomic import hidden_folder
+from seedtok.core.atomic import LAST, hidden_folder
 from seedtok.core.device import computes_bfloat16_fast
 from seedtok.core.errors import ConfigError
 from seedtok.data.batches import Batch, Stride
@@ -17,19 +17,22 @@ from seedtok.training.ema import Ema
 from seedtok.training.optimizer import adamw
 from seedtok.training.run import Run
 from seedtok.training.runs import changes, read_config, with_precision_of, write_config
+from seedtok.training.sources import replaced_sources, write_sources
 from seedtok.training.stage import Stage
 
 
 def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     """A run before its first step, or before the one that follows its last checkpoint; writes OUT/config.json.
 
-    Raises as `train` does.
+    Of a new run, also OUT/sources.json. Raises as `train` does.
     """
     config.data.check()
     if resume:
         config, changed, checkpoint = _resumed(config, out)
     elif list_checkpoints(out):
         raise ConfigError(f"{out} already holds a run: continue it with --resume, or choose another folder")
+    elif any((out / "final" / name).is_file() for name in LAST):  # its checkpoints were removed
+        raise ConfigError(f"{out} already holds the result of a run: choose another folder, or remove {out / 'final'}")
     else:
         config, changed, checkpoint = with_precision(config), [], None
     accelerator = accelerator_for(config)
@@ -55,6 +58,8 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     out.mkdir(parents=True, exist_ok=True)
     if run.is_main:
         write_config(config, out)
+        if not checkpoint:
+            write_sources(config, out)
     return run
 
 
@@ -63,7 +68,7 @@ def _resumed(config: RunConfig, out: Path) -> tuple[RunConfig, list[str], Checkp
     checkpoint = load_checkpoint(out)
     before = read_config(out, [config])
     config = with_precision_of(before, config)
-    changed = changes(before, config)
+    changed = [*changes(before, config), *replaced_sources(config, out)]
     steps = config.optimization.steps
     if checkpoint.step > steps:
         raise ConfigError(f"{out} is at step {checkpoint.step} already: ask for more than {steps} steps")
@@ -157,3 +162,7 @@ def _continue(run: Run, checkpoint: Checkpoint) -> None:
     # a run may go on with other ranks or batch sizes: after the samples that it has seen
     samples = checkpoint.samples
     run.first_sample = checkpoint.step * run.samples_per_step if samples is None else samples
+    before = checkpoint.samples_per_step
+    if before is not None and before != run.samples_per_step:
+        processes = f"{run.world_size} process{'es' if run.world_size > 1 else ''}"
+        run.changes.append(f"a step was of {before} samples and is of {run.samples_per_step} now, by {processes}")

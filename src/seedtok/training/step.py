@@ -59,6 +59,7 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
 def _check_finite(value: Tensor, run: Run, step: int, what: str = "loss") -> None:
     if not torch.isfinite(value):
         raise TrainingError(
-            f"the {what} is {value.item()} at step {step}: lower optimization.lr or set optimization.max_grad_norm, "
-            f"and --resume from the last checkpoint under {run.out}"
+            f"the {what} is {value.item()} at step {step}: lower optimization.lr or set optimization.max_grad_norm; "
+            f"`seedtok train` then goes on, with --resume, from the last checkpoint under {run.out}, another command "
+            "begins in another folder"
         )

@@ -13,7 +13,7 @@ from seedtok.mini.comparison import run as comparison
 from seedtok.mini.comparison.measures import MEASURES, Measured, row_of, scores_file
 from seedtok.mini.comparison.measures import main as measure
 from seedtok.mini.comparison.questions import QUESTIONS
-from seedtok.mini.comparison.results import markdown, shown, statistic
+from seedtok.mini.comparison.results import markdown, shown, statistic, write_result
 from seedtok.mini.comparison.run import compare, jobs_of
 from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
 from seedtok.mini.comparison.shipped import place_shipped
@@ -162,6 +162,18 @@ def test_runs_that_are_compared_have_the_precision_of_the_first(tmp_path, monkey
     assert config_of("codebook-ema", terms=Terms(precision="bf16")).precision == "bf16"
 
 
+def test_runs_compared_by_an_earlier_version_have_their_own_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "run_jobs", lambda *_: None)
+    monkeypatch.setattr(comparison, "fast_precision", lambda _: "bf16")
+    kept = Terms(seeds=1).kept()
+    (tmp_path / "comparisons.json").write_text(json.dumps({name: kept[name] for name in kept if name != "precision"}))
+    part = part_of(RUNS["codebook-ema"], 1, Terms(precision="no"), smoke=False)
+    (folder := tmp_path / "runs" / part.name).mkdir(parents=True)
+    write_config(with_overrides(part.recipe(), part.overrides(tmp_path, smoke=False)), folder)
+    compare(["codebook"], Place(tmp_path), print, Terms(seeds=1))
+    assert json.loads((tmp_path / "comparisons.json").read_text())["precision"] == "no"
+
+
 def test_parts_of_the_package_are_not_trained(tmp_path):
     terms, place = Terms(seeds=1, shipped=True), Place(tmp_path)
     names = [job.name for job in jobs_of(["table2"], place, terms)]
@@ -183,6 +195,8 @@ def test_parts_of_the_package_and_of_a_reproduction_are_not_mixed(tmp_path):
     write_config(with_overrides(diffusion.recipe(), diffusion.overrides(tmp_path, smoke=False)), run)
     with pytest.raises(ConfigError, match="trained diffusion itself"):
         compare(["codebook"], Place(tmp_path), print, shipped)
+    assert not (tmp_path / "comparisons.json").exists(), "what was refused is not begun"
+    (tmp_path / "comparisons.json").write_text(json.dumps(shipped.kept()))
     with pytest.raises(ConfigError, match="package's parts"):
         reproduce(tmp_path, print)
 
@@ -215,6 +229,19 @@ def test_an_interrupted_comparison_leaves_a_table_of_what_is_measured(tmp_path, 
     text = (tmp_path / "comparisons" / "codebook.md").read_text()
     assert "| EMA | 12.5, 1 of 3 seeds |" in text
     assert "| k-means | - |" in text
+
+
+def test_seeds_need_not_have_the_same_scores(tmp_path):
+    """As where a later version measures more."""
+    first = next(row for row in QUESTIONS["codebook"].rows if row.name == "EMA")
+    for seed, scores in ((1, {"used": 10.0, "older": 1.0}), (2, {"used": 20.0, "newer": 3.0})):
+        path = scores_file(tmp_path, first.measurement, "test", QUESTIONS["codebook"].count, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"scores": {"": scores}}))
+    found = write_result(tmp_path, "codebook", Terms(seeds=2))["sets"]["test"]["EMA"]
+    assert {name: (score["mean"], score["seeds"]) for name, score in found.items()} == {
+        "used": (15.0, 2), "older": (1.0, 1), "newer": (3.0, 1)
+    }  # fmt: skip
 
 
 def test_a_question_that_there_is_not_is_refused(cli, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ import torch
 from PIL import Image
 
 from seedtok import SeedLM, SeedTokenizer
-from seedtok.core.errors import ConfigError, DataError
+from seedtok.core.errors import ConfigError, DataError, SeedTokError
 from seedtok.data.held_out import Part
 from seedtok.data.prepared import ShardSet
 from seedtok.data.shards import pack
 from seedtok.mini.finetuning import run
-from seedtok.mini.finetuning.measures import measured
+from seedtok.mini.finetuning.measures import measure_distances, measured
 from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune
+from seedtok.tokenizer.familiarity import FILE as FAMILIARITY
 from seedtok.tokenizer.familiarity import encode_and_check, pooled_features
 from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
+from seedtok.training.runs import read_config, write_config
 from tiny_lms import text_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -116,6 +119,25 @@ def test_its_own_pictures_are_near_and_others_far(done, wanted):
     assert SeedLM.from_pretrained(wanted.model).seed.familiarity is None
 
 
+def test_distances_that_cannot_be_written_leave_no_broken_file(done, wanted, tmp_path, monkeypatch):
+    shutil.copytree(done / "runs" / "stage2" / "final", tmp_path / "runs" / "stage2" / "final")
+    folder = tmp_path / "runs" / "stage2" / "final"
+    shutil.copytree(done / "runs" / "stage1", tmp_path / "runs" / "stage1")
+    (folder / FAMILIARITY).unlink()
+
+    def full(_: object, path: Path, *__: object, **___: object) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("seedtok.core.files.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        measure_distances(folder, [wanted.data], wanted.held_out)
+    assert not (folder / FAMILIARITY).exists()
+    monkeypatch.undo()
+    measure_distances(folder, [wanted.data], wanted.held_out)
+    assert SeedTokenizer.from_pretrained(folder).familiarity is not None
+
+
 def test_its_result_is_served(done, wanted):
     """The server answers as the library, has the page, and knows the pictures and the words that were learnt."""
     pytest.importorskip("fastapi")
@@ -179,9 +201,32 @@ def test_minutes_become_steps(wanted, tmp_path, monkeypatch):
     timed = Finetuning(wanted.data, wanted.model, minutes=10.0, held_out=0.25, overrides=SMALL)
     given = run.Start({part.name: [] for part in PARTS}, 3)
     for part in PARTS:
-        config = run.configured(part, part.recipe(), timed, given, tmp_path)
+        config = run.configured(part, timed, given, tmp_path)
         assert config.optimization.steps == round(600 * SHARES[part.name] / 0.5)
     assert sum(SHARES.values()) < 1
+
+
+def test_later_stages_have_the_precision_of_the_first(wanted, tmp_path):
+    """As on a GPU, and gone on with on a CPU."""
+    first, second, _ = PARTS
+    given = run.Start({part.name: [] for part in PARTS}, 3)
+    assert run.configured(second, wanted, given, tmp_path).precision == "auto"
+    (folder := tmp_path / "runs" / first.name).mkdir(parents=True)
+    write_config(run.configured(first, wanted, given, tmp_path).model_copy(update={"precision": "bf16"}), folder)
+    assert run.configured(second, wanted, given, tmp_path).precision == "bf16"
+    own = replace(wanted, overrides=("stage2.precision=no",))
+    assert run.configured(second, own, given, tmp_path).precision == "no"
+
+
+def test_a_stage_goes_on_in_a_folder_that_was_moved(done, wanted, tmp_path):
+    shutil.copytree(done, tmp_path / "moved", ignore=shutil.ignore_patterns("final", "after.jsonl"))
+    shutil.copytree(done / "runs" / "stage1" / "final", tmp_path / "moved" / "runs" / "stage1" / "final")
+    config = read_config(done / "runs" / "stage2", [PARTS[1].recipe()])
+    assert config.stage.embedder == done / "runs" / "stage1" / "final"
+    finetune(wanted, tmp_path / "moved", print)
+    for name in ("stage1", "stage2", "stage3"):
+        text = (tmp_path / "moved" / "runs" / name / "config.json").read_text()
+        assert (str(done) in text) == (name == "stage1")  # that was finished
 
 
 def test_a_second_of_training_is_timed(done, wanted, tmp_path):
@@ -196,6 +241,10 @@ def test_bad_input_is_refused_before_anything_is_trained(wanted, tmp_path, cli):
             finetune(Finetuning(wanted.data, wanted.model, overrides=(setting,)), tmp_path / "out", print)
     with pytest.raises(DataError, match="--held-out"):
         finetune(Finetuning(wanted.data, wanted.model, held_out=1e-9), tmp_path / "none", print)
+    for wrong in ({"model": str(tmp_path / "nosuch")}, {"overrides": ("stage3.stage.rnak=4",)}, {"held_out": 1e-9}):
+        with pytest.raises(SeedTokError):
+            finetune(replace(wanted, **wrong), tmp_path / "wrong", print)
+        assert not (tmp_path / "wrong").exists(), "it can be begun with other settings"
     code, _, err = cli("finetune", tmp_path, "--out", tmp_path / "x")
     assert (code, err.count("\n")) == (2, 1)
     assert "seedtok data pack" in err

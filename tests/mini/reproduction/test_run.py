@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from seedtok.mini.reproduction.charts import bar_chart, line_chart
 from seedtok.mini.reproduction.jobs import Job
 from seedtok.mini.reproduction.parts import PARTS, TABLES
 from seedtok.mini.reproduction.tables import TABLES as MEASURED
+from seedtok.mini.reproduction.tables import main as measure
 from seedtok.mini.reproduction.tables import table_file
 from seedtok.training.config import with_overrides
-from seedtok.training.runs import write_config
+from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.setup import with_precision
 
 
@@ -97,15 +99,43 @@ def test_a_run_of_other_settings_is_not_taken_for_that_of_today(tmp_path):
     part, place = next(part for part in PARTS if part.inputs), run.Place(tmp_path)
     folder = tmp_path / "runs" / part.name
     folder.mkdir(parents=True)
-    config = with_overrides(part.recipe(), part.overrides(Path("elsewhere"), smoke=False))
+    config = with_overrides(part.recipe(), part.overrides(Path("/elsewhere"), smoke=False))
     assert config.precision == "auto"
     write_config(with_precision(config), folder)  # as training writes it
-    assert "--resume" not in run.training_job(part, place).arguments, "there is nothing to go on from"
+    assert "--resume" not in run.training_job(part, place).command(), "there is nothing to go on from"
     (folder / "checkpoints" / "00000005").mkdir(parents=True)
-    assert "--resume" in run.training_job(part, place).arguments
+    assert "--resume" in run.training_job(part, place).command()
+    resumed = with_overrides(read_config(folder, [config]), part.overrides(tmp_path, smoke=False))
+    assert set(part.overrides(tmp_path, smoke=False)) <= set(run.training_job(part, place).arguments)
+    for setting in part.inputs:  # the folder was moved
+        assert any(
+            line.startswith(f"{setting} was /elsewhere") for line in changes(read_config(folder, [config]), resumed)
+        )
     write_config(config.model_copy(update={"seed": 7}), folder)
     with pytest.raises(ConfigError, match="was begun with seed=7, and would now be with 0: choose another folder"):
         run.training_job(part, place)
+
+
+def test_a_table_of_another_model_is_measured_from_the_start(runs, tmp_path):
+    (tmp_path / "runs").mkdir()
+    for folder in runs.iterdir():
+        if folder.name != "stage2":
+            (tmp_path / "runs" / folder.name).symlink_to(folder)
+    shutil.copytree(runs / "stage2", tmp_path / "runs" / "stage2")
+    (table,) = (table for table in TABLES if table.name == "codebook")
+    job = run._measuring(table, "test", run.Place(tmp_path, smoke=True))
+    codes = table_file(tmp_path, "codebook", "test").with_suffix("") / "codes.json"
+    measure(tmp_path, "codebook", "test", 4, "cpu")
+    assert job.is_done
+    made = codes.stat().st_mtime_ns
+    job.makes.unlink()  # half-made: the predictions are there
+    measure(tmp_path, "codebook", "test", 4, "cpu")
+    assert codes.stat().st_mtime_ns == made
+    (result(tmp_path, "stage2") / "changed").touch()
+    assert not job.is_done
+    measure(tmp_path, "codebook", "test", 4, "cpu")
+    assert job.is_done
+    assert codes.stat().st_mtime_ns > made
 
 
 def test_charts_hold_every_point_and_refuse_nothing():

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import seeded
 from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
+from seedtok.mini.identities import MADE_BY, NAME, Identities, identities, remove_others
 from seedtok.mini.parts import result
 from seedtok.mini.reproduction.tables import Models
 from seedtok.mini.world.told import FIELDS
@@ -34,6 +35,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 
 Scores = dict[str, dict[str, float]]  # of each row that a measurement is of, by its key
 RECALLS = ("i2t_r1", "t2i_r1", "r_mean")
+JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip")}  # foundations of a measurement
 DRAWN = ("clip_similarity", "things_right", "background_right")
 
 
@@ -47,6 +49,7 @@ class Measured:
     set_name: str
     count: int
     device: torch.device
+    of: Identities = field(default_factory=dict)  # what tells the runs, and what judges them, from others
 
     def folder(self, number: int = 0) -> Path:
         return result(self.out, self.runs[number])
@@ -55,7 +58,7 @@ class Measured:
         return MiniSet(self.count, name=self.set_name, classic=False)
 
     def run(self, predictions: Path, batch_size: int = 32) -> Run:
-        return Run(predictions, batch_size, self.seed)
+        return Run(predictions, batch_size, self.seed, {MADE_BY: self.of})
 
 
 def embeddings(what: Measured, out: Path) -> Scores:
@@ -171,15 +174,22 @@ def row_of(measurement: str) -> Row:
     return next(row for row in rows if row.measurement == measurement)
 
 
+def needs_of(row: Row, seed: int) -> tuple[str, ...]:
+    """The parts that a row is measured of and by, the runs with their seed."""
+    return (*(seeded(run, seed) for run in row.runs), *JUDGES.get(row.measure, ()))
+
+
 def main(out: Path, measurement: str, seed: int, set_name: str, count: int, device: str) -> None:
-    """Measures, and writes the scores; predictions stay beside them."""
+    """Measures, and writes the scores; predictions stay beside them. Those of other models are removed first."""
     row, path = row_of(measurement), scores_file(out, measurement, set_name, count, seed)
     runs = tuple(seeded(run, seed) for run in row.runs)
-    what = Measured(out, runs, seed, set_name, count, torch.device(device))
+    of = identities(out, needs_of(row, seed))
+    remove_others(path.with_suffix(""), of)
+    what = Measured(out, runs, seed, set_name, count, torch.device(device), of)
     scores = MEASURES[row.measure](what, path.with_suffix(""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"scores": scores}, indent=1))
+        temporary.write_text(json.dumps({"scores": scores, NAME: of}, indent=1))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def write_result(out: Path, question: str, terms: Terms, smoke: bool = False) ->
 def _over_seeds(out: Path, row: Row, set_name: str, count: int, seeds: list[int]) -> dict[str, Statistic]:
     paths = (scores_file(out, row.measurement, set_name, count, seed) for seed in seeds)
     every = [json.loads(path.read_text("utf-8"))["scores"][row.key] for path in paths if path.is_file()]
-    return {name: statistic([scores[name] for scores in every]) for name in every[0]} if every else {}
+    names = dict.fromkeys(name for scores in every for name in scores)
+    return {name: statistic([scores[name] for scores in every if name in scores]) for name in names}
 
 
 def statistic(values: list[float]) -> Statistic:
@@ -97,5 +98,5 @@ def conditions(found: Mapping[str, Any]) -> str:
         if found[key] != 1
     )
     shipped = "; on the parts of the package" if found["shipped"] else ""
-    products = PRODUCTS.get(found.get("precision"), "")
+    products = PRODUCTS.get(str(found.get("precision")), "")
     return f"{found['count']:,} scenes, {seeds}{scales}{shipped}{products}"

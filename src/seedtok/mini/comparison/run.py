@@ -9,18 +9,16 @@ import torch
 from seedtok.core.errors import ConfigError
 from seedtok.core.files import read_json
 from seedtok.core.locks import locked
-from seedtok.mini.comparison.measures import scores_file
+from seedtok.mini.comparison.measures import needs_of, scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Question
 from seedtok.mini.comparison.results import result_file, write_result
-from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
-from seedtok.mini.comparison.shipped import place_shipped
-from seedtok.mini.parts import Part, check_same, holds_checkpoint, result
+from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of
+from seedtok.mini.comparison.shipped import check_none_trained, place_shipped
+from seedtok.mini.parts import Part, check_same, holds_checkpoint, keep_same, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.report import can_report, write_report
 from seedtok.mini.reproduction.run import COMPARISONS, Place, check_settings, training_job
 from seedtok.training.setup import fast_precision
-
-JUDGES = {"generation": ("judge", "eval_clip"), "drawing": ("judge", "eval_clip")}  # foundations of a measurement
 
 
 def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> list[Path]:
@@ -37,7 +35,11 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
         place.check()
         terms = replace(terms, precision=_precision(place))
         check_same(place.out / COMPARISONS, terms.kept())
-        if terms.shipped and (placed := place_shipped(place.out, [job.name for job in jobs_of(names, place, terms)])):
+        parts = [job.name for job in jobs_of(names, place, terms)]
+        if terms.shipped:
+            check_none_trained(place.out, parts)
+        keep_same(place.out / COMPARISONS, terms.kept())  # nothing refuses any more
+        if terms.shipped and (placed := place_shipped(place.out, parts)):
             say(f"of the package: {', '.join(placed)}")
         try:
             run_jobs(jobs_of(names, place, terms), place.workers, say)
@@ -50,10 +52,14 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
 
 
 def _precision(place: Place) -> str:
-    """That of the comparisons in a folder, which the machine on which they began chose."""
-    path = place.out / COMPARISONS
-    begun = read_json(path).get("precision") if path.is_file() else None
-    return str(begun or fast_precision(torch.device(place.device)))
+    """That of the comparisons in a folder, which the machine on which they began chose.
+
+    Earlier versions kept it with each compared run alone.
+    """
+    runs = sorted((place.out / "runs").glob("*/seed*/config.json"))
+    records = [read_json(path) for path in (place.out / COMPARISONS, *runs) if path.is_file()]
+    begun = (record.get("precision") for record in records)
+    return str(next(filter(None, begun), None) or fast_precision(torch.device(place.device)))
 
 
 def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
@@ -102,9 +108,10 @@ def _needed(measuring: Iterable[Job], parts: dict[str, Part], is_there: Callable
 def _measurements(question: Question, set_name: str, seed: int, place: Place) -> Iterable[Job]:
     out, count = place.out, question.scenes(place.smoke)
     for row in question.rows:
-        needs = (*(seeded(run, seed) for run in row.runs), *JUDGES.get(row.measure, ()))
+        needs = needs_of(row, seed)
+        models = tuple((part, result(out, part)) for part in needs)
         arguments = (str(out), row.measurement, str(seed), set_name, str(count), place.device)
         made = scores_file(out, row.measurement, set_name, count, seed)
         log = out / "logs" / "comparisons" / f"{row.measurement}-{set_name}-seed{seed}.txt"
         name = f"{row.measurement} ({set_name}, seed {seed})"
-        yield Job(name, ("seedtok.mini.comparison.measures", *arguments), needs, made, log)
+        yield Job(name, ("seedtok.mini.comparison.measures", *arguments), needs, made, log, models=models)

@@ -16,14 +16,14 @@ from seedtok.data.prepared import ShardSet
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.finetuning import recipes
 from seedtok.mini.finetuning.measures import measure, measure_distances, measured
-from seedtok.mini.finetuning.start import SCENES, Start, prepare
-from seedtok.mini.parts import Part, check_same, result
+from seedtok.mini.finetuning.start import SCENES, Start, load, prepare
+from seedtok.mini.parts import Part, check_same, keep_same, result
 from seedtok.tokenizer.familiarity import FILE as FAMILIARITY
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import RunConfig, with_overrides
 from seedtok.training.loop import train
 from seedtok.training.rate import seconds_per_step
-from seedtok.training.runs import read_config
+from seedtok.training.runs import read_config, with_precision_of
 
 PARTS = (
     Part("stage1", recipes.stage1),
@@ -70,16 +70,18 @@ def finetune(wanted: Finetuning, out: Path, say: Callable[[str], None], device: 
     """Trains OUT/final, which `SeedLM.from_pretrained` loads; returns what was measured before and after.
 
     What an earlier call finished in `out` stays, and what it began goes on. Raises ConfigError where `out` was begun
-    with other settings, BusyError where another process works in it, DataError for data that cannot be read or split,
-    and as `train` does.
+    with other settings, or for settings or a model that there are not, BusyError where another process works in it,
+    DataError for data that cannot be read or split, and as `train` does; what was refused is not begun.
     """
     out, wanted = out.absolute(), replace(wanted, data=wanted.data.absolute())
-    for part in PARTS:
-        wanted.settings_of(part.name)
+    for part in PARTS:  # a setting that there is not is refused now, and not once its stage begins
+        with_overrides(part.recipe(), wanted.settings_of(part.name))
     with locked(out):
         check_same(out / "finetuning.json", wanted.record())
         held_out, pictures = split(wanted.data, wanted.held_out)
-        lm, start = prepare(wanted.model, pictures, out, wanted.scenes)
+        lm = load(wanted.model)
+        keep_same(out / "finetuning.json", wanted.record())  # once all of it can be used
+        start = prepare(lm, wanted.model, pictures, out, wanted.scenes)
         say(f"{len(pictures)} pictures to learn from, {len(held_out)} to measure on")
         before = measured(out / "before.jsonl", held_out)
         if before is None:
@@ -118,11 +120,10 @@ def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Cal
     if (folder / "final" / "config.json").is_file():
         say(f"already there: {part.name}")
         return
-    config = part.recipe()
-    if (folder / "config.json").is_file():
-        config = read_config(folder, [config])
+    if (folder / "config.json").is_file():  # its inputs may lie elsewhere by now
+        config = with_overrides(read_config(folder, [part.recipe()]), settings_for(part, wanted, start, out))
     else:
-        config = configured(part, config, wanted, start, out)
+        config = configured(part, wanted, start, out)
     steps, batch = config.optimization.steps, config.optimization.batch_size
     say(f"{part.name}: {steps:,} steps of {batch} pictures, into {folder}")
     began, saved = time.monotonic(), list_checkpoints(folder)
@@ -131,16 +132,23 @@ def train_part(part: Part, wanted: Finetuning, start: Start, out: Path, say: Cal
     say(f"{part.name}: {seen:,} pictures seen in {seconds / 60:.1f} min, {seen / seconds:.0f} a second")
 
 
-def configured(part: Part, config: RunConfig, wanted: Finetuning, start: Start, out: Path) -> RunConfig:
-    """A recipe with its data, what it starts from, and as many steps as there is time for."""
-    shards = json.dumps({str(wanted.data): WEIGHTS[part.name], str(out / "scenes"): 1.0})
-    settings = [f"data.shards={shards}", f"data.validation={wanted.held_out}", *start.settings[part.name]]
-    settings += [*part.overrides(out, smoke=False), *wanted.settings_of(part.name)]
-    config = with_overrides(config, settings)
+def configured(part: Part, wanted: Finetuning, start: Start, out: Path) -> RunConfig:
+    """A recipe with its settings, the precision of the first stage, and as many steps as there is time for."""
+    config = with_overrides(part.recipe(), settings_for(part, wanted, start, out))
+    first = out / "runs" / PARTS[0].name
+    if part != PARTS[0] and (first / "config.json").is_file():  # trained perhaps on another machine
+        config = with_precision_of(read_config(first, [PARTS[0].recipe()]), config)
     if wanted.steps is not None:
         return config
     seconds = 60 * wanted.minutes * SHARES[part.name]
     return with_overrides(config, [f"optimization.steps={max(1, round(seconds / seconds_per_step(config)))}"])
+
+
+def settings_for(part: Part, wanted: Finetuning, start: Start, out: Path) -> list[str]:
+    """What differs from a recipe: its data, what it starts from, and what was asked for."""
+    shards = json.dumps({str(wanted.data): WEIGHTS[part.name], str(out / "scenes"): 1.0})
+    settings = [f"data.shards={shards}", f"data.validation={wanted.held_out}", *start.settings[part.name]]
+    return [*settings, *part.overrides(out, smoke=False), *wanted.settings_of(part.name)]
 
 
 def finish(wanted: Finetuning, start: Start, out: Path) -> Path:

@@ -27,15 +27,20 @@ class Start:
     caption_tokens: int
 
 
-def prepare(model: str, pictures: EvaluationSet, out: Path, scenes: int) -> tuple[SeedLM, Start]:
-    """Loads a SEED language model, and writes OUT/start with what stages take of it that is no checkpoint of its own.
-
-    `pictures` are those to learn from. Raises ConfigError for a model that cannot be trained further.
-    """
+def load(model: str) -> SeedLM:
+    """Loads a SEED language model; raises ConfigError for one that cannot be trained further."""
     lm = SeedLM.from_pretrained(model)
-    seed = lm.seed
-    if lm.joint.adapter is None or seed.embedder.text_tokenizer is None:
+    if lm.joint.adapter is None or lm.seed.embedder.text_tokenizer is None:
         raise ConfigError(f"{model} cannot be trained further: give a SEED language model with an adapter, as mini is")
+    return lm
+
+
+def prepare(lm: SeedLM, model: str, pictures: EvaluationSet, out: Path, scenes: int) -> Start:
+    """Writes OUT/start, with what stages take of a language model that is no checkpoint of its own, and OUT/scenes.
+
+    `model` is what it was loaded from, and `pictures` are those to learn from.
+    """
+    seed = lm.seed
     embedder = out / "start" / "embedder"
     seed.embedder.save_pretrained(embedder)
     vision, size = seed.config.embedder.vision.image_size, max(SIZES)
@@ -53,7 +58,7 @@ def prepare(model: str, pictures: EvaluationSet, out: Path, scenes: int) -> tupl
     }  # fmt: skip
     for own in settings.values():
         own.append(f"data.size={vision}")
-    return lm, Start(settings, min(lm.template.caption_tokens, *tokens))
+    return Start(settings, min(lm.template.caption_tokens, *tokens))
 
 
 def _base(lm: SeedLM, texts: list[str], folder: Path) -> str:

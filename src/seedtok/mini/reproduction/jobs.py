@@ -10,24 +10,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtok.core.errors import TrainingError
+from seedtok.core.locks import holder_of
+from seedtok.core.processes import end_with_parent
+from seedtok.mini.identities import is_outdated
 from seedtok.mini.parts import holds_checkpoint
+from seedtok.training.checkpoints import list_checkpoints
 
 PATIENCE = 120  # seconds in which a job that is asked to stop saves what it has
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command of this package, whose output goes to `log`; done once `makes`, a file or a checkpoint, is there."""
+    """A command of this package, whose output goes to `log`; done once `makes`, a file or a checkpoint, is there.
+
+    `run` is the folder of a training run, which goes on where it has a checkpoint. `models` are the folders of what a
+    file of scores is of, by the names that it has for them: it is done while it is of those that are there.
+    """
 
     name: str
     arguments: tuple[str, ...]  # of `python -m`
     needs: tuple[str, ...]  # names of jobs
     makes: Path
     log: Path
+    run: Path | None = None
+    models: tuple[tuple[str, Path], ...] = ()
 
     @property
     def is_done(self) -> bool:
-        return self.makes.is_file() or holds_checkpoint(self.makes)
+        is_there = self.makes.is_file() or holds_checkpoint(self.makes)
+        return is_there and not (self.models and is_outdated(self.makes, dict(self.models)))
+
+    def command(self) -> list[str]:
+        """The arguments of Python, of a new run or of one that goes on."""
+        resume = ["--resume"] if self.run is not None and list_checkpoints(self.run) else []
+        return ["-m", *self.arguments, *resume]
 
 
 Report = Callable[[str], None]
@@ -36,41 +52,70 @@ Report = Callable[[str], None]
 def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
     """Runs all jobs that are not done, each after those it needs, up to `workers` at a time.
 
-    Each has one thread, but for those that all others wait for, which have as many as `workers`.
-    `say` gets a line whenever a job begins or ends. Raises TrainingError, once the others have stopped, where a job
-    fails. When interrupted, the jobs are asked to stop, and save what they have.
+    Each has one thread, but for those that all others wait for, which have as many as `workers`. What is measured of a
+    model that is trained now is measured again if that has become another. A job whose run another process still writes
+    waits for it. `say` gets a line whenever a job begins or ends. Raises TrainingError, once the others have stopped,
+    where a job fails. When interrupted, the jobs are asked to stop, and save what they have; so they are, on Linux,
+    where this process is killed.
     """
-    done = {job.name for job in jobs if job.is_done}
-    waiting = [job for job in jobs if job.name not in done]
+    left = {job.name for job in jobs if not job.is_done}
+    waiting = [job for job in jobs if job.name in left or (job.models and left.intersection(job.needs))]
+    done = {job.name for job in jobs} - {job.name for job in waiting}
     if done:
         say(f"already there: {', '.join(job.name for job in jobs if job.name in done)}")
+    missing = {need for job in jobs for need in job.needs} - {job.name for job in jobs}
     running: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
+    busy: set[str] = set()  # jobs that wait for another process
     with _stopped_at_the_end(running):
         while waiting or running:
-            ready = [job for job in waiting if done.issuperset(job.needs)]
+            ready = [job for job in waiting if (done | missing).issuperset(job.needs)]
             threads = workers if len(ready) == 1 and not running else 1
             for job in ready[: workers - len(running)]:
+                if (reason := _busy(job)) is not None:
+                    if job.name not in busy:
+                        say(f"waits: {job.name}: {reason}")
+                    busy.add(job.name)
+                    continue
                 waiting.remove(job)
+                if job.is_done:
+                    done.add(job.name)
+                    say(f"already there: {job.name}")
+                    continue
                 running[job] = _start(job, threads), time.monotonic()
                 say(f"begins: {job.name} (log: {job.log})")
-            for job, (process, began) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[job]
-                if process.returncode or not job.is_done:
-                    raise TrainingError(f"{job.name} failed: {_last_line(job.log)}; all of it is in {job.log}")
+            for job in _ended(running):
                 done.add(job.name)
-                say(f"done: {job.name}, {_minutes(time.monotonic() - began)} ({len(done)} of {len(jobs)})")
+                say(
+                    f"done: {job.name}, {_minutes(time.monotonic() - running.pop(job)[1])} ({len(done)} of {len(jobs)})"
+                )
             time.sleep(0.2)
+
+
+def _busy(job: Job) -> str | None:
+    """Who else writes the run of a job, such as one that was left behind when its parent was killed."""
+    return None if job.run is None else holder_of(job.run)
+
+
+def _ended(running: dict[Job, tuple[subprocess.Popen[bytes], float]]) -> Iterator[Job]:
+    """The jobs that have ended; raises TrainingError for one that failed."""
+    for job, (process, _) in list(running.items()):
+        if process.poll() is None:
+            continue
+        if process.returncode or not job.is_done:
+            del running[job]
+            raise TrainingError(f"{job.name} failed: {_last_line(job.log)}; all of it is in {job.log}")
+        yield job
 
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    if job.makes.is_file():
+        job.makes.unlink()  # it is outdated
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with job.log.open("ab") as log:
-        command = [sys.executable, "-m", *job.arguments]
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
+            [sys.executable, *job.command()], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            env=environment, preexec_fn=end_with_parent() if os.name == "posix" else None,
             start_new_session=True,  # so that Ctrl-C reaches it once, by way of us: twice would lose its steps
         )  # fmt: skip
 

@@ -15,11 +15,12 @@ from seedtok.evaluation.predictions import Predictions
 from seedtok.evaluation.run import rows_by_columns
 from seedtok.mini.comparison.questions import QUESTIONS
 from seedtok.mini.comparison.results import columns_of, conditions, result_file, shown
+from seedtok.mini.identities import NAME as MODELS
 from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
 from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
 from seedtok.mini.reproduction.tables import table_file
 
-NO_SCORES = ("settings", "counts", "clip", "missing", "count", "seconds")  # parts of a result
+NO_SCORES = ("settings", "counts", "clip", "missing", "count", "seconds", MODELS)  # parts of a result
 BARS = 256  # of a chart, at the most
 SHOWN = 12  # pictures of each kind
 STYLE = """

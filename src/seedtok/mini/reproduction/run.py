@@ -8,12 +8,12 @@ import torch
 from seedtok.core.errors import ConfigError
 from seedtok.core.files import read_json
 from seedtok.core.locks import locked
-from seedtok.mini.parts import Part, check_same, result
+from seedtok.mini.parts import Part, keep_same, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
 from seedtok.mini.reproduction.parts import PARTS, TABLES, Table
 from seedtok.mini.reproduction.report import write_report
 from seedtok.mini.reproduction.tables import table_file
-from seedtok.training.checkpoints import holds_run, list_checkpoints
+from seedtok.training.checkpoints import holds_run
 from seedtok.training.config import with_overrides
 from seedtok.training.runs import HARMLESS, differences, read_config, with_precision_of
 
@@ -31,7 +31,7 @@ class Place:
 
     def check(self) -> None:
         """Raises ConfigError where `out` is of a smoke test and this is none, or the other way round."""
-        check_same(self.out / "reproduction.json", {"smoke": self.smoke})
+        keep_same(self.out / "reproduction.json", {"smoke": self.smoke})
 
 
 def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", workers: int = 2) -> Path:
@@ -54,16 +54,16 @@ def reproduce(out: Path, say: Report, smoke: bool = False, device: str = "cpu", 
 
 
 def training_job(part: Part, place: Place) -> Job:
-    """The job that trains a part: a new run, or its run in this folder, resumed where it has a checkpoint.
+    """The job that trains a part: a new run, or its run in this folder, with its inputs where they now lie.
 
     Raises ConfigError where that run has other settings than a new one would have.
     """
     out, folder = place.out, place.out / "runs" / part.name
     arguments = ["seedtok", "train", part.recipe().recipe, "--out", str(folder), "--device", place.device]
     check_settings(part, place)
-    arguments += ["--resume"] if list_checkpoints(folder) else part.overrides(out, place.smoke)
+    arguments += part.overrides(out, place.smoke)
     log = out / "logs" / f"{part.name}.txt"
-    return Job(part.name, tuple(arguments), tuple(part.inputs.values()), result(out, part.name), log)
+    return Job(part.name, tuple(arguments), tuple(part.inputs.values()), result(out, part.name), log, run=folder)
 
 
 def check_settings(part: Part, place: Place) -> None:
@@ -85,7 +85,9 @@ def _measuring(table: Table, name: str, place: Place) -> Job:
     out, count = place.out, table.smoke_count if place.smoke else table.count
     arguments = ("seedtok.mini.reproduction.tables", str(out), table.name, name, str(count), place.device)
     log = out / "logs" / f"{table.name}-{name}.txt"
-    return Job(f"{table.name} ({name})", arguments, table.needs, table_file(out, table.name, name), log)
+    models = tuple((part, result(out, part)) for part in table.needs)
+    made = table_file(out, table.name, name)
+    return Job(f"{table.name} ({name})", arguments, table.needs, made, log, models=models)
 
 
 def device_of(where: str) -> str:

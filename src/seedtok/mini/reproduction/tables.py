@@ -24,8 +24,10 @@ from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, load_features
+from seedtok.mini.identities import MADE_BY, NAME, identities, remove_others
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
+from seedtok.mini.reproduction import parts
 from seedtok.mini.stages.pipelines import LORA_FOLDER
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.image_decoder import ImageDecoder
@@ -100,12 +102,18 @@ TABLES = {
 
 
 def main(out: Path, table: str, name: str, count: int, device: str) -> None:
-    """Measures one table on one set, and writes its scores; predictions stay beside them."""
+    """Measures one table on one set, and writes its scores; predictions stay beside them.
+
+    Those of other models are removed first.
+    """
     began = time.monotonic()
     data = MiniSet(count, every_wording=table == "captioning", name=name, classic=False)
     predictions = table_file(out, table, name).with_suffix("")
-    found = TABLES[table](Models(out, torch.device(device)), data, Run(predictions, 16 if table == "drawing" else 32))
-    found |= {"set": name, "count": len(data), "seconds": time.monotonic() - began}
+    of = identities(out, next(known.needs for known in parts.TABLES if known.name == table))
+    remove_others(predictions, of)
+    run = Run(predictions, 16 if table == "drawing" else 32, made_by={MADE_BY: of})
+    found = TABLES[table](Models(out, torch.device(device)), data, run)
+    found |= {"set": name, "count": len(data), "seconds": time.monotonic() - began, NAME: of}
     with atomic_file(table_file(out, table, name)) as temporary:
         temporary.write_text(json.dumps(found, indent=1))
 
