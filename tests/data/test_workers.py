@@ -74,6 +74,17 @@ def test_what_goes_wrong_in_a_process_is_said(tmp_path):
 
 
 @pytest.mark.slow
+def test_command_warns_in_a_line(cli, tmp_path, tiny_tokenizer):
+    write_scene_shards(tmp_path / "shards", "train", 2, size=64, shard_size=1)
+    (tmp_path / "shards" / "00002.tar").touch()
+    out = tmp_path / "codes"
+    code, said, error = cli("tokenize", tmp_path / "shards", "--out", out, "--model", tiny_tokenizer, "--workers", 2)
+    assert (code, error.count("\n")) == (0, 1)
+    assert error.startswith("warning: skipped: ")
+    assert said.startswith("2 images in 2 files")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 2, size=64, shard_size=1)

@@ -27,6 +27,7 @@ from seedtok.cli.support import (
     load_encoder,
     load_tokenizer,
     png_paths,
+    quiet,
     say,
     write_image,
 )
@@ -127,6 +128,7 @@ def tokenize(
         raise ConfigError("--address is of a Ray cluster: give --engine ray with it")
     if workers > 1 and engine == Engine.ray:
         raise ConfigError("--workers is of the local engine: Ray has a process for each core or GPU")
+    quiet()
     total = sum(map(count_samples, shard_paths(shards)))
     limits = SkipLimits(bad_share)
     with locked(out), progress("tokenize", total) as done:
