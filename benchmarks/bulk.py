@@ -27,8 +27,8 @@ from PIL import Image
 from seedtok.cli.support import load_encoder
 from seedtok.core.processes import keep_freed_memory
 from seedtok.data.bulk import tokenize_shard
+from seedtok.data.shard_writer import writing
 from seedtok.data.shards import ShardSamples
-from seedtok.data.tars import writing
 from seedtok.mini.world.scenes import VARIED, unique_scenes
 from seedtok.mini.world.source import to_batch
 

@@ -1,6 +1,8 @@
 """Encoders for the processes that encode shards, which have to import them."""
 
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,9 @@ class StubEncoder:
     """Codes that tell images apart: some of their pixels."""
 
     codebook_id = "stub"
+    fingerprint = "stub"
+    dtype = "float32"
+    image_size = 64
 
     def __init__(self) -> None:
         self.far = 0
@@ -24,6 +29,17 @@ class StubEncoder:
 class KilledEncoder(StubEncoder):
     def __call__(self, images: list[Image.Image]) -> np.ndarray:
         os.kill(os.getpid(), 9)
+        return super().__call__(images)
+
+
+class SlowEncoder(StubEncoder):
+    """Writes the number of its process to the folder SEEDTOK_TEST, and then takes a minute."""
+
+    def __call__(self, images: list[Image.Image]) -> np.ndarray:
+        folder = Path(os.environ["SEEDTOK_TEST"])
+        (folder / "new").write_text(str(os.getpid()))
+        (folder / "new").rename(folder / "pid")
+        time.sleep(60)
         return super().__call__(images)
 
 

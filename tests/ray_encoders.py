@@ -14,6 +14,9 @@ class StubEncoder:
     """Codes that tell pictures apart: some of their pixels. The folder `processes` gets the number of its process."""
 
     codebook_id = "stub"
+    fingerprint = "stub"
+    dtype = "float32"
+    image_size = 64
 
     def __init__(self, processes: Path) -> None:
         self.far = 0

@@ -84,6 +84,16 @@ def test_encode_prints_plain_lines_in_bfloat16(cli, pictures: Path, tiny_tokeniz
     assert len(codes.split()) == 32
 
 
+def test_a_name_with_control_characters_is_one_field_of_one_line(
+    cli, pictures: Path, tmp_path: Path, tiny_tokenizer: Path
+):
+    path = tmp_path / "a\tb\nc.png"
+    path.write_bytes((pictures / "a.png").read_bytes())
+    code, out, _ = cli("encode", path, "--model", tiny_tokenizer)
+    assert (code, out.count("\n"), out.count("\t")) == (0, 1, 1)
+    assert out.split("\t")[0] == f"{tmp_path}/a\\tb\\nc.png"
+
+
 def test_encode_takes_odd_sizes(cli, tmp_path: Path, tiny_tokenizer: Path):
     Image.new("L", (1, 1)).save(tmp_path / "dot.png")
     Image.new("RGB", (20_000, 3), "red").save(tmp_path / "wide.png")

@@ -95,6 +95,12 @@ def test_palette_transparency(tmp_path):
         assert pixel(out, 1) == RED
 
 
+def test_transparent_value_of_a_16_bit_png(tmp_path):
+    values = np.array([[0, 257 * 100, 257 * 100 + 1]], np.uint16)
+    path = saved(Image.fromarray(values), tmp_path / "a.png", transparency=257 * 100)
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == [0, 255, 100]
+
+
 def test_transparent_colour_of_an_rgb_png(tmp_path):
     path = saved(Image.new("RGB", (2, 2), RED), tmp_path / "a.png", transparency=RED)
     assert pixel(load_image(path)) == (255, 255, 255)

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 from contextlib import suppress
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -12,14 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 
+from encoders import StubEncoder
 from seedtok import SeedTokenizer
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.batches import Stride
+from seedtok.data.bulk import tokenize_shard
 from seedtok.data.code_batches import code_batches
 from seedtok.data.codes import read_codes, tokenize_shards
+from seedtok.data.origins import Maker, origin_of
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
+from seedtok.data.stored import png_bytes
 from seedtok.data.tars import index_samples
 from seedtok.mini.world.shards import write_scene_shards
 from seedtok.mini.world.source import scenes_of
@@ -107,6 +116,146 @@ def test_bad_input_is_refused(shards, tmp_path):
         read_codes(tmp_path)
     with pytest.raises(DataError, match="no shards in"):
         tokenize_shards(tmp_path, tmp_path / "out", encode, "mini")
+
+
+def test_images_come_to_the_encoder_in_its_own_size(shards, tmp_path):
+    """Full-sized ones of whole batches would not fit into memory."""
+    sizes = set()
+
+    def small(images) -> np.ndarray:
+        sizes.update(image.size for image in images)
+        return np.stack([np.asarray(image).reshape(-1)[:32] for image in images])
+
+    tokenize_shards(shards, tmp_path / "a", small, Maker("mini", image_size=16))
+    assert sizes == {(16, 16)}
+    tokenize_shards(
+        shards,
+        tmp_path / "b",
+        lambda images: small([i.resize((16, 16), Image.Resampling.BICUBIC) for i in images]),
+        "mini",
+    )
+    assert np.array_equal(read_codes(tmp_path / "a").codes, read_codes(tmp_path / "b").codes)
+
+
+@pytest.mark.parametrize("name", ["a:b", os.fsdecode(b"caf\xe9")])
+def test_any_name_of_a_folder_will_do(shards, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    tokenize_shards(shards, name, encode, "mini")
+    assert len(tokenize_shards(shards, name, encode, "mini").kept) == 3
+    for _ in range(2):  # unpacked, and as it was unpacked
+        assert len(read_codes(name)) == 25
+
+
+def test_each_epoch_draws_one_of_the_captions(tmp_path):
+    columns = rows(8)
+    columns["metadata"] = pa.array([json.dumps({"captions": [f"{i} cat", f"{i} dog"]}) for i in range(8)])
+    write(tmp_path / "0.parquet", columns)
+    drawn = [b.captions for b in islice(code_batches(tmp_path, 8, seed=1), 20)]
+    assert {text for batch in drawn for text in batch} == {f"{i} {what}" for i in range(8) for what in ("cat", "dog")}
+    assert all(sorted(text[0] for text in batch) == list("01234567") for batch in drawn)
+    later = [b.captions for b in islice(code_batches(tmp_path, 8, Stride(16), seed=1), 3)]
+    assert later == drawn[2:5]
+    assert next(code_batches(tmp_path, 8, shuffle=False)).captions == [f"caption {i}" for i in range(8)]
+
+
+def test_keys_are_those_of_the_shard(tmp_path):
+    shard = tmp_path / "0.tar"
+    with tarfile.open(shard, "w") as tar:
+        for suffix, data in (
+            ("png", png_bytes(Image.new("RGB", (64, 64)))),
+            ("txt", b"a cat"),
+            ("json", b'{"key": 7}'),
+        ):
+            (member := tarfile.TarInfo(f"0.{suffix}")).size = len(data)
+            tar.addfile(member, BytesIO(data))
+    tokenize_shards(shard, tmp_path / "codes", encode, "mini")
+    stored = read_codes(tmp_path / "codes")
+    assert (stored.keys[0], stored.metadata[0]["key"]) == ("0", 7)
+
+
+def test_linked_folders_of_codes_are_named(shards, tmp_path):
+    tokenize_shards(shards, tmp_path / "codes", encode, "mini")
+    (tmp_path / "codes" / "more").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.warns(SeedTokWarning, match="more is a link to a folder, and is left out"):
+        assert len(read_codes(tmp_path / "codes")) == 25
+
+
+def test_a_shard_without_samples_has_no_codes(shards, tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w"):
+        pass
+    (tmp_path / "0.parquet").touch()
+    report = tokenize_shard(tmp_path / "0.tar", tmp_path, StubEncoder(), 4, True)
+    assert (report.written, report.images, report.skipped) == ((), 0, ())
+    assert not (tmp_path / "0.parquet").exists()
+    (tmp_path / "0.tar").write_bytes(b"")
+    report = tokenize_shard(tmp_path / "0.tar", tmp_path, StubEncoder(), 4, False)
+    assert [reason for _, _, reason in report.skipped] == ["the shard ends early, after 0 samples"]
+    assert (tmp_path / "0.skipped.jsonl").exists()
+
+
+# ---------------------------------------------------------------- by another encoder
+
+
+def test_codes_of_another_encoder_or_dtype_are_not_gone_on_with(shards, tmp_path):
+    maker = Maker("mini", "one", "float32")
+    tokenize_shards(shards, tmp_path, encode, maker)
+    found = origin_of(tmp_path / "00000.parquet")
+    assert (found.codebook, found.encoder, found.dtype) == ("mini", "one", "float32")
+    stored = read_codes(tmp_path, "mini")
+    assert (stored.tokenizer, stored.encoder, next(code_batches(tmp_path, 2)).encoder) == ("mini", "one", "one")
+    for other, problem in (
+        (
+            Maker("mini", "two", "float32"),
+            "was begun with encoder one, and this one is two, .* or replace it with --over",
+        ),
+        (
+            Maker("mini", "one", "bfloat16"),
+            "was begun in float32, and this is bfloat16: go on with --dtype float32, or",
+        ),
+    ):
+        with pytest.raises(DataError, match=problem):
+            tokenize_shards(shards, tmp_path, encode, other)
+    assert len(tokenize_shards(shards, tmp_path, encode, maker).kept) == 3
+    assert len(tokenize_shards(shards, tmp_path, encode, "mini").kept) == 3
+    tokenize_shards(shards / "00000.tar", tmp_path, encode, Maker("mini", "two", "float32"), overwrite=True)
+    with pytest.raises(DataError, match="codes of several tokenizers"):
+        read_codes(tmp_path)
+
+
+@torch.no_grad()
+def test_command_does_not_go_on_with_a_fine_tuned_encoder(cli, shards, tmp_path, tiny_tokenizer):
+    tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    tokenizer.encode_head[0].weight.mul_(1.01)
+    tokenizer.save_pretrained(tmp_path / "tuned")
+    options = ("--out", tmp_path / "codes", "--model")
+    assert cli("tokenize", shards, *options, tiny_tokenizer)[0] == 0
+    assert read_codes(tmp_path / "codes").encoder == SeedTokenizer.from_pretrained(tiny_tokenizer).encoder_fingerprint
+    code, _, error = cli("tokenize", shards, *options, tmp_path / "tuned")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "with other weights: go on with that one, or replace it with --overwrite" in error
+    code, _, error = cli("tokenize", shards, *options, tiny_tokenizer, "--dtype", "bfloat16")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "was begun in float32, and this is bfloat16" in error
+
+
+def test_files_that_do_not_name_their_encoder_are_kept(shards, tmp_path):
+    tokenize_shards(shards, tmp_path, encode, "mini")
+    assert len(tokenize_shards(shards, tmp_path, encode, Maker("mini", "one", "float32")).kept) == 3
+    assert read_codes(tmp_path).encoder == ""
+
+
+def test_codes_of_shards_that_are_gone_are_named(shards, tmp_path):
+    for path in shards.iterdir():
+        (tmp_path / "shards" / path.name).parent.mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "shards" / path.name)
+    tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
+    for number in (1, 2):
+        (tmp_path / "shards" / f"0000{number}.tar").unlink()
+    with pytest.warns(SeedTokWarning, match=r"00001\.parquet and 1 more: of no shard in .*; remove them if"):
+        tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
+    with pytest.raises(DataError, match=r"00001\.parquet and 1 more: of no shard in .*; remove them, or choose"):
+        tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini", overwrite=True)
+    tokenize_shards(tmp_path / "shards" / "00000.tar", tmp_path / "codes", encode, "mini", overwrite=True)  # one alone
 
 
 # ---------------------------------------------------------------- one shard in the name of another

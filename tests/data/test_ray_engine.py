@@ -15,6 +15,7 @@ import pytest
 import ray_encoders
 from ray_encoders import StubEncoder, load_killing, load_missing, load_stub
 from seedtok.core.errors import CheckpointError, ConfigError, DataError
+from seedtok.data.bulk import maker_of
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.ray_engine import TRIES, RayEngine
 from seedtok.data.skipping import SkipLimits
@@ -66,7 +67,8 @@ def shards(tmp_path_factory) -> Path:
 def expected(shards, tmp_path_factory) -> Path:
     """What the local engine writes."""
     out = tmp_path_factory.mktemp("local")
-    tokenize_shards(shards, out, StubEncoder(out / ".processes"), "stub", limits=SkipLimits(0.1))
+    encoder = StubEncoder(out / ".processes")
+    tokenize_shards(shards, out, encoder, maker_of(encoder), limits=SkipLimits(0.1))
     return out
 
 

@@ -310,6 +310,7 @@ def coco(photos: Path) -> Path:
             {"image_id": 9, "caption": "Nowhere"},
             {"image_id": 7, "caption": "Second."},
             {"image_id": 5, "caption": "Stray"},
+            {"image_id": 8, "caption": None},
         ],
     }
     path = photos.parent / "captions.json"
@@ -324,6 +325,14 @@ def test_coco(tmp_path, photos):
     drawn = Counter(s.caption for s in islice(ShardSamples(tmp_path / "out", seed=1), 60))
     assert set(drawn) == {"first", "second"}
     assert min(drawn.values()) > 15
+
+
+def test_a_coco_file_with_two_names_of_one_image_is_refused(tmp_path, photos):
+    content = json.loads(coco(photos).read_text())
+    content["images"].append({"id": 7, "file_name": "b.png"})
+    (photos.parent / "captions.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"captions\.json: image 7 is both a\.jpg and b\.png"):
+        packed(photos.parent / "captions.json", out=tmp_path / "out", images=photos)
 
 
 @pytest.mark.parametrize(
@@ -437,9 +446,13 @@ def one_error(source, match: str) -> None:
 def test_things_that_are_no_shards(tmp_path):
     one_error(tmp_path, "no shards in")
     one_error(tmp_path / "no.tar", "cannot read the shard .*No such file")
-    for name, content in (("a.tar", b""), ("b.tar", b"hello"), ("c.tar", b"x" * 4096)):
+    for name, content, problem in (
+        ("a.tar", b"", "ends early, after 0 samples"),
+        ("b.tar", b"hello", "ends early, after 0 samples"),
+        ("c.tar", b"x" * 4096, "not a tar file"),
+    ):
         (tmp_path / name).write_bytes(content)
-        one_error(tmp_path / name, "is not a tar file")
+        one_error(tmp_path / name, problem)
     (tmp_path / "empty").mkdir()
     with tarfile.open(tmp_path / "empty/0.tar", "w"):
         pass
@@ -470,6 +483,10 @@ def test_counts_that_do_not_match(tmp_path):
     one_error(tmp_path, "sample number 4: missing: the shard holds 4, and 00000_stats.json says more")
     (tmp_path / "00000_stats.json").write_text('{"successes": 3}')
     one_error(tmp_path, "holds 4 samples, and 00000_stats.json says 3")
+    (tmp_path / "00000_stats.json").write_text('{"successes": 0}')
+    write_scene_shards(tmp_path / "other", "train", 1, size=64)
+    one_error([tmp_path / "00000.tar", tmp_path / "other" / "00000.tar"], "holds 4 samples, and .* says 0")
+    one_error(tmp_path, "holds 4 samples, and 00000_stats.json says 0")
     (tmp_path / "00000_stats.json").write_text("oops")
     assert ShardSamples(tmp_path).epoch_size == 4
 

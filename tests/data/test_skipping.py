@@ -102,6 +102,10 @@ def test_they_are_named_and_listed(shards, tmp_path):
     }  # fmt: skip
     assert "not an image" in found["00000.tar", "000001"]
     assert "no caption (.txt)" in found["00004.tar", "000041"]
+    before = log.read_text()
+    with pytest.warns(SeedTokWarning):  # a run that goes on
+        list(islice(ShardSamples(shards, limits=SkipLimits(log=log)), 48))
+    assert log.read_text() == before
 
 
 @quietly
@@ -138,6 +142,32 @@ def test_a_shard_that_ends_early_is_read_up_to_there(tmp_path, counted):
     assert len(set(found[:16])) == 16
     assert found[16] in found[:16]  # in place of the one that is cut off
     assert samples.skipped.count == (3 + 1 if counted else 1 + 1)
+    assert samples.skipped.total == (20 if counted else 18)
+
+
+def test_a_shard_of_no_bytes_ends_early(tmp_path):
+    write_scene_shards(tmp_path, "train", 4, size=64)
+    (tmp_path / "00001.tar").write_bytes(b"")
+    with pytest.warns(SeedTokWarning, match=r"00001\.tar: the shard ends early, after 0 samples"):
+        samples = ShardSamples(tmp_path, shuffle=False)
+    assert (samples.epoch_size, samples.skipped.count, samples.skipped.total) == (4, 1, 5)
+
+
+@quietly
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_bad_sample_alone_in_its_window_is_stood_in_for(tmp_path, seed):
+    """Nine shards: in each epoch, one of them is a window of its own."""
+    write_scene_shards(tmp_path, "train", 9, size=64, shard_size=1)
+    damage(tmp_path / "00008.tar", "000080.png")
+    found = keys(ShardSamples(tmp_path, seed=seed), 90)
+    for start in range(0, 90, 9):
+        assert len(set(found[start : start + 9])) == 8
+    for rank in (0, 1):
+        assert keys(ShardSamples(tmp_path, seed=seed, rank=rank, world_size=2), 45) == found[rank::2]
+    whole = tmp_path / "whole"
+    write_scene_shards(whole, "train", 9, size=64, shard_size=1)
+    undamaged = keys(ShardSamples(whole, seed=seed), 90)
+    assert all(key == other for key, other in zip(found, undamaged, strict=True) if other != "000080")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -2,7 +2,9 @@
 
 import io
 import tarfile
+import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 from PIL import Image
 
 from seedtok.core.errors import DataError
+from seedtok.data.headers import any_members, usual_members
 from seedtok.data.prepared import ShardSet
 from seedtok.data.shards import ShardSamples
 from seedtok.data.stored import png_bytes
-from seedtok.data.tars import _members, _usual_members, count_samples, index_samples, shard_paths, stats_path
+from seedtok.data.tars import count_samples, index_samples, shard_paths, stats_path
 
+suppress_warnings = partial(warnings.catch_warnings, action="ignore")
 PICTURE = png_bytes(Image.new("RGB", (8, 8), "red"))
 
 
@@ -28,23 +32,70 @@ def shard(path: Path, keys: list[str], caption: str = "a cat") -> bytes:
 
 
 @pytest.mark.parametrize("filler", [b"\0", b"\xff"])
-def test_what_follows_a_damaged_header_is_noticed(tmp_path, filler):
+def test_only_the_sample_of_a_damaged_header_is_lost(tmp_path, filler):
     whole = shard(path := tmp_path / "0.tar", ["0", "1", "2", "3", "4"])
-    start = index_samples(path)[3].image[0] - 512
+    start = index_samples(path)[2].image[0] - 512
     path.write_bytes(whole[:start] + filler * 512 + whole[start + 512 :])
-    *good, rest = index_samples(path)
-    assert [entry.key for entry in good] == ["0", "1", "2"]
-    assert rest.problem is not None
-    assert "the shard is damaged" in rest.problem
-    assert count_samples(path) == 4
+    entries = index_samples(path)
+    assert [(entry.key, entry.problem is None) for entry in entries] == [
+        ("0", True), ("1", True), ("2", False), ("3", True), ("4", True),
+    ]  # fmt: skip
+    assert count_samples(path) == 5
+    with suppress_warnings():
+        samples = ShardSamples(path, shuffle=False)
+        assert [key for key, _ in samples.of_shard(0)] == ["0", "1", "3", "4"]
+    assert samples.skipped.count == 1
 
 
-def test_joined_shards_are_noticed_and_zeros_at_the_end_are_not(tmp_path):
-    whole = shard(path := tmp_path / "0.tar", ["0", "1"])
-    path.write_bytes(whole + whole)
-    assert [entry.problem is None for entry in index_samples(path)] == [True, True, False]
-    path.write_bytes(whole + bytes(100_000))
+def test_a_gap_between_whole_samples_is_one_bad_sample(tmp_path):
+    whole = shard(path := tmp_path / "0.tar", ["0", "1", "2", "3", "4"])
+    second, fourth = (index_samples(path)[i].image[0] - 512 for i in (1, 3))
+    path.write_bytes(whole[:second] + b"x" * (fourth - second) + whole[fourth:])
+    *good, gap = index_samples(path)
+    assert [entry.key for entry in good] == ["0", "3", "4"]
+    assert gap.key == f"at byte {second}"
+    assert gap.problem == "more data without a header: the shard is damaged"
+
+
+def test_joined_shards_are_read_and_zeros_at_the_end_are_nothing(tmp_path):
+    first, second = shard(path := tmp_path / "0.tar", ["0", "1"]), shard(tmp_path / "1.tar", ["2", "3"])
+    path.write_bytes(first + second)
+    assert [(entry.key, entry.problem) for entry in index_samples(path)] == [(key, None) for key in "0123"]
+    path.write_bytes(first + bytes(100_000))
     assert [entry.problem for entry in index_samples(path)] == [None, None]
+
+
+def test_a_key_that_occurs_twice_is_bad(tmp_path):
+    shard(path := tmp_path / "0.tar", ["0", "1"])
+    with tarfile.open(path, "a") as tar:
+        for suffix, data in (("png", PICTURE), ("txt", b"a dog")):
+            (member := tarfile.TarInfo(f"0.{suffix}")).size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert [(e.key, e.problem) for e in index_samples(path)] == [("0", "the key occurs twice"), ("1", None)]
+
+
+def test_a_dotted_picture_beside_a_sample_of_its_first_part_is_listed(tmp_path):
+    shard(path := tmp_path / "0.tar", ["photo", "photo.v2"])
+    good, dotted = index_samples(path)
+    assert (good.key, good.problem, dotted.key) == ("photo", None, "photo.v2.png")
+    assert "rename" in (dotted.problem or "")
+
+
+def test_hard_links_are_the_files_that_they_name_and_symbolic_ones_are_bad(tmp_path):
+    shard(path := tmp_path / "0.tar", ["0"])
+    with tarfile.open(path, "a") as tar:
+        for key, kind in (("1", tarfile.LNKTYPE), ("2", tarfile.SYMTYPE)):
+            (member := tarfile.TarInfo(f"{key}.png")).type = kind
+            member.linkname = "0.png"
+            tar.addfile(member)
+            (member := tarfile.TarInfo(f"{key}.txt")).size = 5
+            tar.addfile(member, io.BytesIO(b"a dog"))
+    first, hard, symbolic = index_samples(path)
+    assert (hard.image, hard.problem) == (first.image, None)
+    assert symbolic.problem == "png: a link to a file that is not before it in the shard"
+    with suppress_warnings():
+        found = [(key, sample.caption) for key, sample in ShardSamples(path, shuffle=False).of_shard(0)]
+    assert found == [("0", "a cat"), ("1", "a dog")]
 
 
 @pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
@@ -54,7 +105,7 @@ def test_what_counts_do_not_count_is_skipped(tmp_path, after):
     path.write_bytes(whole + after * 200 + bytes(1024 * bool(after)))
     stats_path(path).write_text('{"successes": 3}')
     samples = ShardSamples(path, shuffle=False)
-    assert [sample.metadata["key"] for sample in samples.of_shard(0)] == ["0", "2"]
+    assert [key for key, _ in samples.of_shard(0)] == ["0", "2"]
     assert samples.skipped.count == 2 + bool(after)
 
 
@@ -106,16 +157,16 @@ def test_headers_say_what_tarfile_reads_in_them(tmp_path, form):
                 else:
                     member.size = int(rng.integers(0, 2000))
                     tar.addfile(member, io.BytesIO(rng.bytes(member.size)))
-        found = _usual_members(path)
-        assert found == _members(path) if form == tarfile.USTAR_FORMAT else found in (None, _members(path))
+        found = usual_members(path)
+        assert found == any_members(path) if form == tarfile.USTAR_FORMAT else found in (None, any_members(path))
         data = path.read_bytes()
         for _ in range(40):  # cut short and damaged: the two agree, or tarfile is asked
             broken = bytearray(data[: int(rng.integers(600, len(data)))])
             broken[int(rng.integers(0, len(broken)))] ^= int(rng.integers(1, 256))
             path.write_bytes(broken)
             with suppress(ValueError):  # a negative size
-                if found := _usual_members(path):
-                    assert found == _members(path)
+                if found := usual_members(path):
+                    assert found == any_members(path)
 
 
 def test_a_tar_with_links_is_read_by_tarfile(tmp_path):
@@ -123,5 +174,5 @@ def test_a_tar_with_links_is_read_by_tarfile(tmp_path):
     with tarfile.open(path, "w") as tar:
         (member := tarfile.TarInfo("0.png")).type = tarfile.SYMTYPE
         tar.addfile(member)
-    assert _usual_members(path) is None
-    assert index_samples(path) == []
+    assert usual_members(path) is None
+    assert [entry.problem is None for entry in index_samples(path)] == [False]

@@ -1,5 +1,11 @@
 """Shards encoded by several processes, against one."""
 
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -29,6 +35,8 @@ def test_several_processes_write_what_one_does(tmp_path):
     with (shards / "00001.tar").open("r+b") as file:
         file.seek(start)
         file.write(bytes(size))
+    with tarfile.open(shards / "00005.tar", "w"):  # without samples
+        pass
     with pytest.warns(SeedTokWarning, match="sample 000010: "):
         expected = tokenize_shards(shards, tmp_path / "one", StubEncoder(), "stub")
     done: list[int] = []
@@ -63,3 +71,51 @@ def test_what_goes_wrong_in_a_process_is_said(tmp_path):
         run(KilledEncoder, 2)
     with pytest.raises(ConfigError, match="0 workers: give 1 or more"):
         run(StubEncoder, 0)
+
+
+@pytest.mark.slow
+def test_command_warns_in_a_line(cli, tmp_path, tiny_tokenizer):
+    write_scene_shards(tmp_path / "shards", "train", 2, size=64, shard_size=1)
+    (tmp_path / "shards" / "00002.tar").touch()
+    out = tmp_path / "codes"
+    code, said, error = cli("tokenize", tmp_path / "shards", "--out", out, "--model", tiny_tokenizer, "--workers", 2)
+    assert (code, error.count("\n")) == (0, 1)
+    assert error.startswith("warning: skipped: ")
+    assert said.startswith("2 images in 2 files")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    write_scene_shards(tmp_path / "shards", "train", 2, size=64, shard_size=1)
+    program = (
+        "from encoders import SlowEncoder\n"
+        "from seedtok.data.workers import tokenize_in_processes\n"
+        f"if __name__ == '__main__':\n    tokenize_in_processes(SlowEncoder, 1, {str(tmp_path / 'shards')!r}, "
+        f"{str(tmp_path / 'codes')!r})\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "program.py"], env=os.environ | {"PYTHONPATH": paths, "SEEDTOK_TEST": str(tmp_path)}
+    ) as parent:
+        try:
+            worker = int(waited_for(lambda: (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""))
+        finally:
+            parent.send_signal(signal.SIGKILL)
+    assert waited_for(lambda: not is_running(worker))
+
+
+def waited_for(condition):
+    for _ in range(600):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

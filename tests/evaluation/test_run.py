@@ -230,6 +230,16 @@ def test_a_picture_without_a_caption_is_left_out_and_counted(tmp_path):
     assert "not_predicted" not in score_predictions(theirs, data, Judges())
 
 
+@pytest.mark.parametrize(("captions", "expected"), [('"a dog"', "a dog"), ("7", "a cat"), ('["x", "y"]', "x")])
+def test_captions_of_a_shard_that_are_no_list(tmp_path, captions, expected):
+    with tarfile.open(tmp_path / "0.tar", "w") as file:
+        record = f'{{"captions": {captions}}}'.encode()
+        for name, data in (("0.png", png_bytes(Image.new("RGB", (8, 8)))), ("0.txt", b"a cat"), ("0.json", record)):
+            (member := tarfile.TarInfo(name)).size = len(data)
+            file.addfile(member, BytesIO(data))
+    assert ShardSet(tmp_path / "0.tar")[0].captions[0] == expected
+
+
 def test_two_pictures_of_one_id_are_refused_before_anything_is_made(sets, tmp_path):
     one = sets["coco"]
 

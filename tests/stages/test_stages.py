@@ -15,6 +15,7 @@ import publishers
 from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import Batch
 from seedtok.data.codes import tokenize_shards
+from seedtok.data.origins import Maker
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.networks.patch_autoencoder import PatchAutoencoder
 from seedtok.mini.scene_clip import SceneClip
@@ -344,7 +345,8 @@ def shards(tmp_path_factory) -> Path:
 def codes(tmp_path_factory, runs, shards) -> Path:
     folder = tmp_path_factory.mktemp("codes")
     tokenizer = SeedTokenizer.from_pretrained(runs / "stage2" / "final")
-    tokenize_shards(shards, folder, lambda images: tokenizer.encode(images).numpy(), tokenizer.codebook_id)
+    maker = Maker(tokenizer.codebook_id, tokenizer.encoder_fingerprint)
+    tokenize_shards(shards, folder, lambda images: tokenizer.encode(images).numpy(), maker)
     return folder
 
 
@@ -363,10 +365,15 @@ def test_a_run_on_stored_codes(runs, shards, codes, tmp_path, kind, validation):
 def test_data_that_a_stage_cannot_learn_from_stop_a_run_before_it_begins(runs, shards, codes, tmp_path):
     other = tmp_path / "other"
     (tmp_path / "empty").mkdir()
+    tuned = tmp_path / "tuned"
     tokenize_shards(shards, other, lambda images: torch.zeros(len(images), 32).numpy(), "another tokenizer")
+    codebook = SeedTokenizer.from_pretrained(runs / "stage2" / "final").codebook_id
+    maker = Maker(codebook, "another encoder")
+    tokenize_shards(shards, tuned, lambda images: torch.zeros(len(images), 32).numpy(), maker)
     for kind, settings, message in (
         ("stage3a", [f"data.codes={other}", "data.validation=0.5"], "codes are of another tokenizer"),
         ("stage3a", [f"data.codes={codes}", f"data.validation={other}"], "codes are of another tokenizer"),
+        ("stage3a", [f"data.codes={tuned}", "data.validation=0.5"], "of another encoder .* with the same codebook"),
         ("vision", [f"data.codes={codes}", "data.validation=0.5"], "learns from pictures, and codes have none"),
         ("vision", [f"data.shards={shards}", f"data.validation={codes}"], "learns from pictures, and codes have none"),
         ("stage3a", [f"data.codes={codes}"], "data.codes without data.validation"),

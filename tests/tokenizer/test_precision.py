@@ -3,6 +3,7 @@
 import torch
 
 from seedtok import SeedTokenizer
+from seedtok.stages.autoregression import shuffle_codes
 
 NARROW = (".attention.qkv.", ".attention.out.", ".mlp.up.", ".mlp.down.", ".cross.kv.")
 
@@ -34,3 +35,35 @@ def test_auto_is_float32_where_bfloat16_is_slow(tiny_tokenizer, monkeypatch):
     monkeypatch.setattr("seedtok.tokenizer.seed.computes_bfloat16_fast", lambda device: False)
     slow = SeedTokenizer.from_pretrained(tiny_tokenizer, dtype="auto")
     assert {tensor.dtype for tensor in slow.parameters()} == {torch.float32}
+
+
+# ---------------------------------------------------------------- what tells encoders apart
+
+
+def test_a_checkpoint_has_one_fingerprint_in_every_dtype(tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr("seedtok.tokenizer.seed.computes_bfloat16_fast", lambda device: True)
+    exact = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    expected, dtypes = exact.encoder_fingerprint, []
+    for dtype in ("float32", "float16", "bfloat16", "auto"):
+        tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer, dtype=dtype)
+        assert tokenizer.encoder_fingerprint == expected
+        dtypes.append(tokenizer.encoder_dtype)
+    assert dtypes == ["float32", "float16", "bfloat16", "auto"]
+    assert exact.to(torch.bfloat16).encoder_fingerprint == expected
+
+
+@torch.no_grad()
+def test_encoders_of_one_codebook_differ_in_their_fingerprint(tiny_tokenizer, tmp_path):
+    tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    codebook, encoder = tokenizer.codebook_id, tokenizer.encoder_fingerprint
+    tokenizer.decode_head[0].weight.add_(1.0)
+    assert tokenizer.encoder_fingerprint == encoder
+    for weight in (tokenizer.embedder.vision.blocks[0].mlp.up.weight, tokenizer.encode_head[0].weight):
+        weight.mul_(1.0001)
+        assert tokenizer.encoder_fingerprint != encoder
+        encoder = tokenizer.encoder_fingerprint
+    assert tokenizer.codebook_id == codebook
+    tokenizer.save_pretrained(tmp_path)
+    assert SeedTokenizer.from_pretrained(tmp_path).encoder_fingerprint == encoder
+    shuffle_codes(tokenizer, 0)
+    assert tokenizer.encoder_fingerprint != encoder

@@ -14,7 +14,7 @@ from seedtok.core.errors import ConfigError, DataError
 from seedtok.core.progress import progress
 
 if TYPE_CHECKING:
-    from seedtok.data.tars import ShardReport
+    from seedtok.data.shard_writer import ShardReport
 
 app = typer.Typer(help="Write data to train on and to evaluate on.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def scenes(
     ] = Format.shards,
 ) -> None:
     """Write scenes of the mini world; equal arguments give equal files."""
-    from seedtok.data.tars import holds_shards
+    from seedtok.data.shard_writer import holds_shards
     from seedtok.mini.world.shards import write_scene_shards
 
     classic = world is WorldName.classic
@@ -115,7 +115,7 @@ def pack(
 ) -> None:
     """Write shards of your own images and captions."""
     from seedtok.data import shards
-    from seedtok.data.tars import holds_shards
+    from seedtok.data.shard_writer import holds_shards
 
     check_folder(out, holds_shards, "shards")
     with progress("pack", None) as done:
@@ -149,7 +149,7 @@ def prepare(
     """
     from seedtok.data import public_sets, shards
     from seedtok.data.prepared import holds_prepared
-    from seedtok.data.tars import holds_shards
+    from seedtok.data.shard_writer import holds_shards
 
     public = public_sets.public_set(name, split)
     if images is None:
@@ -197,7 +197,7 @@ def _fetch(name: str, annotations: Path, out: Path, size: int, shard_size: int) 
 
     from seedtok.core.locks import locked
     from seedtok.data.public_sets import url_list
-    from seedtok.data.tars import holds_shards
+    from seedtok.data.shard_writer import holds_shards
 
     check_folder(out, holds_shards, "shards")
     with TemporaryDirectory() as scratch:

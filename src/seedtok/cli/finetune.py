@@ -54,7 +54,7 @@ def finetune(
 
     from seedtok.core.device import device_named, set_training_device
     from seedtok.core.processes import spare_cores
-    from seedtok.data.tars import holds_shards
+    from seedtok.data.shard_writer import holds_shards
     from seedtok.mini.finetuning.run import Finetuning
     from seedtok.mini.finetuning.run import finetune as run
 

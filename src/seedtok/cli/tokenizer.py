@@ -27,11 +27,13 @@ from seedtok.cli.support import (
     load_encoder,
     load_tokenizer,
     png_paths,
+    quiet,
     say,
     write_image,
 )
 from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokError, SeedTokWarning
 from seedtok.core.progress import progress
+from seedtok.core.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +88,7 @@ def encode(
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
                 line = json.dumps({"image": str(name), "codes": row, "codebook": codebook})
-                print(line if as_json else f"{name}\t{' '.join(map(str, row))}")
+                print(line if as_json else f"{one_line(str(name))}\t{' '.join(map(str, row))}")
             sys.stdout.flush()
     report(bad)
 
@@ -115,6 +117,7 @@ def tokenize(
     """Encode the images of shards as codes, one Parquet file per shard; complete files are kept."""
     from seedtok.core.hub import source_of
     from seedtok.core.locks import locked
+    from seedtok.data.bulk import maker_of
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.ray_engine import RayEngine
     from seedtok.data.skipping import SkipLimits
@@ -125,6 +128,7 @@ def tokenize(
         raise ConfigError("--address is of a Ray cluster: give --engine ray with it")
     if workers > 1 and engine == Engine.ray:
         raise ConfigError("--workers is of the local engine: Ray has a process for each core or GPU")
+    quiet()
     total = sum(map(count_samples, shard_paths(shards)))
     limits = SkipLimits(bad_share)
     with locked(out), progress("tokenize", total) as done:
@@ -136,7 +140,7 @@ def tokenize(
             report = tokenize_in_processes(load, workers, shards, out, batch_size, done, overwrite, limits)
         else:
             encoder = load_encoder(model, dtype.value, device)
-            report = tokenize_shards(shards, out, encoder, encoder.codebook_id, batch_size, done, overwrite, limits)
+            report = tokenize_shards(shards, out, encoder, maker_of(encoder), batch_size, done, overwrite, limits)
             report = replace(report, far=encoder.far)
     say(
         f"{report.images} images in {len(report.written) + len(report.kept)} files in {out}; "

@@ -185,10 +185,13 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 def _flatten(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255; 16-bit PGM files have mode I
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(f"values from {values.min()} to {values.max()}; expected 0 to 65535 in 16-bit grayscale")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        shown = ((values + 128) // 257).astype(np.uint8)
+        if isinstance(clear := image.info.get("transparency"), int):  # one value of gray
+            shown[values == clear] = 255
+        return Image.fromarray(shown).convert("RGB")
     if image.mode == "F":
         return _from_array(np.asarray(image)).convert("RGB")
     if image.has_transparency_data:

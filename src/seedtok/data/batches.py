@@ -19,7 +19,8 @@ class Batch:
 
     `pixels` (B, 3, H, W) uint8; `captions`, one wording each; `canonical`, for each image the one wording whose text
     features are learned; `metadata`, for each image the JSON object that was stored with it. `codes` (B, 32) int64
-    where the images were tokenized before, by the tokenizer with the id `codes_of`.
+    where the images were tokenized before, by the tokenizer with the id `codes_of`, and the fingerprint `encoder` where
+    they have one.
     """
 
     pixels: Tensor
@@ -28,6 +29,7 @@ class Batch:
     metadata: list[dict[str, Any]] | None = None
     codes: Tensor | None = None
     codes_of: str = ""
+    encoder: str = ""
 
     def to(self, device: torch.device) -> Self:
         codes = None if self.codes is None else self.codes.to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -11,33 +11,50 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from seedtok.data.codes import TokenizeReport, tokenize_shards
+from seedtok.data.codes import TokenizeReport, leave_without_codes, tokenize_shards
+from seedtok.data.origins import Maker, Plan
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
+from seedtok.data.tars import count_samples, ends_early, lost_samples
 
 UNLIMITED = SkipLimits(at_least=1 << 62)  # in a process: bad samples are counted where all of them are known
 
 
 class Encoder(Protocol):
-    """Images -> codes (B, 32), the id of their codebook, and how many images were far from those of training."""
+    """Images -> codes (B, 32), and how many of them were far from those of training.
+
+    The other attributes are those of a `Maker`; `fingerprint` is its `encoder`.
+    """
 
     codebook_id: str
+    fingerprint: str
+    dtype: str
+    image_size: int | None
     far: int
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
 
 
+def maker_of(encoder: Encoder) -> Maker:
+    """What the files of an encoder's codes say that they were made with."""
+    return Maker(encoder.codebook_id, encoder.fingerprint, encoder.dtype, encoder.image_size)
+
+
 def tokenize_shard(shard: Path, out: Path, encoder: Encoder, batch_size: int, overwrite: bool) -> TokenizeReport:
     """As `tokenize_shards`, of one shard, with any number of bad samples, which are not warned about."""
+    if not count_samples(shard):  # `ShardSamples` refuses what has nothing to read
+        reasons = ((str(shard), "", ends_early(0)),) if lost_samples(shard, 0) else ()
+        leave_without_codes(shard, out / f"{shard.stem}.parquet", reasons)
+        return TokenizeReport((), (), 0, reasons)
     before = encoder.far
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = tokenize_shards(shard, out, encoder, encoder.codebook_id, batch_size, None, overwrite, UNLIMITED)
+        report = tokenize_shards(shard, out, encoder, maker_of(encoder), batch_size, None, overwrite, UNLIMITED)
     return replace(report, far=encoder.far - before)
 
 
 def gather(
-    samples: ShardSamples, plan: Sequence[tuple[Path, Path, int | None]], reports: Iterable[TokenizeReport],
+    samples: ShardSamples, plan: Plan, reports: Iterable[TokenizeReport],
     progress: Callable[[int], object] | None = None,
 ) -> TokenizeReport:  # fmt: skip
     """Adds up the reports of single shards, as they come, to what `plan_shards` found complete.

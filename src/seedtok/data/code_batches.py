@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride, even_batches, worded
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.held_out import Part
+from seedtok.data.samples import drawn_caption
 
 
 def code_batches(
@@ -24,7 +26,8 @@ def code_batches(
 ) -> Iterator[Batch]:
     """Endless batches of what `seedtok tokenize` wrote: codes and captions, with pixels (B, 3, 0, 0).
 
-    Every epoch has its own order. With a `part`, only its samples occur. Raises DataError as `read_codes` does.
+    Every epoch has its own order, and draws one of the captions of an image that has several. With a `part`, only its
+    samples occur. Raises DataError as `read_codes` does.
     """
     stored = read_codes(source)
     rows = _rows_of(stored, source, part)
@@ -58,15 +61,20 @@ def _batches(stored: Codes, rows: np.ndarray, batch_size: int, seed: int | None,
     """Endless batches of some rows, in the order of each epoch that `seed` gives; None: in their own order."""
     count, epoch, order, index = len(rows), -1, rows, stride.first
     while True:
-        chosen = []
+        chosen, captions, metadata = list[int](), list[str](), list[dict[str, Any]]()
         for _ in range(batch_size):
             if index // count != epoch and seed is not None:
                 epoch = index // count
                 order = rows.copy()
                 np.random.default_rng([11, seed, epoch]).shuffle(order)
-            chosen.append(int(order[index % count]))
+            row = int(order[index % count])
+            known = stored.metadata[row]
+            drawn = None if seed is None else drawn_caption(known, [12, seed, epoch, row])
+            chosen.append(row)
+            captions.append(stored.captions[row] if drawn is None else drawn)
+            metadata.append(known)
             index += stride.world_size
         pixels = torch.zeros(batch_size, 3, 0, 0, dtype=torch.uint8)
-        batch = worded(pixels, [stored.captions[i] for i in chosen], [stored.metadata[i] for i in chosen])
         codes = torch.from_numpy(stored.codes[chosen].astype(np.int64))
-        yield replace(batch, codes=codes, codes_of=stored.tokenizer)
+        batch = worded(pixels, captions, metadata)
+        yield replace(batch, codes=codes, codes_of=stored.tokenizer, encoder=stored.encoder)

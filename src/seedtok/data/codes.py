@@ -1,8 +1,9 @@
 """Images stored as codes: one Parquet file for each shard, with the key, caption and 32 uint16 codes of each image."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -15,17 +16,18 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import DataError
+from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, mapped_rows
+from seedtok.data.origins import Maker, origin_of, plan_shards
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits, write_skipped
+from seedtok.data.transforms import Transform
 
-MADE_BY = b"seedtok.tokenizer"  # key in the metadata of a file: the id of the codebook
-MADE_OF = b"seedtok.shard"  # and the SHA-256 hash of the shard
 GROUP = 4096  # rows in a row group of Parquet
 T = TypeVar("T")
+Keyed = tuple[str, Sample]  # with its key in the shard
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _record(source: Path, text: str) -> dict[str, Any]:
 class Codes:
     """The codes (N, n) uint16 of N images, with their keys, captions and metadata, all memory-mapped.
 
-    `tokenizer` is the id of the codebook, `SeedTokenizer.codebook_id`.
+    `tokenizer` is the id of the codebook, `SeedTokenizer.codebook_id`, and `encoder` the fingerprint of what encoded
+    them, `SeedTokenizer.encoder_fingerprint`; "" where no file says that.
     """
 
     keys: Column[str]
@@ -83,6 +86,7 @@ class Codes:
     codes: np.ndarray
     metadata: Column[dict[str, Any]]
     tokenizer: str
+    encoder: str = ""
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -92,7 +96,7 @@ def tokenize_shards(
     source: str | Path,
     out: str | Path,
     encode: Callable[[list[Image.Image]], np.ndarray],
-    tokenizer: str,
+    tokenizer: str | Maker,
     batch_size: int = 32,
     progress: Callable[[int], object] | None = None,
     overwrite: bool = False,
@@ -100,32 +104,33 @@ def tokenize_shards(
 ) -> TokenizeReport:
     """Writes OUT/NAME.parquet with the codes of each shard NAME.tar.
 
-    An existing file that was made from the same shard with the same codebook is kept. Samples that cannot be read are
+    An existing file that was made from the same shard by the same tokenizer is kept. Samples that cannot be read are
     skipped, and listed in OUT/NAME.skipped.jsonl.
 
     Args:
         source: a folder of shards, or one shard.
         encode: images -> codes (B, 32).
-        tokenizer: the id of the codebook.
+        tokenizer: what makes the codes, or the id of its codebook alone.
         progress: called with the number of images done.
-        overwrite: replace files that were made from another shard or with another codebook.
+        overwrite: replace files that were made from another shard or by another tokenizer.
         limits: how many samples may be skipped.
 
     Raises:
         DataError: a source without shards, or too many bad samples; without `overwrite`, and before anything is
-            written, an existing file of another shard or codebook.
+            written, an existing file of another shard or tokenizer; with it, files of no shard of a folder.
     """
-    out = Path(out)
+    out, maker = Path(out), Maker(tokenizer) if isinstance(tokenizer, str) else tokenizer
     samples = ShardSamples(source, shuffle=False, limits=limits)
     written, kept, images = [], [], 0
-    for number, (path, target, count) in enumerate(plan_shards(samples.paths, out, tokenizer, overwrite)):
+    plan = plan_shards(source, samples.paths, out, maker, overwrite)
+    for number, (path, target, count) in enumerate(plan):
         if count is not None:
             samples.skipped.add_listed(path, target)
             kept.append(target)
             images += count
         else:
             advance = partial(_add_progress, progress, images)
-            if count := _tokenize(samples, number, target, encode, tokenizer, batch_size, advance):
+            if count := _tokenize(samples, number, target, encode, maker, batch_size, advance):
                 written.append(target)
                 images += count
         if progress:
@@ -133,89 +138,58 @@ def tokenize_shards(
     return TokenizeReport(tuple(written), tuple(kept), images, tuple(samples.skipped.reasons))
 
 
-def plan_shards(
-    paths: Sequence[Path], out: Path, tokenizer: str, overwrite: bool
-) -> list[tuple[Path, Path, int | None]]:
-    """Each shard, the file of its codes in `out`, and that file's rows where it is complete; creates `out`.
-
-    Raises DataError as `tokenize_shards` does, before it writes anything.
-    """
-    targets = [out / f"{path.stem}.parquet" for path in paths]
-    if len(set(targets)) < len(targets):
-        raise DataError("two shards have the same name, so their codes would be written to the same file: rename one")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
-    return [
-        (path, target, pq.read_metadata(target).num_rows if _is_finished(target, path, tokenizer, overwrite) else None)
-        for path, target in zip(paths, targets, strict=True)
-    ]
-
-
 def _add_progress(progress: Callable[[int], object] | None, before: int, done: int) -> None:
     if progress:
         progress(before + done)
 
 
-def _is_finished(target: Path, shard: Path, tokenizer: str, overwrite: bool) -> bool:
-    if not target.exists():
-        return False
-    try:
-        origin = _origin(target)
-    except DataError as error:
-        if overwrite and target.is_file():
-            return False
-        raise DataError(f"{error}; remove it, or replace it with --overwrite") from None
-    if not origin.tokenizer:
-        raise DataError(f"{target} exists and does not say which tokenizer its codes are of: choose another folder")
-    if origin == _Origin(tokenizer, _shard_hash(shard)):
-        return True
-    if overwrite:
-        return False
-    if origin.tokenizer != tokenizer:
-        what = "has codes of another tokenizer"
-    else:
-        what = f"has codes of another shard than {shard}" if origin.shard else "does not say which shard it is of"
-    raise DataError(f"{target} {what}: write to another folder, or replace it with --overwrite")
-
-
-def _shard_hash(path: Path) -> str:
-    """The SHA-256 hash of a shard, computed about as fast as a disk reads."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
-
-
 def _tokenize(
     samples: ShardSamples, number: int, target: Path, encode: Callable[[list[Image.Image]], np.ndarray],
-    tokenizer: str, batch_size: int, progress: Callable[[int], object],
+    maker: Maker, batch_size: int, progress: Callable[[int], object],
 ) -> int:  # fmt: skip
     """Writes the codes of one shard, unless it has no images; returns the number of rows."""
     path = samples.paths[number]
-    origin = {MADE_BY: tokenizer.encode(), MADE_OF: _shard_hash(path).encode()}
-    tables = _tables(samples.of_shard(number), encode, batch_size, progress)
+    origin = maker.metadata(path)
+    tables = _tables(_squares(samples.of_shard(number), maker.image_size), encode, batch_size, progress)
     first, rows = next(tables, None), 0
+    if first is None:
+        leave_without_codes(path, target, samples.skipped.reasons)
+        return 0
     try:
-        if first is None:
-            target.unlink(missing_ok=True)  # it has the codes of another shard
-            write_skipped(samples.skipped.reasons, path, target)
-        else:
-            schema = first.schema.with_metadata(origin)
-            with atomic_file(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-                for table in chain([first], tables):
-                    writer.write_table(table.cast(schema))
-                    rows += len(table)
-                write_skipped(samples.skipped.reasons, path, target)  # first: the codes say that all is done
+        schema = first.schema.with_metadata(origin)
+        with (
+            atomic_file(target) as temporary,
+            pa.OSFile(os.fsencode(temporary), "wb") as file,
+            pq.ParquetWriter(file, schema) as writer,
+        ):
+            for table in chain([first], tables):
+                writer.write_table(table.cast(schema))
+                rows += len(table)
+            write_skipped(samples.skipped.reasons, path, target)  # first: the codes say that all is done
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
     return rows
 
 
+def leave_without_codes(shard: Path, target: Path, reasons: Iterable[tuple[str, str, str]]) -> None:
+    """Removes the file of codes of a shard of which nothing can be read, and lists why, as `write_skipped` does."""
+    try:
+        target.unlink(missing_ok=True)  # it has the codes of another shard
+        write_skipped(reasons, shard, target)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def _squares(stream: Iterator[Keyed], size: int | None) -> Iterator[Keyed]:
+    """Samples with their images stretched to `size` pixels one at a time, so that one full-sized image is in memory."""
+    if size is None:
+        return stream
+    square = Transform(size)
+    return ((key, sample._replace(image=square(sample.image))) for key, sample in stream)
+
+
 def _tables(
-    stream: Iterator[Sample], encode: Callable[[list[Image.Image]], np.ndarray], batch_size: int,
+    stream: Iterator[Keyed], encode: Callable[[list[Image.Image]], np.ndarray], batch_size: int,
     progress: Callable[[int], object],
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Tables of about `GROUP` rows, each of which becomes a row group."""
@@ -224,11 +198,11 @@ def _tables(
         codes: list[np.ndarray] = []
         rows: list[tuple[str, str, str]] = []
         while len(rows) < GROUP and (batch := next(batches, None)):
-            found = np.asarray(encode([sample.image for sample in batch]))
+            found = np.asarray(encode([sample.image for _, sample in batch]))
             if found.max(initial=0) > 65535:
                 raise DataError(f"a code is {found.max()}: codes are stored in 16 bits, up to 65535")
             codes.append(found.astype(np.uint16))
-            rows += [(_text(s.metadata["key"]), _text(s.caption), json.dumps(s.metadata)) for s in batch]
+            rows += [(_text(key), _text(s.caption), json.dumps(s.metadata)) for key, s in batch]
             progress(done + len(rows))
         if not rows:
             return
@@ -245,7 +219,10 @@ def _text(value: object) -> str:
 
 
 def code_files(source: Path) -> list[Path]:
-    """The Parquet files in a folder and its sub-folders, sorted, without hidden ones; or the one given file."""
+    """The Parquet files in a folder and its sub-folders, sorted, without hidden ones; or the one given file.
+
+    Sub-folders that are symbolic links are left out.
+    """
     if not source.is_dir():
         return [source]
     found = source.rglob("*.parquet")
@@ -255,37 +232,32 @@ def code_files(source: Path) -> list[Path]:
 def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
     """The codes of all Parquet files in a folder and its sub-folders, or of one file, as memory maps.
 
-    The first call unpacks the files (see `mapped_rows`). `tokenizer` is the id of the codebook that is expected. Raises
-    DataError where there are no files, one is broken, or their codes are of another codebook or of several.
+    The first call unpacks the files (see `mapped_rows`). `tokenizer` is the id of the codebook that is expected. A
+    SeedTokWarning names sub-folders that are symbolic links, which are left out. Raises DataError where there are no
+    files, one is broken, or their codes are of another tokenizer or of several.
     """
     source = Path(source)
     paths = code_files(source)
+    _warn_of_links(source)
     if not paths:
         raise DataError(f"no codes in {source}: expected .parquet files, as `seedtok tokenize` writes them")
-    made_by = {_origin(path).tokenizer for path in paths}
+    origins = [origin_of(path) for path in paths]
+    made_by = {origin.codebook for origin in origins}
     if tokenizer is not None and made_by != {tokenizer}:
-        path = next(path for path in paths if _origin(path).tokenizer != tokenizer)
+        path = next(path for path, origin in zip(paths, origins, strict=True) if origin.codebook != tokenizer)
         raise DataError(f"{path} has codes of another tokenizer; encode the images with this one: seedtok tokenize")
-    if len(made_by) > 1:
+    encoders = {origin.encoder for origin in origins} - {""}
+    if len(made_by) > 1 or len(encoders) > 1:
         raise DataError(f"{source} has codes of several tokenizers: keep those of each tokenizer in a separate folder")
     codes, table = mapped_rows(source, paths)
     keys, captions = (Column(table[name], str) for name in ("key", "caption"))
-    return Codes(keys, captions, codes, Column(table["metadata"], partial(_record, source)), made_by.pop())
+    metadata = Column(table["metadata"], partial(_record, source))
+    return Codes(keys, captions, codes, metadata, made_by.pop(), next(iter(encoders), ""))
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """The codebook and the shard that a file of codes was made with; empty where the file does not say."""
-
-    tokenizer: str
-    shard: str
-
-
-def _origin(path: Path) -> _Origin:
-    if not path.is_file():
-        raise DataError(f"{path} is not a file of codes: {'no such file' if not path.exists() else 'not a file'}")
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
-    return _Origin(*(metadata.get(key, b"").decode(errors="replace") for key in (MADE_BY, MADE_OF)))
+def _warn_of_links(source: Path) -> None:
+    for folder, inside, _ in os.walk(source):
+        inside[:] = [name for name in inside if not name.startswith(".")]
+        for name in inside:
+            if (path := Path(folder) / name).is_symlink():
+                warnings.warn(f"{path} is a link to a folder, and is left out", SeedTokWarning, stacklevel=3)

@@ -25,6 +25,17 @@ ROWS = 16384  # in each record batch: row i is in batch i // ROWS
 TEXTS = ("key", "caption", "metadata")
 
 
+def parquet_metadata(path: Path) -> pq.FileMetaData:
+    """The metadata of a Parquet file; raises OSError or ArrowException where it is none."""
+    with pa.memory_map(_raw(path)) as file:
+        return pq.read_metadata(file)
+
+
+def _raw(path: Path) -> bytes:
+    """A path as pyarrow opens files by it: of a str, it takes no names but those in UTF-8, and a colon for a scheme."""
+    return os.fsencode(path)
+
+
 def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
     """The codes (N, n) uint16 of Parquet files, and the table of their keys, captions and metadata, memory-mapped.
 
@@ -68,7 +79,7 @@ def _hash(text: str) -> str:
 
 def _opened(path: Path) -> tuple[np.ndarray, pa.Table]:
     codes = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    with pa.ipc.open_file(pa.memory_map(str(path.with_suffix(".arrow")))) as reader:
+    with pa.ipc.open_file(pa.memory_map(_raw(path.with_suffix(".arrow")))) as reader:
         texts = reader.read_all()
     if len(codes) != len(texts):
         raise ValueError("codes and texts differ in length")
@@ -84,7 +95,7 @@ def _unpack(paths: list[Path], target: Path) -> None:
         atomic_file(target.with_suffix(".npy")) as codes_path,
         atomic_file(target.with_suffix(".arrow")) as texts_path,
         codes_path.open("wb") as codes,
-        pa.OSFile(str(texts_path), "wb") as file,
+        pa.OSFile(_raw(texts_path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
         width = first = None  # codes in a row, and the file that set it
@@ -112,7 +123,7 @@ def _checked(path: Path) -> pq.FileMetaData:
     if not path.is_file():
         raise DataError(f"{path} is not a file of codes: {'no such' if not path.exists() else 'not a'} file")
     try:
-        metadata = pq.read_metadata(path)
+        metadata = parquet_metadata(path)
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
@@ -134,7 +145,7 @@ def _checked(path: Path) -> pq.FileMetaData:
 def _batches(path: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
     """The rows of one file in batches: codes (B, n) and a table of texts."""
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pa.memory_map(_raw(path)) as mapped, pq.ParquetFile(mapped) as file:
             for batch in file.iter_batches(ROWS // 4, columns=["codes", *TEXTS], use_threads=False):
                 batch.validate(full=True)  # that texts are UTF-8
                 texts = pa.table({name: batch.column(name).cast(pa.string()) for name in TEXTS})

@@ -135,8 +135,14 @@ def _coco(content: dict[str, Any], source: Path, base: Path) -> Iterator[Pair]:
     try:
         texts: dict[Any, list[str]] = defaultdict(list)
         for annotation in content["annotations"]:
-            texts[annotation["image_id"]].append(str(annotation["caption"]))
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+            said = texts[annotation["image_id"]]
+            if isinstance(caption := annotation["caption"], str):
+                said.append(caption)
+        names = dict[Any, str]()
+        for image in content["images"]:
+            name = str(image["file_name"])
+            if names.setdefault(image["id"], name) != name:
+                raise DataError(f"{source}: image {image['id']} is both {names[image['id']]} and {name}")
     except KeyError as error:
         raise DataError(f"{source}: not a COCO captions file; an entry lacks {error}") from None
     except TypeError as error:

@@ -26,9 +26,10 @@ from seedtok.data.entries import Entry, Question, SetInfo
 from seedtok.data.held_out import Part, shard_hashes
 from seedtok.data.public_sets import public_set, read_public
 from seedtok.data.samples import read_sample
+from seedtok.data.shard_writer import holds_shards
 from seedtok.data.skipping import BadSample
 from seedtok.data.tars import Entry as Stored
-from seedtok.data.tars import holds_shards, index_samples, shard_paths, slice_of
+from seedtok.data.tars import index_samples, shard_paths, slice_of
 
 HEADER, ENTRIES = "dataset.json", "entries.jsonl"
 FORMAT, VERSION = "seedtok.evaluation_set", 1
@@ -235,6 +236,8 @@ class ShardSet:
             text, known = "", {}
         known = known if isinstance(known, dict) else {}
         captions = known.get("original_captions") or known.get("captions") or [text]
+        if not isinstance(captions, list):
+            captions = [captions] if isinstance(captions, str) else [text]
         texts = tuple(caption for caption in captions if isinstance(caption, str) and caption.strip())
         image = known.get("image")
         return Entry(stored.key, image if isinstance(image, str) else "", texts)

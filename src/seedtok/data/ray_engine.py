@@ -18,8 +18,9 @@ from typing import Any
 from seedtok.core.atomic import remove_leftovers
 from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTokError
 from seedtok.core.processes import keep_freed_memory
-from seedtok.data.bulk import Encoder, gather, tokenize_shard
-from seedtok.data.codes import TokenizeReport, plan_shards
+from seedtok.data.bulk import Encoder, gather, maker_of, tokenize_shard
+from seedtok.data.codes import TokenizeReport
+from seedtok.data.origins import Maker, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
@@ -61,9 +62,9 @@ class RayEngine:
         source, out = Path(source).absolute(), Path(out).absolute()
         samples = ShardSamples(source, shuffle=False, limits=limits)
         with _cluster(self.address) as ray, closing(self._pool(ray)) as pool:
-            tokenizer = pool.codebook_id()
-            plan = plan_shards(samples.paths, out, tokenizer, overwrite)
-            jobs = [_Job(path, out, tokenizer, batch_size, overwrite) for path, _, count in plan if count is None]
+            maker = pool.maker()
+            plan = plan_shards(source, samples.paths, out, maker, overwrite)
+            jobs = [_Job(path, out, maker, batch_size, overwrite) for path, _, count in plan if count is None]
             report = gather(samples, plan, pool.run(jobs), progress)
         remove_leftovers(out)  # of processes that were killed on this machine
         return report
@@ -81,7 +82,7 @@ class RayEngine:
 class _Job:
     shard: Path
     out: Path
-    tokenizer: str
+    maker: Maker
     batch_size: int
     overwrite: bool
 
@@ -99,12 +100,12 @@ class _Worker:
             self._encoder = self._load(self._device)
         return self._encoder
 
-    def codebook_id(self) -> str:
-        return self._encode().codebook_id
+    def maker(self) -> Maker:
+        return maker_of(self._encode())
 
     def tokenize(self, job: _Job) -> TokenizeReport:
         encoder = self._encode()
-        if encoder.codebook_id != job.tokenizer:
+        if (encoder.codebook_id, encoder.fingerprint) != (job.maker.codebook, job.maker.encoder):
             raise CheckpointError("the machines of the cluster have different image tokenizers under the same name")
         report = tokenize_shard(job.shard, job.out, encoder, job.batch_size, job.overwrite)
         files = (*report.written, *report.kept)  # kept: by a process that ended before it could say so
@@ -137,12 +138,12 @@ class _Pool:
             with suppress(Exception):  # one that has ended
                 self._ray.kill(worker)
 
-    def codebook_id(self) -> str:
-        """The id of the codebook of the first worker."""
+    def maker(self) -> Maker:
+        """What makes the codes, as the first worker says."""
         while True:
             worker = self._idle.pop()
             with self._replacing(worker, None):
-                found = self._result(worker.codebook_id.remote())
+                found = self._result(worker.maker.remote())
                 self._idle.append(worker)
                 return found
 

@@ -1,8 +1,10 @@
 """One sample of a shard: a picture, its caption, and what else is known of it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from seedtok.core.errors import DataError, ImageError
@@ -36,3 +38,11 @@ def read_sample(path: Path, entry: Entry) -> Sample:
         raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None
     except (ImageError, ValueError, TypeError, MemoryError) as error:
         raise BadSample(str(error) or type(error).__name__) from None
+
+
+def drawn_caption(metadata: Mapping[str, Any], seed: Sequence[int]) -> str | None:
+    """One of the `captions` in the metadata of a sample, drawn by `seed`; None where it has no list of texts."""
+    captions = metadata.get("captions")
+    if not isinstance(captions, list) or not captions or not all(isinstance(c, str) for c in captions):
+        return None
+    return captions[int(np.random.default_rng(seed).integers(len(captions)))]

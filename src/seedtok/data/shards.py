@@ -6,7 +6,7 @@ is known); `00000_stats.json` beside it holds its counts. img2dataset's own shar
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from itertools import islice
@@ -18,18 +18,18 @@ from seedtok.core.errors import DataError, ImageError
 from seedtok.core.text import clean_caption
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
-from seedtok.data.samples import Sample, read_sample
+from seedtok.data.samples import Sample, drawn_caption, read_sample
+from seedtok.data.shard_writer import ShardReport, writing
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
 from seedtok.data.stored import stored_bytes
 from seedtok.data.tars import (
     Entry,
-    ShardReport,
     count_samples,
+    ends_early,
     index_samples,
     lost_samples,
     shard_paths,
     stats_path,
-    writing,
 )
 
 Progress = Callable[[int], object]  # called after each sample with the number handled so far
@@ -124,9 +124,10 @@ class ShardSamples:
     captions as they were stored. Of a `part`, epochs are of its samples alone.
 
     A sample that cannot be read, or lacks its image or caption, is noted in `skipped`; its place goes to another of the
-    same epoch and window of shards, half a window further on, or to the first after that which can be read. So every
-    place has a sample that is a function of (seed, epoch) and the data alone, whatever the number of ranks and wherever
-    a run goes on; the one that stands in comes twice in that epoch. Of a shard that ends early, what is there is read.
+    same epoch and window of shards, half a window further on, or to the first after that which can be read, in other
+    windows if need be. So every place has a sample that is a function of (seed, epoch) and the data alone, whatever the
+    number of ranks and wherever a run goes on; the one that stands in comes twice in that epoch. Of a shard that ends
+    early, what is there is read.
 
     Raises DataError for what is missing or not a tar, and where more samples are bad than `limits` allows: on
     construction where that shows at once, else when the sample is reached.
@@ -150,14 +151,17 @@ class ShardSamples:
         self.paths = shard_paths(source)
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self._counts = [count_samples(path) for path in self.paths]
+        self._start = 0
+        missing = [lost_samples(path, count) for path, count in zip(self.paths, self._counts, strict=True)]
+        self.skipped = Skipped(limits or SkipLimits(), sum(self._counts) + sum(missing))
+        self._bad: set[tuple[int, int]] = set()  # the places that `skipped` has, by shard and index
+        for shard, (path, count, lost) in enumerate(zip(self.paths, self._counts, missing, strict=True)):
+            if lost:
+                self.skipped.add(path, "", ends_early(count), lost)
+            elif not count:  # no place leads to what it may hold all the same
+                self._index(shard)
         self._inside = samples_inside(self.paths, self._counts, part)  # of each shard, what epochs are of
         self.epoch_size = sum(map(len, self._inside))  # over all ranks
-        self._start = 0
-        self.skipped = Skipped(limits or SkipLimits(), sum(self._counts))
-        self._bad: set[tuple[int, int]] = set()  # the places that `skipped` has, by shard and index
-        for path, count in zip(self.paths, self._counts, strict=True):
-            if lost := lost_samples(path, count):
-                self.skipped.add(path, "", f"the shard ends early, after {count} samples", lost)
 
     def skip(self, count: int) -> "ShardSamples":
         """The same samples without this rank's first `count`, which are not read."""
@@ -181,28 +185,46 @@ class ShardSamples:
         indexes: dict[int, list[Entry]] = {}
         while turn is not None:
             epoch, position = divmod(turn, self.epoch_size)
-            begin = 0
-            shards = self._permutation(len(self.paths), epoch)
-            for number in range(0, len(shards), WINDOW):
-                window = [int(s) for s in shards[number : number + WINDOW]]
+            windows, begin = self._windows(epoch), 0
+            for number, window in enumerate(windows):
                 end = begin + sum(len(self._inside[s]) for s in window)
                 if position < end:
                     indexes = {s: indexes[s] for s in window if s in indexes}
-                    places = [(s, i) for s in window for i in self._inside[s]]
-                    order = self._permutation(len(places), epoch, number + 1)
+                    mixed = self._mixed(window, epoch, number)
                 while turn is not None and position < end:
-                    candidates = (places[i] for i in _half_round(order, position - begin))
+                    candidates = itertools.chain(
+                        _half_round(mixed, position - begin), self._others(windows, epoch, number)
+                    )
                     yield self._first_good(islice(candidates, TRIES), indexes, epoch)
                     turn = next(following, None)
                     position = self.epoch_size if turn is None else turn - epoch * self.epoch_size
                 begin = end
 
-    def of_shard(self, number: int) -> Iterator[Sample]:
-        """The samples of one of `paths`, once each and in the order they were written, without those that are bad."""
+    def _windows(self, epoch: int) -> list[list[int]]:
+        """The numbers of the shards, in the order of an epoch, in groups of `WINDOW`."""
+        shards = self._permutation(len(self.paths), epoch).tolist()
+        return [shards[start : start + WINDOW] for start in range(0, len(shards), WINDOW)]
+
+    def _mixed(self, window: list[int], epoch: int, number: int) -> list[tuple[int, int]]:
+        """The places of the samples of a window, which has this number in an epoch, in their order."""
+        places = [(shard, index) for shard in window for index in self._inside[shard]]
+        return [places[i] for i in self._permutation(len(places), epoch, number * WINDOW + 1)]
+
+    def _others(self, windows: list[list[int]], epoch: int, number: int) -> Iterator[tuple[int, int]]:
+        """What stands in where nothing in window `number` can be read: the windows after it, then those before it."""
+        for other in (*range(number + 1, len(windows)), *range(number)):
+            yield from self._mixed(windows[other], epoch, other)
+
+    def of_shard(self, number: int) -> Iterator[tuple[str, Sample]]:
+        """The samples of one of `paths` with their keys, once each, in the order they were written, without bad ones.
+
+        A key is that of the shard; the metadata has another one where the JSON of a sample says so.
+        """
         entries: dict[int, list[Entry]] = {}
         for index in range(self._counts[number]):
             with suppress(BadSample):
-                yield self._sample(number, index, entries, 0)
+                sample = self._sample(number, index, entries, 0)
+                yield entries[number][index].key, sample
 
     def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, list[Entry]], epoch: int) -> Sample:
         for shard, index in places:
@@ -247,15 +269,12 @@ class ShardSamples:
 
     def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:
         sample = read_sample(self.paths[shard], entry)
-        captions = sample.metadata.get("captions")
-        if self.shuffle and isinstance(captions, list) and captions and all(isinstance(c, str) for c in captions):
-            draw = np.random.default_rng([self.seed, epoch, shard, entry.image[0]])
-            return sample._replace(caption=captions[int(draw.integers(len(captions)))])
-        return sample
+        drawn = drawn_caption(sample.metadata, [self.seed, epoch, shard, entry.image[0]]) if self.shuffle else None
+        return sample if drawn is None else sample._replace(caption=drawn)
 
 
-def _half_round(order: np.ndarray, at: int) -> Iterator[int]:
+def _half_round(order: Sequence[tuple[int, int]], at: int) -> Iterator[tuple[int, int]]:
     """The entry of an order at a place, then all from half the order further on, round to where it began."""
-    yield int(order[at])
+    yield order[at]
     for step in range(len(order)):
-        yield int(order[(at + len(order) // 2 + step) % len(order)])
+        yield order[(at + len(order) // 2 + step) % len(order)]

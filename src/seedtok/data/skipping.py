@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,8 @@ class BadSample(DataError):
 class SkipLimits:
     """How many samples of a source may be bad: a fraction `share` of all, or `at_least` if that is more.
 
-    A `share` of 0 allows none. `log` is a file to which a JSON line is appended for each bad sample, with shard, key
-    and reason. Each process that reads samples counts and logs its own.
+    A `share` of 0 allows none. `log` is a file to which a JSON line is appended for each bad sample that it lacks, with
+    shard, key and reason. Each process that reads samples counts and logs its own.
     """
 
     share: float = 0.01
@@ -40,6 +41,7 @@ class Skipped:
         self.limits, self.total = limits, total
         self.reasons: list[tuple[str, str, str]] = []
         self.count = 0
+        self._logged: set[tuple[str, str]] | None = None  # shard and key of what the log has; None before it is read
 
     def add(self, shard: Path, key: str, reason: str, count: int = 1) -> None:
         """Records a bad sample, or `count` missing ones; raises DataError when more are bad than allowed."""
@@ -47,9 +49,7 @@ class Skipped:
         self.count += count
         where = f"{shard}, sample {key}" if key else str(shard)
         if self.limits.log is not None:
-            self.limits.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.limits.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"shard": str(shard), "key": key, "reason": reason}) + "\n")
+            self._append(self.limits.log, str(shard), key, reason)
         if self.count > self.limits.allowed(self.total):
             raise DataError(
                 f"{self.count} of {self.total:,} samples cannot be read; at most {self.limits.share:g} of all may be "
@@ -58,6 +58,17 @@ class Skipped:
         if len(self.reasons) <= NAMED:
             last = "; further ones are counted, not named" if len(self.reasons) == NAMED else ""
             warnings.warn(f"skipped: {where}: {reason}{last}", SeedTokWarning, stacklevel=2)
+
+    def _append(self, log: Path, shard: str, key: str, reason: str) -> None:
+        """Appends a bad sample to the log, unless it is there, as after an earlier part of a run."""
+        if self._logged is None:
+            self._logged = _logged(log)
+        if (shard, key) in self._logged:
+            return
+        self._logged.add((shard, key))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"shard": shard, "key": key, "reason": reason}) + "\n")
 
     def add_listed(self, shard: Path, target: Path) -> None:
         """Records the samples that `write_skipped` listed beside the codes of a shard; raises DataError as `add` does.
@@ -74,6 +85,17 @@ class Skipped:
         for key, reason in found:
             if key:
                 self.add(shard, key, reason)
+
+
+def _logged(log: Path) -> set[tuple[str, str]]:
+    """Shard and key of each bad sample of a log; lines that cannot be read are left out."""
+    found = set()
+    with suppress(OSError, UnicodeDecodeError):
+        for line in log.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                found.add((str(record["shard"]), str(record["key"])))
+    return found
 
 
 def write_skipped(reasons: Iterable[tuple[str, str, str]], shard: Path, target: Path) -> None:

@@ -1,125 +1,18 @@
-"""Shards as tar files: written atomically, and indexed for random access to samples."""
+"""Shards as tar files, indexed for random access to samples."""
 
-import json
-import os
-import tarfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from seedtok.core.atomic import hidden_folder, move_into, remove_leftovers
 from seedtok.core.errors import DataError
-from seedtok.core.locks import locked
 from seedtok.core.records import json_value
+from seedtok.data.headers import BLOCK, LINK, Contents, is_cut, read_headers
 
 IMAGES = ("png", "jpg", "jpeg", "webp")  # suffixes of a sample's image; the first that it has is used
 SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: one header for an image and one for a caption
-
-
-@dataclass(frozen=True)
-class ShardReport:
-    """The number of samples written, the names and reasons of the skipped ones, and the shards."""
-
-    written: int
-    skipped: tuple[tuple[str, str], ...]
-    shards: tuple[Path, ...]
-
-
-class ShardWriter:
-    """Writes samples into tar files of `shard_size` samples each, with a file of counts beside each."""
-
-    def __init__(self, folder: Path, shard_size: int) -> None:
-        self.folder, self.shard_size = folder, shard_size
-        self.written = 0
-        self.skipped: list[tuple[str, str]] = []
-        self.names: list[str] = []
-        self._tar: tarfile.TarFile | None = None
-        self._status: Counter[str] = Counter()
-
-    def add(self, image: bytes, suffix: str, text: str, record: dict[str, Any]) -> None:
-        index = self.written % self.shard_size
-        if index == 0:
-            self.finish()
-            self.names.append(f"{len(self.names):05d}")
-            path = self.folder / f"{self.names[-1]}.tar"
-            self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        assert self._tar is not None
-        key = f"{self.names[-1]}{index:0{len(str(self.shard_size - 1))}d}"
-        metadata = json.dumps({"key": key, "caption": text} | record)
-        for ending, data in (
-            (suffix, image),
-            ("txt", text.encode(errors="replace")),
-            ("json", metadata.encode()),
-        ):
-            entry = tarfile.TarInfo(f"{key}.{ending}")  # by default with time, user and group 0
-            entry.size = len(data)
-            self._tar.addfile(entry, BytesIO(data))
-        self.written += 1
-        self._status["success"] += 1
-
-    def skip(self, name: str, reason: str, status: str) -> None:
-        self.skipped.append((name, reason))
-        self._status[status] += 1
-
-    def finish(self) -> None:
-        if self._tar is None:
-            return
-        self.close()
-        counts = {"count": self._status.total(), "successes": self._status["success"]}
-        failures = {status: self._status[status] for status in ("failed_to_download", "failed_to_resize")}
-        stats = counts | failures | {"status_dict": dict(self._status)}
-        (self.folder / f"{self.names[-1]}_stats.json").write_text(json.dumps(stats, indent=4))
-        self._status.clear()
-
-    def close(self) -> None:
-        tar, self._tar = self._tar, None
-        if tar is not None:
-            tar.close()
-
-    def report(self, out: Path) -> ShardReport:
-        return ShardReport(self.written, tuple(self.skipped), tuple(out / f"{name}.tar" for name in self.names))
-
-
-def holds_shards(folder: Path) -> bool:
-    """Whether a folder has shards, or their files of counts."""
-    return next(folder.glob("*.tar"), None) is not None or next(folder.glob("*_stats.json"), None) is not None
-
-
-@contextmanager
-def writing(out: Path, shard_size: int) -> Iterator[ShardWriter]:
-    """Yields a writer whose shards appear in the folder `out` when the block succeeds; `out` is locked meanwhile.
-
-    Raises DataError where `out` has shards already or cannot be written to; BusyError where another process holds its
-    lock.
-    """
-    if shard_size < 1:
-        raise DataError(f"a shard size of {shard_size} samples; expected 1 or more")
-    try:
-        with locked(out):
-            remove_leftovers(out)
-            if holds_shards(out):
-                raise DataError(f"{out} already has shards: choose another folder, or remove them")
-            with hidden_folder(out) as hidden:
-                writer = ShardWriter(hidden, shard_size)
-                try:
-                    yield writer
-                    writer.finish()
-                finally:
-                    with suppress(OSError):
-                        writer.close()
-                names = [path.name for path in hidden.iterdir()]
-                try:
-                    move_into(hidden, out)
-                except OSError:
-                    for name in names:  # none of which existed before
-                        (out / name).unlink(missing_ok=True)
-                    raise
-    except OSError as error:
-        raise DataError(f"cannot write shards to {out}: {error.strerror or error}") from error
+DOTTED = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
+Part = tuple[int, int]  # offset and size in the tar
 
 
 class Entry(NamedTuple):
@@ -152,7 +45,8 @@ def stats_path(path: Path) -> Path:
 def count_samples(path: Path) -> int:
     """The number of samples in a shard, from its file of counts or else from its headers.
 
-    A truncated shard is counted by its headers. Raises DataError for a file that is not a tar.
+    A truncated shard is counted by its headers, and one of less than a header has none. Raises DataError for a file
+    that is not a tar.
     """
     if is_truncated(path):
         return len(index_samples(path))
@@ -178,111 +72,89 @@ def lost_samples(path: Path, count: int) -> int:
     return max(1, (_counted(path) or 0) - count)
 
 
+def ends_early(count: int) -> str:
+    """What is wrong with a truncated shard of so many samples."""
+    return f"the shard ends early, after {count} samples"
+
+
 def is_truncated(path: Path) -> bool:
-    """Whether a tar file is truncated; raises DataError for a file that is not a tar."""
+    """Whether a tar file is truncated, as one of less than a header is; raises DataError where it is not a tar."""
     try:
         with path.open("rb") as file:
-            head = file.read(512)
-            file.seek(-min(512, len(head)), os.SEEK_END)
-            tail = file.read()
+            head = file.read(BLOCK)
+        if len(head) == BLOCK and head[257:262] != b"ustar" and head.strip(b"\0"):
+            raise DataError(f"{path} is not a tar file")
+        return len(head) < BLOCK or is_cut(path)
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
-    if len(head) < 512 or (head[257:262] != b"ustar" and head.strip(b"\0")):
-        raise DataError(f"{path} is not a tar file")
-    return bool(tail.strip(b"\0"))
 
 
 def index_samples(path: Path) -> list[Entry]:
     """The samples of a shard, from its headers; raises DataError for a file that is not a tar.
 
-    Where something that is no header follows the last sample, one more that cannot be read stands for it.
+    After the samples come those that no count of the shard takes for one of its own, all of which cannot be read: a
+    place where it is damaged, if no sample beside it lacks a file, and further pictures with a dot in their name.
     """
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
     try:
         size = path.stat().st_size
-        members, end = _usual_members(path) or _members(path)
+        contents = read_headers(path) if size >= BLOCK else Contents([], [])
     except Exception as error:  # on broken headers, tarfile can raise almost any exception
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
-    for full_name, offset, length in members:
-        folder, _, name = full_name.rpartition("/")
-        if not name.startswith("."):  # "._": of macOS
-            key, _, suffix = name.partition(".")
-            samples.setdefault(f"{folder}/{key}".lstrip("/"), {})[suffix.lower()] = offset, length
+    samples: dict[str, dict[str, Part]] = {}
+    twice, keys = set[str](), list[str]()
+    for name, offset, length in contents.members:
+        key, suffix = _key_and_suffix(name)
+        keys.append(key)
+        if suffix is not None:
+            parts = samples.setdefault(key, {})
+            if suffix in parts:
+                twice.add(key)
+            parts[suffix] = offset, length
     entries, more = list[Entry](), list[Entry]()
     for key, parts in samples.items():
-        if any(offset + length > size for offset, length in parts.values()):
-            entries.append(Entry(key, (0, 0), (0, 0), (0, 0), "it is incomplete: the shard is truncated"))
-            continue
-        image = next((parts[suffix] for suffix in IMAGES if suffix in parts), None)
-        dotted = [suffix for suffix in parts if suffix.rpartition(".")[2] in IMAGES] if image is None else []
-        if dotted:
-            problem = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
-            first, *others = (Entry(f"{key}.{suffix}", (0, 0), (0, 0), (0, 0), problem) for suffix in dotted)
+        if key in twice:
+            entries.append(_bad(key, "the key occurs twice"))
+        else:
+            first, *others = _entries(key, parts, size)
             entries.append(first)
-            more += others  # last, since counts of the shard take them for one
-            continue
-        if image is None or "txt" not in parts:
-            lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
-            problem = f"no {lacks}; it has {', '.join(sorted(parts))}"
-            entries.append(Entry(key, (0, 0), (0, 0), (0, 0), problem))
-            continue
-        entries.append(Entry(key, image, parts["txt"], parts.get("json", (0, 0))))
-    if end < size and not is_truncated(path) and _has_more(path, end):
-        problem = "more data without a header: the shard is damaged, or several were joined"
-        more.append(Entry(f"at byte {end}", (0, 0), (0, 0), (0, 0), problem))
+            more += others
+    problems = {entry.key for entry in entries if entry.problem}
+    for start, index in contents.breaks:
+        if not problems & set(keys[max(0, index - 1) : index + 1]):
+            more.append(_bad(f"at byte {start}", "more data without a header: the shard is damaged"))
     return entries + more
 
 
-Members = tuple[list[tuple[str, int, int]], int]  # name, offset and size of each file; where the headers end
+def _key_and_suffix(name: str) -> tuple[str, str | None]:
+    """The key of a member's sample, and its suffix; None for a file that is none of a sample."""
+    folder, _, base = name.rpartition("/")
+    key, _, suffix = base.partition(".")
+    return f"{folder}/{key}".lstrip("/"), None if base.startswith(".") else suffix.lower()  # "._": of macOS
 
 
-def _members(path: Path) -> Members:
-    """The files in a tar of any kind, as far as it can be read."""
-    found = []
-    with tarfile.open(path, "r:") as tar:
-        with suppress(tarfile.ReadError):  # of a truncated member
-            for member in tar:
-                if member.isfile():
-                    found.append((member.name, member.offset_data, member.size))
-        return found, tar.offset
+def _bad(key: str, problem: str) -> Entry:
+    return Entry(key, (0, 0), (0, 0), (0, 0), problem)
 
 
-def _usual_members(path: Path) -> Members | None:
-    """As `_members`, in a fifth of the time, of a tar with plain files and folders alone; None for any other."""
-    found: list[tuple[str, int, int]] = []
-    at = 0
-    with path.open("rb") as file:
-        while True:
-            file.seek(at)
-            head = file.read(512)
-            if head == bytes(512):
-                return (found, at) if at else None
-            if len(head) < 512 or head[257:262] != b"ustar" or head[156] not in b"05":
-                return None
-            name, size, checksum = head[:100].split(b"\0", 1)[0], head[124:136], head[148:156]
-            if b"-" in size:  # tarfile would read the same header for ever
-                raise ValueError("a negative size")
-            try:
-                length = int(size.strip(b"\0 "), 8)
-                if int(checksum.strip(b"\0 "), 8) != sum(head) - sum(checksum) + 8 * 32:
-                    return None
-                if head[257:263] == b"ustar\0" and (prefix := head[345:500].split(b"\0", 1)[0]):
-                    name = prefix + b"/" + name
-                decoded = name.decode()
-            except ValueError:  # a number in base 256, or a name that is no UTF-8
-                return None
-            if head[156] == ord("0"):
-                found.append((decoded, at + 512, length))
-                at += -(-length // 512) * 512
-            at += 512
-
-
-def _has_more(path: Path, start: int) -> bool:
-    """Whether a file has anything but zeros from a byte on."""
-    with path.open("rb") as file:
-        file.seek(start)
-        return any(part.strip(b"\0") for part in iter(lambda: file.read(1 << 20), b""))
+def _entries(key: str, parts: dict[str, Part], size: int) -> list[Entry]:
+    """What the files of one key are in a shard of `size` bytes: a sample, and further pictures with a dot before."""
+    image = next((parts[suffix] for suffix in IMAGES if suffix in parts), None)
+    dotted = [
+        suffix for suffix in parts
+        if (stem := suffix.rpartition("."))[1] and stem[2] in IMAGES and (image is None or f"{stem[0]}.txt" in parts)
+    ]  # fmt: skip
+    others = [_bad(f"{key}.{suffix}", DOTTED) for suffix in dotted]
+    if any(offset + length > size for offset, length in parts.values()):
+        return [_bad(key, "it is incomplete: the shard is truncated")]
+    if image is None and others:
+        return others
+    if links := [suffix for suffix in (*IMAGES, "txt", "json") if parts.get(suffix, (0, 0))[0] == LINK]:
+        return [_bad(key, f"{', '.join(links)}: a link to a file that is not before it in the shard"), *others]
+    if image is None or "txt" not in parts:
+        lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
+        return [_bad(key, f"no {lacks}; it has {', '.join(sorted(parts))}"), *others]
+    return [Entry(key, image, parts["txt"], parts.get("json", (0, 0))), *others]
 
 
 def shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:

@@ -8,6 +8,9 @@ more than one process of N threads.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,8 +20,9 @@ from pathlib import Path
 
 from seedtok.core.errors import ConfigError, DataError
 from seedtok.core.processes import keep_freed_memory
-from seedtok.data.bulk import Encoder, gather, tokenize_shard
-from seedtok.data.codes import TokenizeReport, plan_shards
+from seedtok.data.bulk import Encoder, gather, maker_of, tokenize_shard
+from seedtok.data.codes import TokenizeReport
+from seedtok.data.origins import Maker, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
@@ -41,8 +45,7 @@ def tokenize_in_processes(
     pool = ProcessPoolExecutor(workers, processes, _start, (load, stopped))
     with pool:
         try:
-            tokenizer = pool.submit(_codebook_id).result()
-            plan = plan_shards(samples.paths, out, tokenizer, overwrite)
+            plan = plan_shards(source, samples.paths, out, pool.submit(_maker).result(), overwrite)
             job = partial(_tokenize, out=out, batch_size=batch_size, overwrite=overwrite)
             jobs: list[Future[TokenizeReport]] = [pool.submit(job, path) for path, _, count in plan if count is None]
             return gather(samples, plan, (done.result() for done in as_completed(jobs)), progress)
@@ -59,16 +62,27 @@ _stopped: Event
 
 def _start(load: Callable[[], Encoder], stopped: Event) -> None:
     """Makes this process a worker, of one thread. An encoder that cannot be loaded is an error of the first job."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # in an import, Ctrl-C would print where it came
     import torch
 
+    signal.signal(signal.SIGINT, handler)
     global _encoder, _stopped
     keep_freed_memory()
     torch.set_num_threads(1)
     _encoder, _stopped = cache(load), stopped
 
 
-def _codebook_id() -> str:
-    return _encoder().codebook_id
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it has ended, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _maker() -> Maker:
+    return maker_of(_encoder())
 
 
 def _tokenize(shard: Path, out: Path, batch_size: int, overwrite: bool) -> TokenizeReport:

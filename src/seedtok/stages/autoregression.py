@@ -90,8 +90,15 @@ class AutoregressionStage(PackedStage):
                 parameter.data = parameter.data.to(dtype)
 
     def check_batch(self, batch: Batch) -> None:
-        if batch.codes is not None and batch.codes_of != self.seed.codebook_id:
+        if batch.codes is None:
+            return
+        if batch.codes_of != self.seed.codebook_id:
             raise DataError("the stored codes are of another tokenizer than stage.tokenizer: tokenise the shards again")
+        if batch.encoder not in ("", self.seed.encoder_fingerprint):
+            raise DataError(
+                "the stored codes are of another encoder than that of stage.tokenizer, with the same codebook: "
+                "tokenise the shards again"
+            )
 
     def sequence(self, codes: Tensor, caption: str, asked: Sequence[tuple[str, str]], draws: bool) -> Sample:
         """One sample as ids, and which of them are learnt: a drawing, else answers, or without any the caption."""

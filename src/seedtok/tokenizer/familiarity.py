@@ -123,11 +123,18 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
 
 
 class CheckedEncoder:
-    """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training."""
+    """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training.
+
+    `fingerprint` is `SeedTokenizer.encoder_fingerprint`, `dtype` its `encoder_dtype`, and `image_size` the
+    side of the squares that images are stretched to.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.codebook_id: str = tokenizer.codebook_id
+        self.fingerprint: str = tokenizer.encoder_fingerprint
+        self.dtype: str = tokenizer.encoder_dtype
+        self.image_size: int | None = tokenizer.config.embedder.vision.image_size
         self.far = 0
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
 from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named, dtype_named
 from seedtok.core.errors import CheckpointError, InputError
+from seedtok.core.files import read_tensors
 from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
 from seedtok.core.images import Images, batches_of
 from seedtok.core.kinds import TOKENIZER
@@ -29,6 +30,7 @@ from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, Quantized
 from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision, stored_text_tokenizer
 from seedtok.tokenizer.familiarity import Familiarity, encode_and_check, far_names, warn_of_far_images
+from seedtok.tokenizer.fingerprint import dtype_name, fingerprint, sampled_values
 from seedtok.tokenizer.image_head import ImageHead
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer
 from seedtok.tokenizer.seed_config import SeedConfig
@@ -71,6 +73,7 @@ class SeedTokenizer(CompositeModule):
         self.familiarity: Familiarity | None = None  # in a separate file, which most checkpoints do not have
         self._image_decoder: ImageDecoder | None = None
         self._folder: Path | None = None  # of the checkpoint it was loaded from
+        self._stored: dict[str, Tensor] | None = None  # some values of that checkpoint, see `encoder_fingerprint`
         self.source: str | None = None  # see `core.hub`; None for a new model
 
     # ------------------------------------------------------------ Figure 2, in tensors
@@ -126,6 +129,19 @@ class SeedTokenizer(CompositeModule):
     def codebook_id(self) -> str:
         """A hash of the code vectors, and of the codes' order where it is not the causal one: it identifies codes."""
         return self.codebook.fingerprint(self.config.code_order)
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        """A hash of some weights of all that encodes, and of the codes' order: the same on any device, in any dtype.
+
+        Tokenizers with one codebook, such as one before and after fine-tuning, differ in it.
+        """
+        return fingerprint(self.state_dict(), self.config.code_order, self._stored)
+
+    @property
+    def encoder_dtype(self) -> str:
+        """The dtype of all that encodes, such as "float32"; "auto" after `ImageTextEmbedder.narrow_products`."""
+        return dtype_name(self.state_dict())
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
@@ -313,6 +329,8 @@ class SeedTokenizer(CompositeModule):
             lambda: cls(SeedConfig.from_dict(config), stored_text_tokenizer(folder)), config, folder / WEIGHTS,
             {"": torch.float32 if dtype == "auto" else dtype_named(dtype), "codebook.": torch.float32}, vision,
         )  # fmt: skip
+        cast = model.dtype != torch.float32
+        model._stored = sampled_values(read_tensors(folder / WEIGHTS) | vision if cast else model.state_dict())
         if dtype == "auto" and computes_bfloat16_fast(device):
             model.embedder.narrow_products(torch.bfloat16)
         model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)

@@ -9,7 +9,7 @@ from typing import Any
 from seedtok.core.errors import ConfigError
 from seedtok.core.hub import local_folder, resolve
 from seedtok.core.text import clean_caption
-from seedtok.data.tars import holds_shards
+from seedtok.data.shard_writer import holds_shards
 from seedtok.evaluation.dataset import EvaluationSet
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.world.scenes import SIZES

@@ -1,0 +1,130 @@
+"""The headers of a tar file: which files it holds, and where; past a damaged one, too."""
+
+import os
+import tarfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+LINK = -1  # offset of a link whose file is not in the tar before it
+BLOCK = 512
+Member = tuple[str, int, int]  # name, offset and size of a file
+Members = tuple[list[Member], int]  # and where the headers end
+
+
+class Contents(NamedTuple):
+    """The files of a tar; `breaks` has where something other than a header follows, and the number of files before."""
+
+    members: list[Member]
+    breaks: list[tuple[int, int]]
+
+
+def read_headers(path: Path) -> Contents:
+    """The files in a tar; after what is no header, those from the next header on.
+
+    A hard link is the file that it names. Raises what tarfile does for a file that is not a tar.
+    """
+    members, end = usual_members(path) or any_members(path)
+    breaks = list[tuple[int, int]]()
+    while end < path.stat().st_size:
+        start, is_zero = _next_header(path, end)
+        if not is_zero and (start is not None or not is_cut(path)):
+            breaks.append((end, len(members)))
+        if start is None:
+            break
+        more, end = usual_members(path, start) or any_members(path, start, members)
+        members += more
+        end = max(end, start + BLOCK)  # tarfile can refuse what has the checksum of a header
+    return Contents(members, breaks)
+
+
+def any_members(path: Path, start: int = 0, before: Sequence[Member] = ()) -> Members:
+    """The files in a tar of any kind, from the header at `start` on, as far as it can be read.
+
+    `before` are files before that, to which hard links may lead.
+    """
+    found = list[Member]()
+    known = {name: (offset, size) for name, offset, size in before}
+    with path.open("rb") as file:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            with suppress(tarfile.ReadError):  # of a truncated member
+                for member in tar:
+                    if member.isfile():
+                        found.append((member.name, member.offset_data, member.size))
+                    elif member.islnk() or member.issym():
+                        found.append((member.name, *known.get(member.linkname if member.islnk() else "", (LINK, 0))))
+                    else:
+                        continue
+                    known[member.name] = found[-1][1:]
+            return found, tar.offset
+
+
+def usual_members(path: Path, start: int = 0) -> Members | None:
+    """As `any_members`, in a fifth of the time, of a tar with plain files and folders alone; None for any other."""
+    found: list[Member] = []
+    at = start
+    with path.open("rb") as file:
+        while True:
+            file.seek(at)
+            head = file.read(BLOCK)
+            if head == bytes(BLOCK):
+                return (found, at) if at > start else None
+            if len(head) < BLOCK or head[257:262] != b"ustar" or head[156] not in b"05":
+                return None
+            name, size = head[:100].split(b"\0", 1)[0], head[124:136]
+            if b"-" in size:  # tarfile would read the same header for ever
+                raise ValueError("a negative size")
+            try:
+                length = int(size.strip(b"\0 "), 8)
+                if not _is_header(head):
+                    return None
+                if head[257:263] == b"ustar\0" and (prefix := head[345:500].split(b"\0", 1)[0]):
+                    name = prefix + b"/" + name
+                decoded = name.decode()
+            except ValueError:  # a number in base 256, or a name that is no UTF-8
+                return None
+            if head[156] == ord("0"):
+                found.append((decoded, at + BLOCK, length))
+                at += -(-length // BLOCK) * BLOCK
+            at += BLOCK
+
+
+def _is_header(head: bytes) -> bool:
+    """Whether the checksum of a block is that of a header; raises ValueError where it is no number."""
+    checksum = head[148:156]
+    return int(checksum.strip(b"\0 "), 8) == sum(head) - sum(checksum) + 8 * 32
+
+
+def _next_header(path: Path, start: int) -> tuple[int | None, bool]:
+    """Where the next header begins, from a byte on, None for nowhere; and whether all before it is zeros."""
+    is_zero = True
+    with path.open("rb") as file:
+        file.seek(start)
+        at = start
+        while part := file.read(1 << 20):
+            for found in _marks(part):
+                with suppress(ValueError):
+                    if _is_header(part[found : found + BLOCK]):
+                        return at + found, is_zero and not part[:found].strip(b"\0")
+            is_zero = is_zero and not part.strip(b"\0")
+            at += len(part)
+    return None, is_zero
+
+
+def _marks(part: bytes) -> list[int]:
+    """Where whole blocks begin that have the mark of a header."""
+    found, at = list[int](), part.find(b"ustar")
+    while at >= 0:
+        if at % BLOCK == 257 and at - 257 + BLOCK <= len(part):
+            found.append(at - 257)
+        at = part.find(b"ustar", at + 1)
+    return found
+
+
+def is_cut(path: Path) -> bool:
+    """Whether a tar lacks the block of zeros at its end."""
+    with path.open("rb") as file:
+        file.seek(-min(BLOCK, path.stat().st_size), os.SEEK_END)
+        return bool(file.read().strip(b"\0"))

@@ -1,0 +1,139 @@
+"""What a file of codes was made with and of, and which files of a folder are complete."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.data.mapped import parquet_metadata
+
+# keys in the metadata of a file
+CODEBOOK = b"seedtok.tokenizer"  # the id of the codebook
+ENCODER = b"seedtok.encoder"  # the fingerprint of all that encodes
+DTYPE = b"seedtok.dtype"
+SHARD = b"seedtok.shard"  # the SHA-256 hash of the shard
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What makes codes.
+
+    `codebook` is the id of the codebook, `SeedTokenizer.codebook_id`. `encoder` is a fingerprint of all that encodes,
+    and `dtype` the name of its dtype; "" where they are not known. With an `image_size`, images are stretched to
+    squares of so many pixels as they are read, so that full-sized ones are not kept; None leaves them as they are.
+    """
+
+    codebook: str
+    encoder: str = ""
+    dtype: str = ""
+    image_size: int | None = None
+
+    def metadata(self, shard: Path) -> dict[bytes, bytes]:
+        """What a file of the codes of a shard says of its origin."""
+        known = {CODEBOOK: self.codebook, ENCODER: self.encoder, DTYPE: self.dtype, SHARD: shard_hash(shard)}
+        return {key: value.encode() for key, value in known.items() if value}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file of codes says of what it was made with, and the hash of its shard; "" where it does not say."""
+
+    codebook: str
+    encoder: str
+    dtype: str
+    shard: str
+
+
+def origin_of(path: Path) -> Origin:
+    """The origin of a file of codes; raises DataError where it is not one."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a file of codes: {'no such file' if not path.exists() else 'not a file'}")
+    try:
+        metadata = parquet_metadata(path).schema.to_arrow_schema().metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
+    return Origin(*(metadata.get(key, b"").decode(errors="replace") for key in (CODEBOOK, ENCODER, DTYPE, SHARD)))
+
+
+def shard_hash(path: Path) -> str:
+    """The SHA-256 hash of a shard, computed about as fast as a disk reads."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
+
+
+Plan = list[tuple[Path, Path, int | None]]
+
+
+def plan_shards(source: str | Path, paths: Sequence[Path], out: Path, maker: Maker, overwrite: bool) -> Plan:
+    """Each shard, the file of its codes in `out`, and that file's rows where it is complete; creates `out`.
+
+    `paths` are the shards of `source`. Where that is a folder, a SeedTokWarning names a file in `out` that is of none
+    of them. Raises DataError as `tokenize_shards` does, before it writes anything.
+    """
+    targets = [out / f"{path.stem}.parquet" for path in paths]
+    if len(set(targets)) < len(targets):
+        raise DataError("two shards have the same name, so their codes would be written to the same file: rename one")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
+    if Path(source).is_dir():
+        _check_others(source, out, set(targets), overwrite)
+    return [
+        (path, target, parquet_metadata(target).num_rows if _is_finished(target, path, maker, overwrite) else None)
+        for path, target in zip(paths, targets, strict=True)
+    ]
+
+
+def _check_others(source: str | Path, out: Path, targets: set[Path], overwrite: bool) -> None:
+    """Warns of codes in `out` that are of no current shard; raises DataError with `overwrite`."""
+    others = sorted(path for path in out.glob("*.parquet") if path not in targets and not path.name.startswith("."))
+    if not others:
+        return
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    problem = f"{others[0]}{more}: of no shard in {source}, and training on {out} reads them as well"
+    if overwrite:
+        raise DataError(f"{problem}; remove them, or choose another folder")
+    warnings.warn(f"{problem}; remove them if their shards are gone", SeedTokWarning, stacklevel=3)
+
+
+def _is_finished(target: Path, shard: Path, maker: Maker, overwrite: bool) -> bool:
+    """Whether a file has the codes of a shard by this maker; raises DataError where it may not be replaced."""
+    if not target.exists():
+        return False
+    try:
+        origin = origin_of(target)
+    except DataError as error:
+        if overwrite and target.is_file():
+            return False
+        raise DataError(f"{error}; remove it, or replace it with --overwrite") from None
+    if not origin.codebook:
+        raise DataError(f"{target} exists and does not say which tokenizer its codes are of: choose another folder")
+    problem = _difference(origin, shard, maker)
+    if problem is None or overwrite:
+        return problem is None
+    raise DataError(f"{target} {problem}, or replace it with --overwrite")
+
+
+def _difference(origin: Origin, shard: Path, maker: Maker) -> str | None:
+    """How a file of codes differs from that of a shard by this maker, and what to do about it; None for the same."""
+    elsewhere = "write to another folder"
+    if origin.codebook != maker.codebook:
+        return f"has codes of another tokenizer: {elsewhere}"
+    if origin.encoder and maker.encoder and origin.encoder != maker.encoder:
+        return (
+            f"was begun with encoder {origin.encoder}, and this one is {maker.encoder}, of the same codebook but with "
+            "other weights: go on with that one"
+        )
+    if origin.dtype and maker.dtype and origin.dtype != maker.dtype:
+        return f"was begun in {origin.dtype}, and this is {maker.dtype}: go on with --dtype {origin.dtype}"
+    if not origin.shard:
+        return f"does not say which shard it is of: {elsewhere}"
+    return None if origin.shard == shard_hash(shard) else f"has codes of another shard than {shard}: {elsewhere}"

@@ -1,0 +1,52 @@
+"""What tells one image encoder from another: a hash of some of its weights, and the dtype that it computes in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+ENCODES = ("embedder.vision.", "embedder.ln_vision.", "embedder.patch_positions", "embedder.qformer.", "encode_head.")
+SAMPLED = 16  # values of each tensor
+
+
+@torch.no_grad()
+def sampled_values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Some values of each tensor of a tokenizer that encodes, evenly spaced, on the CPU and in their own dtype."""
+    found = {}
+    for name, tensor in tensors.items():
+        if name.startswith(ENCODES) and tensor.is_floating_point() and tensor.numel():
+            flat = tensor.detach().flatten()
+            offsets = torch.arange(SAMPLED, device=flat.device) * (len(flat) - 1) // (SAMPLED - 1)
+            found[name] = flat[offsets].cpu()
+    return found
+
+
+def fingerprint(
+    tensors: Mapping[str, Tensor], order: tuple[int, ...] | None, stored: Mapping[str, Tensor] | None
+) -> str:
+    """A hash of the weights that encode, and of the order of an image's codes.
+
+    Args:
+        tensors: those of the tokenizer, in any dtype and on any device.
+        order: `SeedConfig.code_order`.
+        stored: the `sampled_values` before the tokenizer was cast. They are hashed where they are still those of
+            `tensors`, so that a checkpoint has the same fingerprint in every dtype.
+    """
+    values = sampled_values(tensors)
+    if stored is not None and stored.keys() == values.keys():
+        is_cast = all(torch.equal(stored[name].to(value.dtype), value) for name, value in values.items())
+        values = stored if is_cast else values
+    digest = hashlib.sha256(str(order or "").encode())
+    for name in sorted(values):
+        numbers = values[name].float() + 0.0  # -0.0 becomes 0.0
+        digest.update(name.encode() + numbers.numpy().astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def dtype_name(tensors: Mapping[str, Tensor]) -> str:
+    """The dtype of the weights that encode, such as "float32"; "auto" where some are narrower than others."""
+    dtypes = {t.dtype for name, t in tensors.items() if name.startswith(ENCODES) and t.is_floating_point()}
+    return str(dtypes.pop()).removeprefix("torch.") if len(dtypes) == 1 else "auto"
