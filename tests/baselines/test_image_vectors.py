@@ -166,14 +166,38 @@ def test_embeddings_are_read_with_zero_mean_but_by_a_published_layer(bases, seed
         torch.testing.assert_close(read.mean((0, 1)), torch.zeros(images.width), atol=1e-5, rtol=0)
         assert float(read.square().mean()) == pytest.approx(1, rel=1e-4)
 
+    state = stage.own_state()
+    earlier = {
+        name: tensor for name, tensor in state.items() if name not in ("model.images.mean", "model.images.scale")
+    }
+    before = settings.build()
+    before.load_own_state(earlier)
+    assert float(before.model.images.scale) == 1
+    assert not before.model.starts
+
     again = settings.build()
-    again.load_own_state(stage.own_state())
+    again.load_own_state(state)
     stage.export(tmp_path / "reader")
     exported = PrefixLM.from_pretrained(tmp_path / "reader")
     with torch.no_grad():
         expected = stage.model.prefix(clip_normalize(pixels))
         torch.testing.assert_close(again.model.prefix(clip_normalize(pixels)), expected)
         torch.testing.assert_close(exported.prefix(clip_normalize(pixels)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["qformer", "tokens"])
+def test_a_frozen_half_in_bfloat16_is_read_as_well(bases, seed, folders, tmp_path, given):
+    seed.embedder.save_pretrained(tmp_path / "qformer")
+    source = {"qformer": tmp_path / "qformer", "tokens": folders["seed_codes"]}[given]
+    stage = ReadingSettings(base=bases["opt"], **{given: source}).build()
+    stage.cast_frozen(torch.bfloat16)
+    batch = Batch(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8), ["a fox", "a cat"], ["a fox", "a cat"])
+    stage.initialize([batch])
+    assert stage.model.images.scale.dtype == (torch.float32 if given == "qformer" else torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert float(stage(batch)["loss"].detach()) > 0
+    stage.export(tmp_path / "reader")
+    PrefixLM.from_pretrained(tmp_path / "reader")
 
 
 @pytest.mark.parametrize("trains", [True, False])

@@ -1,5 +1,7 @@
 """A language model that reads images as vectors: its loss, its texts, its files."""
 
+import json
+
 import pytest
 import torch
 
@@ -55,6 +57,12 @@ def test_saved_and_loaded_it_is_the_same(model, pixels, tmp_path):
     again = PrefixLM.from_pretrained(tmp_path / "blip2")
     with torch.no_grad():
         assert torch.equal(again.prefix(pixels), model.prefix(pixels))
+    assert again.starts
+    config = json.loads((tmp_path / "blip2" / "config.json").read_text())
+    del config["start_id"]  # as versions wrote it that trained without it
+    (tmp_path / "blip2" / "config.json").write_text(json.dumps(config))
+    ids, _ = PrefixLM.from_pretrained(tmp_path / "blip2").rows([CAPTION], ["a fox"])
+    assert model.text_tokenizer.bos_token_id not in ids
     (tmp_path / "blip2" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a baseline that reads images as vectors"):
         PrefixLM.from_pretrained(tmp_path / "blip2")

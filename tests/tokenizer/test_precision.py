@@ -35,6 +35,8 @@ def test_auto_is_float32_where_bfloat16_is_slow(tiny_tokenizer, monkeypatch):
     monkeypatch.setattr("seedtok.tokenizer.seed.computes_bfloat16_fast", lambda device: False)
     slow = SeedTokenizer.from_pretrained(tiny_tokenizer, dtype="auto")
     assert {tensor.dtype for tensor in slow.parameters()} == {torch.float32}
+    assert slow.encoder_dtype == "auto", "codes that a faster machine began are gone on with"
+    assert slow.to(torch.bfloat16).encoder_dtype == "bfloat16"
 
 
 # ---------------------------------------------------------------- what tells encoders apart

@@ -31,6 +31,8 @@ from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.settings import NameOrFolder, Settings
 from seedtok.training.setup import set_up
+from seedtok.training.source import Data
+from seedtok.training.sources import replaced_sources, write_sources
 from seedtok.training.stage import Losses, Stage, freeze, mean_losses
 from seedtok.training.step import take_step
 
@@ -590,6 +592,21 @@ def test_a_checkpoint_that_was_replaced_is_said(tmp_path, capsys):
     (tmp_path / "run" / "sources.json").unlink()
     train(run("base", 4), tmp_path / "run", resume=True)
     assert "another checkpoint" not in capsys.readouterr().err
+
+
+def test_data_with_other_files_are_said(tmp_path):
+    config = tiny_run()
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "0.tar").write_bytes(b"1")
+    data = [Data(shards={str(folder): 1.0}) for folder in folders]
+    write_sources(config.model_copy(update={"data": data[0]}), tmp_path)
+    moved = config.model_copy(update={"data": data[1]})
+    assert replaced_sources(moved, tmp_path) == []
+    (folders[1] / "1.tar").write_bytes(b"1")
+    (said,) = replaced_sources(moved, tmp_path)
+    assert said == "data.shards holds files of other names or sizes than when the run began"
 
 
 def test_a_text_that_can_only_be_a_path_is_one():

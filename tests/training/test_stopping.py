@@ -5,7 +5,6 @@ Run as a script, this file is that run.
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -84,8 +83,11 @@ def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hangups")
 def test_a_closed_terminal_stops_training_after_a_checkpoint(tmp_path):
     """Shell and kernel both say so, and nothing can be written to the terminal any more."""
+    import pty  # Windows has none
+
     ours, theirs = pty.openpty()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(

@@ -84,7 +84,7 @@ class ImageVectors(nn.Module, ABC):
     def folded(self, layer: nn.Linear) -> dict[str, Tensor]:
         """Weight and bias of the layer that reads these vectors, for the vectors as they are."""
         weight = layer.weight / self.scale
-        return {"weight": weight, "bias": layer.bias - weight @ self.mean}
+        return {"weight": weight, "bias": layer.bias - weight @ self.mean.to(weight.dtype)}
 
 
 class QFormerVectors(ImageVectors):

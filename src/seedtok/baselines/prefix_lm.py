@@ -55,6 +55,7 @@ class PrefixLM(AdaptedLM):
         super().__init__()
         self.images, self.text_tokenizer, self.base = images, text_tokenizer, base
         self.network = network  # the LM, in peft's wrapper where it has LoRA
+        self.starts = True  # prompts with what begins every text of the LM; models of earlier versions do not
         self.language_projection = nn.Linear(images.width, word_embedding(self.lm).embedding_dim)
         self.logit_map = measure_logit_map(self.lm)
 
@@ -110,7 +111,8 @@ class PrefixLM(AdaptedLM):
 
     def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         """The ids after an image: first, as in BLIP-2, that which begins every text of the LM."""
-        return [start_ids(self.text_tokenizer) + ids for ids in self._ids(prompts)]
+        first = start_ids(self.text_tokenizer) if self.starts else []
+        return [first + ids for ids in self._ids(prompts)]
 
     def rows(self, prompts: Sequence[str], texts: Sequence[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
         """Prompts and the texts to learn after them -> ids and which of them are targets, for `loss`."""
@@ -155,7 +157,7 @@ class PrefixLM(AdaptedLM):
         """Writes FC layer, LoRA and Q-Former; base and image tokenizer stay where they are, named relative to it."""
         with checkpoint_folder(Path(folder)) as new:
             base = recorded(self.base, "opt", Path(folder), new)
-            config = {"base": base, **self.images.record(Path(folder), new)}
+            config = {"base": base, "start_id": self.starts, **self.images.record(Path(folder), new)}
             layer = self.images.folded(self.language_projection)
             projection = {f"language_projection.{name}": tensor for name, tensor in layer.items()}
             if has_lora(self.network):
@@ -184,6 +186,7 @@ class PrefixLM(AdaptedLM):
                 stored["embedder"] = embedder = ImageTextEmbedder(EmbedderConfig.from_dict(config.get("embedder")))
             images = QFormerVectors(embedder)
         model = cls(images, network, text_tokenizer, source)
+        model.starts = config.get("start_id") is True
         stored["language_projection"] = model.language_projection
         tensors = {_renamed(name): tensor for name, tensor in read_tensors(folder / WEIGHTS).items()}
         assign_strictly(stored, tensors | others, str(folder), {"": torch.float32})

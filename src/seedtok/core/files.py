@@ -38,16 +38,19 @@ def hash_of_files(folder: Path) -> str:
     """16 hexadecimal digits that tell a checkpoint from others, wherever it lies.
 
     Of a large file its size and 64 blocks, evenly spaced, stand for all of it: that takes seconds for any model, and
-    two trainings of one size differ in nearly every block.
+    two trainings of one size differ in nearly every block. Raises CheckpointError for a file that cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="replace"))
-        with path.open("rb") as file:
-            for start in range(0, size, max(BLOCK, size // BLOCKS)):
-                file.seek(start)
-                digest.update(file.read(BLOCK))
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="replace"))
+            with path.open("rb") as file:
+                for start in range(0, size, max(BLOCK, size // BLOCKS)):
+                    file.seek(start)
+                    digest.update(file.read(BLOCK))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename or folder}: {error.strerror or error}") from None
     return digest.hexdigest()[:16]
 
 

@@ -197,8 +197,10 @@ def _leave_closed_terminal() -> None:
         try:
             termios.tcgetattr(stream)
         except termios.error as error:
-            if error.args[0] == errno.EIO:  # other streams are no terminal
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            if error.args[0] in (errno.EIO, errno.ENXIO):  # other streams are no terminal
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream)
+                os.close(null)
 
 
 def end_with_parent() -> Callable[[], None]:

@@ -117,7 +117,7 @@ def tokenize_shards(
 
     Raises:
         DataError: a source without shards, or too many bad samples; without `overwrite`, and before anything is
-            written, an existing file of another shard or tokenizer; with it, files of no shard of a folder.
+            written, an existing file of another shard or tokenizer.
     """
     out, maker = Path(out), Maker(tokenizer) if isinstance(tokenizer, str) else tokenizer
     samples = ShardSamples(source, shuffle=False, limits=limits)

@@ -23,7 +23,7 @@ class Contents(NamedTuple):
 def read_headers(path: Path) -> Contents:
     """The files in a tar; after what is no header, those from the next header on.
 
-    A hard link is the file that it names. Raises what tarfile does for a file that is not a tar.
+    A hard link is the file that it names. Raises what tarfile does for headers that it cannot take.
     """
     members, end = usual_members(path) or any_members(path)
     breaks = list[tuple[int, int]]()
@@ -46,19 +46,21 @@ def any_members(path: Path, start: int = 0, before: Sequence[Member] = ()) -> Me
     """
     found = list[Member]()
     known = {name: (offset, size) for name, offset, size in before}
+    end = start
     with path.open("rb") as file:
         file.seek(start)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            with suppress(tarfile.ReadError):  # of a truncated member
-                for member in tar:
-                    if member.isfile():
-                        found.append((member.name, member.offset_data, member.size))
-                    elif member.islnk() or member.issym():
-                        found.append((member.name, *known.get(member.linkname if member.islnk() else "", (LINK, 0))))
-                    else:
-                        continue
-                    known[member.name] = found[-1][1:]
-            return found, tar.offset
+        with suppress(tarfile.ReadError), tarfile.open(fileobj=file, mode="r:") as tar:  # of a truncated member
+            for member in tar:
+                end = tar.offset
+                if member.isfile():
+                    found.append((member.name, member.offset_data, member.size))
+                elif member.islnk() or member.issym():
+                    found.append((member.name, *known.get(member.linkname if member.islnk() else "", (LINK, 0))))
+                else:
+                    continue
+                known[member.name] = found[-1][1:]
+            end = tar.offset
+    return found, end
 
 
 def usual_members(path: Path, start: int = 0) -> Members | None:

@@ -85,22 +85,20 @@ def plan_shards(source: str | Path, paths: Sequence[Path], out: Path, maker: Mak
     except OSError as error:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
     if Path(source).is_dir():
-        _check_others(source, out, set(targets), overwrite)
+        _warn_of_others(source, out, set(targets))
     return [
         (path, target, parquet_metadata(target).num_rows if _is_finished(target, path, maker, overwrite) else None)
         for path, target in zip(paths, targets, strict=True)
     ]
 
 
-def _check_others(source: str | Path, out: Path, targets: set[Path], overwrite: bool) -> None:
-    """Warns of codes in `out` that are of no current shard; raises DataError with `overwrite`."""
+def _warn_of_others(source: str | Path, out: Path, targets: set[Path]) -> None:
+    """Warns of codes in `out` that are of no current shard: they are of another source, or of shards that are gone."""
     others = sorted(path for path in out.glob("*.parquet") if path not in targets and not path.name.startswith("."))
     if not others:
         return
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
     problem = f"{others[0]}{more}: of no shard in {source}, and training on {out} reads them as well"
-    if overwrite:
-        raise DataError(f"{problem}; remove them, or choose another folder")
     warnings.warn(f"{problem}; remove them if their shards are gone", SeedTokWarning, stacklevel=3)
 
 

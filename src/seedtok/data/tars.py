@@ -10,6 +10,7 @@ from seedtok.core.records import json_value
 from seedtok.data.headers import BLOCK, LINK, Contents, is_cut, read_headers
 
 IMAGES = ("png", "jpg", "jpeg", "webp")  # suffixes of a sample's image; the first that it has is used
+READ = (*IMAGES, "txt", "json")  # suffixes of the files of a sample that are read
 SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: one header for an image and one for a caption
 DOTTED = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
 Part = tuple[int, int]  # offset and size in the tar
@@ -106,15 +107,15 @@ def index_samples(path: Path) -> list[Entry]:
     for name, offset, length in contents.members:
         key, suffix = _key_and_suffix(name)
         keys.append(key)
-        if suffix is not None:
+        if suffix is not None and (suffix in READ or offset != LINK):
             parts = samples.setdefault(key, {})
-            if suffix in parts:
+            if suffix in parts and suffix in READ:
                 twice.add(key)
             parts[suffix] = offset, length
     entries, more = list[Entry](), list[Entry]()
     for key, parts in samples.items():
         if key in twice:
-            entries.append(_bad(key, "the key occurs twice"))
+            entries.append(_bad(key, "its key occurs twice: pack the shard again"))
         else:
             first, *others = _entries(key, parts, size)
             entries.append(first)
@@ -149,7 +150,7 @@ def _entries(key: str, parts: dict[str, Part], size: int) -> list[Entry]:
         return [_bad(key, "it is incomplete: the shard is truncated")]
     if image is None and others:
         return others
-    if links := [suffix for suffix in (*IMAGES, "txt", "json") if parts.get(suffix, (0, 0))[0] == LINK]:
+    if links := [suffix for suffix in READ if parts.get(suffix, (0, 0))[0] == LINK]:
         return [_bad(key, f"{', '.join(links)}: a link to a file that is not before it in the shard"), *others]
     if image is None or "txt" not in parts:
         lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"

@@ -86,7 +86,9 @@ class ReadingStage(Stage):
     def initialize(self, batches: Iterable[Batch]) -> None:
         images = self.model.images
         if self.standardizes and isinstance(images, QFormerVectors):
-            vectors = [images.vectors(clip_normalize(batch.pixels)) for batch in islice(batches, 8)]
+            kind = next(images.embedder.vision.parameters()).dtype  # that of what is frozen
+            with torch.autocast(images.mean.device.type, dtype=kind, enabled=kind != torch.float32):
+                vectors = [images.vectors(clip_normalize(batch.pixels)) for batch in islice(batches, 8)]
             images.standardize(torch.cat(vectors).flatten(0, 1))
 
     def forward(self, batch: Batch) -> Losses:
@@ -107,6 +109,17 @@ class ReadingStage(Stage):
             said = self.model.complete(pixels, [CAPTION] * len(pixels), greedy)
             right.append({"right": torch.tensor(batch.right_captions(said)).float().mean()})
         return super().validate(batches) | mean_losses(right)
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """Also of a run that began before embeddings were standardised, and prompts had a start id: it goes on so."""
+        images = self.model.images
+        plain = {
+            "model.images.mean": torch.zeros_like(images.mean),
+            "model.images.scale": torch.ones_like(images.scale),
+        }
+        missing = {name: plain[name] for name in plain.keys() & self.own_state().keys() - state.keys()}
+        self.model.starts = self.model.starts and not missing
+        super().load_own_state(state | missing)
 
     def own_state(self) -> dict[str, Tensor]:
         """Without the frozen LM."""

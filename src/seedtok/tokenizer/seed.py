@@ -74,6 +74,7 @@ class SeedTokenizer(CompositeModule):
         self._image_decoder: ImageDecoder | None = None
         self._folder: Path | None = None  # of the checkpoint it was loaded from
         self._stored: dict[str, Tensor] | None = None  # some values of that checkpoint, see `encoder_fingerprint`
+        self._is_auto = False  # whether it was loaded with the dtype "auto"
         self.source: str | None = None  # see `core.hub`; None for a new model
 
     # ------------------------------------------------------------ Figure 2, in tensors
@@ -140,8 +141,9 @@ class SeedTokenizer(CompositeModule):
 
     @property
     def encoder_dtype(self) -> str:
-        """The dtype of all that encodes, such as "float32"; "auto" after `ImageTextEmbedder.narrow_products`."""
-        return dtype_name(self.state_dict())
+        """The dtype of all that encodes, such as "float32"; "auto" where it was loaded so, on whatever machine."""
+        name = dtype_name(self.state_dict())
+        return "auto" if self._is_auto and name == "float32" else name
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
@@ -334,7 +336,7 @@ class SeedTokenizer(CompositeModule):
         if dtype == "auto" and computes_bfloat16_fast(device):
             model.embedder.narrow_products(torch.bfloat16)
         model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
-        model._folder, model.source = folder, source
+        model._folder, model.source, model._is_auto = folder, source, dtype == "auto"
         return model.to(device)
 
 

@@ -91,7 +91,7 @@ def _is_moved(key: str, old: Any, new: Any) -> bool:
         return all(one == other or _is_moved(key, one, other) for one, other in zip(old, new, strict=True))
     if key == "data.shards" and isinstance(old, dict) and isinstance(new, dict):  # folders with their weights
         return list(old.values()) == list(new.values())
-    return isinstance(old, Path) and isinstance(new, Path)
+    return all(isinstance(one, Path) or (isinstance(one, str) and "/" in one) for one in (old, new))
 
 
 def differences(before: Settings, now: Settings, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

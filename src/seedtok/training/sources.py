@@ -1,14 +1,17 @@
-"""The checkpoints that a run stands on: which ones they were when it began, and whether they still are."""
+"""The checkpoints and the data that a run stands on: what they were when it began, and whether they still are."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.files import hash_of_files, read_json
 from seedtok.core.hub import MINI
 from seedtok.training.config import RunConfig
 
-FILE = "sources.json"  # hashes of checkpoints, by the settings that name their folders
+FILE = "sources.json"  # hashes of checkpoints and of lists of files, by the settings that name their folders
+OF_DATA = (".tar", ".parquet")  # suffixes of files that data are
 
 
 def write_sources(config: RunConfig, out: Path) -> None:
@@ -18,13 +21,15 @@ def write_sources(config: RunConfig, out: Path) -> None:
 
 
 def replaced_sources(config: RunConfig, out: Path) -> list[str]:
-    """A line for each checkpoint that is another than when the run began; none where that was not written.
+    """A line for each checkpoint, or folder of data, that is another than when the run began, as far as that is known.
 
     Raises CheckpointError where what was written cannot be read.
     """
     before = read_json(out / FILE) if (out / FILE).is_file() else {}
     return [
         f"{key}: {getattr(config.stage, key.removeprefix('stage.'))} is another checkpoint than when the run began"
+        if key.startswith("stage.")
+        else f"{key} holds files of other names or sizes than when the run began"
         for key, found in _hashes(config).items()
         if before.get(key, found) != found
     ]
@@ -33,4 +38,21 @@ def replaced_sources(config: RunConfig, out: Path) -> list[str]:
 def _hashes(config: RunConfig) -> dict[str, str]:
     values = {f"stage.{name}": getattr(config.stage, name) for name in type(config.stage).model_fields}
     folders = {key: Path(value) for key, value in values.items() if isinstance(value, str | Path) and value != MINI}
-    return {key: hash_of_files(folder) for key, folder in folders.items() if folder.is_dir()}
+    checkpoints = {key: hash_of_files(folder) for key, folder in folders.items() if folder.is_dir()}
+    data = {f"data.{name}": _folders(getattr(config.data, name)) for name in type(config.data).model_fields}
+    return checkpoints | {key: _hash_of_names(found) for key, found in data.items() if found}
+
+
+def _folders(value: Any) -> list[Path]:
+    """The folders that a setting of data names: one, several, or each with its weight."""
+    several = value if isinstance(value, dict | list | tuple) else [value]
+    return [Path(item) for item in several if isinstance(item, str | Path) and Path(item).is_dir()]
+
+
+def _hash_of_names(folders: list[Path]) -> str:
+    """Tells the names and sizes of the files in folders of data from others, wherever the folders lie."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in OF_DATA):
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode(errors="replace"))
+    return digest.hexdigest()[:16]

@@ -90,6 +90,7 @@ NUMBERS = {
 }
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [n for n in NUMBERS if n != signal.SIGKILL or sys.platform == "linux"])
 def test_jobs_end_with_what_runs_them(job, tmp_path, number):
     code = (

@@ -70,12 +70,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
         while waiting or running:
             ready = [job for job in waiting if (done | missing).issuperset(job.needs)]
             threads = workers if len(ready) == 1 and not running else 1
-            for job in ready[: workers - len(running)]:
-                if (reason := _busy(job)) is not None:
-                    if job.name not in busy:
-                        say(f"waits: {job.name}: {reason}")
-                    busy.add(job.name)
-                    continue
+            free = [job for job in ready if not _waits(job, busy, say)]
+            for job in free[: workers - len(running)]:
                 waiting.remove(job)
                 if job.is_done:
                     done.add(job.name)
@@ -91,9 +87,13 @@ def run_jobs(jobs: Sequence[Job], workers: int, say: Report) -> None:
             time.sleep(0.2)
 
 
-def _busy(job: Job) -> str | None:
-    """Who else writes the run of a job, such as one that was left behind when its parent was killed."""
-    return None if job.run is None else holder_of(job.run)
+def _waits(job: Job, busy: set[str], say: Report) -> bool:
+    """Whether another process writes the run of a job, such as one whose parent was killed; says so once."""
+    reason = None if job.run is None else holder_of(job.run)
+    if reason is not None and job.name not in busy:
+        busy.add(job.name)
+        say(f"waits: {job.name}: {reason}")
+    return reason is not None
 
 
 def _ended(running: dict[Job, tuple[subprocess.Popen[bytes], float]]) -> Iterator[Job]:
