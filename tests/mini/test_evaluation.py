@@ -107,7 +107,7 @@ def test_captions_are_right_in_any_wording():
     scorer = SceneScorer(data)
     said = [caption(scene, number) for number, scene in enumerate(data.scenes)]
     things = sum(len(scene.things) for scene in data.scenes)
-    fields = {field: (5, 5) for field in ("exact", "backgrounds", "counts", "places")}
+    fields = dict.fromkeys(("exact", "backgrounds", "counts", "places"), (5, 5))
     right = fields | {"things": (things, things), "in_place": (things, things)}
     assert scorer.score_captions(said, range(5)) == right
     assert scorer.score_captions(said, [1, 2, 3, 4, 0])["exact"] == (0, 5)
