@@ -55,14 +55,14 @@ class ImageVectors(nn.Module, ABC):
 
     @abstractmethod
     def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
-        """The vectors as they are, before `standardize`."""
+        """The vectors before they are standardised."""
 
     @torch.no_grad()
     def standardize(self, sample: Float[Tensor, "size d"]) -> None:
-        """From now on the mean of these vectors is taken from all, and what is left has a mean square of 1 in these.
+        """Makes `forward` subtract the mean of this sample, and divide by the deviation over all of its dimensions.
 
-        What images are read as differs in scale, and in what all vectors share; a layer at one rate would learn to read
-        some faster than others. A checkpoint holds the layer for the vectors as they are, which computes the same.
+        Embeddings and codes differ in scale, and in the mean that all of them share; at one learning rate a layer would
+        learn to read some faster than others. A checkpoint has the layer as `folded` gives it.
         """
         mean, scale = mean_and_scale(sample.float())
         self.mean.copy_(mean)
@@ -82,7 +82,7 @@ class ImageVectors(nn.Module, ABC):
 
     @torch.no_grad()
     def folded(self, layer: nn.Linear) -> dict[str, Tensor]:
-        """Weight and bias of the layer that reads these vectors, for the vectors as they are."""
+        """The weight and bias with which a linear layer gives the same of vectors that are not standardised."""
         weight = layer.weight / self.scale
         return {"weight": weight, "bias": layer.bias - weight @ self.mean.to(weight.dtype)}
 

@@ -55,7 +55,7 @@ class PrefixLM(AdaptedLM):
         super().__init__()
         self.images, self.text_tokenizer, self.base = images, text_tokenizer, base
         self.network = network  # the LM, in peft's wrapper where it has LoRA
-        self.starts = True  # prompts with what begins every text of the LM; models of earlier versions do not
+        self.starts = True  # prompts begin with the LM's start token; not so in models of earlier versions
         self.language_projection = nn.Linear(images.width, word_embedding(self.lm).embedding_dim)
         self.logit_map = measure_logit_map(self.lm)
 
@@ -110,7 +110,7 @@ class PrefixLM(AdaptedLM):
         return cast(list[list[int]], self.text_tokenizer(list(texts), add_special_tokens=False).input_ids)
 
     def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
-        """The ids after an image: first, as in BLIP-2, that which begins every text of the LM."""
+        """The token ids of prompts, which follow an image: as in BLIP-2, the LM's start token comes first."""
         first = start_ids(self.text_tokenizer) if self.starts else []
         return [first + ids for ids in self._ids(prompts)]
 

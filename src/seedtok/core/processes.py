@@ -190,7 +190,7 @@ def _is_for_parent(owner: int, number: int) -> bool:
 
 
 def _leave_closed_terminal() -> None:
-    """Opens the null device in place of the streams to a terminal that is closed: writing to it would raise."""
+    """Redirects stdout and stderr to the null device where their terminal is closed: writing to it would raise."""
     import termios  # Windows has none
 
     for stream in (1, 2):

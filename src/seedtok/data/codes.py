@@ -18,7 +18,7 @@ from PIL import Image
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.ahead import read_ahead
-from seedtok.data.mapped import ROWS, mapped_rows
+from seedtok.data.mapped import ROWS, arrow_path, mapped_rows
 from seedtok.data.origins import Maker, origin_of, plan_shards
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
@@ -159,7 +159,7 @@ def _tokenize(
         schema = first.schema.with_metadata(origin)
         with (
             atomic_file(target) as temporary,
-            pa.OSFile(os.fsencode(temporary), "wb") as file,
+            pa.OSFile(arrow_path(temporary), "wb") as file,
             pq.ParquetWriter(file, schema) as writer,
         ):
             for table in chain([first], tables):

@@ -26,13 +26,18 @@ TEXTS = ("key", "caption", "metadata")
 
 
 def parquet_metadata(path: Path) -> pq.FileMetaData:
-    """The metadata of a Parquet file; raises OSError or ArrowException where it is none."""
-    with pa.memory_map(_raw(path)) as file:
-        return pq.read_metadata(file)
+    """The Parquet metadata of a file of codes; raises DataError where it is no file, or not in that format."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a file of codes: {'no such' if not path.exists() else 'not a'} file")
+    try:
+        with pa.memory_map(arrow_path(path)) as file:
+            return pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
 
 
-def _raw(path: Path) -> bytes:
-    """A path as pyarrow opens files by it: of a str, it takes no names but those in UTF-8, and a colon for a scheme."""
+def arrow_path(path: Path) -> bytes:
+    """A path for pyarrow to open: of a str, it takes no names but those in UTF-8, and a colon for that of a scheme."""
     return os.fsencode(path)
 
 
@@ -79,7 +84,7 @@ def _hash(text: str) -> str:
 
 def _opened(path: Path) -> tuple[np.ndarray, pa.Table]:
     codes = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    with pa.ipc.open_file(pa.memory_map(_raw(path.with_suffix(".arrow")))) as reader:
+    with pa.ipc.open_file(pa.memory_map(arrow_path(path.with_suffix(".arrow")))) as reader:
         texts = reader.read_all()
     if len(codes) != len(texts):
         raise ValueError("codes and texts differ in length")
@@ -95,7 +100,7 @@ def _unpack(paths: list[Path], target: Path) -> None:
         atomic_file(target.with_suffix(".npy")) as codes_path,
         atomic_file(target.with_suffix(".arrow")) as texts_path,
         codes_path.open("wb") as codes,
-        pa.OSFile(_raw(texts_path), "wb") as file,
+        pa.OSFile(arrow_path(texts_path), "wb") as file,
         pa.ipc.new_file(file, schema) as writer,
     ):
         width = first = None  # codes in a row, and the file that set it
@@ -120,12 +125,10 @@ def _unpack(paths: list[Path], target: Path) -> None:
 
 def _checked(path: Path) -> pq.FileMetaData:
     """The Parquet metadata of a file of codes; raises DataError where it is not one or lacks a column."""
-    if not path.is_file():
-        raise DataError(f"{path} is not a file of codes: {'no such' if not path.exists() else 'not a'} file")
+    metadata = parquet_metadata(path)
     try:
-        metadata = parquet_metadata(path)
         schema = metadata.schema.to_arrow_schema()
-    except (OSError, pa.ArrowException) as error:
+    except pa.ArrowException as error:
         raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
     for name in ("codes", *TEXTS):
         if len(schema.get_all_field_indices(name)) != 1:
@@ -145,7 +148,7 @@ def _checked(path: Path) -> pq.FileMetaData:
 def _batches(path: Path) -> Iterator[tuple[np.ndarray, pa.Table]]:
     """The rows of one file in batches: codes (B, n) and a table of texts."""
     try:
-        with pa.memory_map(_raw(path)) as mapped, pq.ParquetFile(mapped) as file:
+        with pa.memory_map(arrow_path(path)) as mapped, pq.ParquetFile(mapped) as file:
             for batch in file.iter_batches(ROWS // 4, columns=["codes", *TEXTS], use_threads=False):
                 batch.validate(full=True)  # that texts are UTF-8
                 texts = pa.table({name: batch.column(name).cast(pa.string()) for name in TEXTS})

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.data.mapped import parquet_metadata
 
@@ -40,23 +38,24 @@ class Maker:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file of codes says of what it was made with, and the hash of its shard; "" where it does not say."""
+    """What a file of codes says of what it was made with, and the hash of its shard; "" where it does not say.
+
+    `rows` is how many images it has the codes of.
+    """
 
     codebook: str
     encoder: str
     dtype: str
     shard: str
+    rows: int
 
 
 def origin_of(path: Path) -> Origin:
     """The origin of a file of codes; raises DataError where it is not one."""
-    if not path.is_file():
-        raise DataError(f"{path} is not a file of codes: {'no such file' if not path.exists() else 'not a file'}")
-    try:
-        metadata = parquet_metadata(path).schema.to_arrow_schema().metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not a file of codes: {str(error).splitlines()[0]}") from None
-    return Origin(*(metadata.get(key, b"").decode(errors="replace") for key in (CODEBOOK, ENCODER, DTYPE, SHARD)))
+    stored = parquet_metadata(path)
+    said = stored.metadata or {}
+    texts = (said.get(key, b"").decode(errors="replace") for key in (CODEBOOK, ENCODER, DTYPE, SHARD))
+    return Origin(*texts, rows=stored.num_rows)
 
 
 def shard_hash(path: Path) -> str:
@@ -87,7 +86,7 @@ def plan_shards(source: str | Path, paths: Sequence[Path], out: Path, maker: Mak
     if Path(source).is_dir():
         _warn_of_others(source, out, set(targets))
     return [
-        (path, target, parquet_metadata(target).num_rows if _is_finished(target, path, maker, overwrite) else None)
+        (path, target, _finished_rows(target, path, maker, overwrite))
         for path, target in zip(paths, targets, strict=True)
     ]
 
@@ -102,21 +101,26 @@ def _warn_of_others(source: str | Path, out: Path, targets: set[Path]) -> None:
     warnings.warn(f"{problem}; remove them if their shards are gone", SeedTokWarning, stacklevel=3)
 
 
-def _is_finished(target: Path, shard: Path, maker: Maker, overwrite: bool) -> bool:
-    """Whether a file has the codes of a shard by this maker; raises DataError where it may not be replaced."""
+def _finished_rows(target: Path, shard: Path, maker: Maker, overwrite: bool) -> int | None:
+    """The rows of a file that has the codes of a shard by this maker; None where they are to be written.
+
+    Raises DataError for a file that may not be replaced.
+    """
     if not target.exists():
-        return False
+        return None
     try:
         origin = origin_of(target)
     except DataError as error:
         if overwrite and target.is_file():
-            return False
+            return None
         raise DataError(f"{error}; remove it, or replace it with --overwrite") from None
     if not origin.codebook:
         raise DataError(f"{target} exists and does not say which tokenizer its codes are of: choose another folder")
     problem = _difference(origin, shard, maker)
-    if problem is None or overwrite:
-        return problem is None
+    if problem is None:
+        return origin.rows
+    if overwrite:
+        return None
     raise DataError(f"{target} {problem}, or replace it with --overwrite")
 
 

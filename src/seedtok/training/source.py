@@ -52,7 +52,8 @@ class Data(Settings):
             )
         if isinstance(self.validation, Path):
             trained = [source] if isinstance(source, Path) else [Path(path) for path in source]
-            if _files(self.validation) & set().union(*map(_files, trained)):
+            used = {path.resolve() for folder in trained for path in data_files(folder)}
+            if used.intersection(path.resolve() for path in data_files(self.validation)):
                 raise ConfigError(
                     f"data.validation is what {name} trains on, {self.validation}: name another folder, or hold out a "
                     "share, such as data.validation=0.01"
@@ -101,10 +102,10 @@ class Data(Settings):
         return list(shard_batches_once(samples, batch_size, count, Transform(self.size), stride))
 
 
-def _files(source: Path) -> set[Path]:
+def data_files(source: Path) -> list[Path]:
     """The shards or files of codes of a folder, or the one file; the folder itself where it has none."""
     found = [*source.glob("*.tar"), *code_files(source)] if source.is_dir() else []
-    return {path.resolve() for path in found or [source]}
+    return found or [source]
 
 
 def _codes_or_shards(path: Path) -> tuple[Path | None, Path | None]:

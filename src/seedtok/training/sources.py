@@ -9,9 +9,9 @@ from seedtok.core.atomic import atomic_file
 from seedtok.core.files import hash_of_files, read_json
 from seedtok.core.hub import MINI
 from seedtok.training.config import RunConfig
+from seedtok.training.source import data_files
 
 FILE = "sources.json"  # hashes of checkpoints and of lists of files, by the settings that name their folders
-OF_DATA = (".tar", ".parquet")  # suffixes of files that data are
 
 
 def write_sources(config: RunConfig, out: Path) -> None:
@@ -53,6 +53,6 @@ def _hash_of_names(folders: list[Path]) -> str:
     """Tells the names and sizes of the files in folders of data from others, wherever the folders lie."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(path for path in folder.rglob("*") if path.suffix in OF_DATA):
+        for path in sorted(path for path in data_files(folder) if path != folder):
             digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode(errors="replace"))
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """What a comparison has found: each score's mean and range over the seeds, as JSON and as a table in Markdown."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,7 @@ def write_result(out: Path, question: str, terms: Terms, smoke: bool = False) ->
 def _over_seeds(out: Path, row: Row, set_name: str, count: int, seeds: list[int]) -> dict[str, Statistic]:
     paths = (scores_file(out, row.measurement, set_name, count, seed) for seed in seeds)
     every = [json.loads(path.read_text("utf-8"))["scores"][row.key] for path in paths if path.is_file()]
-    names = dict.fromkeys(name for scores in every for name in scores)
-    return {name: statistic([scores[name] for scores in every if name in scores]) for name in names}
+    return {name: statistic([scores[name] for scores in every if name in scores]) for name in columns_of(every)}
 
 
 def statistic(values: list[float]) -> Statistic:
@@ -70,9 +69,9 @@ def shown(name: str, found: Statistic | None, seeds: int) -> str:
     return mean if found["seeds"] == seeds else f"{mean}, {found['seeds']} of {seeds} seeds"
 
 
-def columns_of(rows: Mapping[str, Mapping[str, Statistic]]) -> list[str]:
+def columns_of(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """The names of all scores of some rows, in the order in which they first come."""
-    return list(dict.fromkeys(name for scores in rows.values() for name in scores))
+    return list(dict.fromkeys(name for scores in rows for name in scores))
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -80,7 +79,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     seeds = len(found["seeds"])
     lines = [f"## {found['question']}", "", f"{found['terms']} ({conditions(found)}.)", ""]
     for set_name, rows in found["sets"].items():
-        columns = columns_of(rows)
+        columns = columns_of(rows.values())
         lines += [f"`mini:{set_name}`", "", f"| Row | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
         for row, scores in rows.items():
             lines.append(f"| {row} | {' | '.join(shown(column, scores.get(column), seeds) for column in columns)} |")

@@ -109,7 +109,7 @@ def _comparisons(out: Path) -> str:
         seeds = len(found["seeds"])
         parts.append(f"<h2>{escape(found['question'])}</h2><p>{escape(found['terms'])} ({conditions(found)}.)</p>")
         for set_name, rows in found["sets"].items():
-            columns = columns_of(rows)
+            columns = columns_of(rows.values())
             head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns))
             body = "".join(
                 f"<tr><td>{escape(row)}</td>{''.join(f'<td>{shown(c, s.get(c), seeds)}</td>' for c in columns)}</tr>"

@@ -73,8 +73,8 @@ def with_scenes(batch: Batch) -> Batch:
     if not any(scenes):
         return batch
     canonical = [text if scene is None else caption(scene) for text, scene in zip(batch.canonical, scenes, strict=True)]
-    fields = batch.pixels, batch.captions, canonical, batch.metadata, batch.codes, batch.codes_of, batch.encoder
-    return SceneBatch(*fields)
+    fields: dict[str, Any] = vars(batch) | {"canonical": canonical}
+    return SceneBatch(**fields)
 
 
 def to_batch(scenes: list[Scene], size: int, phrasings: list[int] | None = None) -> SceneBatch:
