@@ -219,6 +219,16 @@ def test_a_text_tokenizer_that_does_not_fit_is_refused_in_a_line(retrieval, tmp_
     assert not (tmp_path / "ours").exists()
 
 
+def test_a_token_that_was_added_behind_the_table_changes_nothing(retrieval, tmp_path):
+    """As in newer revisions of BLIP-2 for retrieval, whose "<image>" is for other models."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(495))]
+    words = BertTokenizer(vocab={token: i for i, token in enumerate(tokens)})
+    words.add_tokens(["<image>"])
+    words.save_pretrained(str(tmp_path / "words"))
+    report = convert([retrieval], tmp_path / "ours", text_tokenizer=str(tmp_path / "words"))
+    assert any("text tokenizer: 501 words" in note for note in report.notes)
+
+
 def test_what_the_published_layout_has_no_place_for_is_said(tiny_tokenizer, tmp_path, cli):
     code, out, _ = cli("convert", tiny_tokenizer, "--out", tmp_path / "seed.pth")
     assert code == 0
@@ -273,8 +283,8 @@ def damaged(kind: str, files: list[Path], folder: Path) -> list[Path]:
         whole["model"]["surprise"] = torch.zeros(3)
         torch.save(whole, path)
     elif kind == "differs":
-        whole["model"]["query_tokens"] = whole["model"]["query_tokens"] + 1
-        torch.save(whole, path)
+        torch.save({"cls_token": torch.zeros(1, 1, 16), "patch_embed.proj.weight": torch.zeros(16, 3, 14, 14)}, path)
+        return [*files, path]
     return [path, *files[1:]]
 
 
@@ -290,7 +300,7 @@ def damaged(kind: str, files: list[Path], folder: Path) -> list[Path]:
         ("lacks one", "encode_task_layer.2.bias"),
         ("misshapen", "decode_head.2.bias"),
         ("unknown", "surprise"),
-        ("differs", "query_tokens"),
+        ("differs", "differ in tensor 'visual_encoder."),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_a_line(files, tmp_path, capfd, kind, words):
@@ -302,6 +312,17 @@ def test_what_cannot_be_read_is_refused_in_a_line(files, tmp_path, capfd, kind, 
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert "code was run" not in capfd.readouterr().out
+
+
+def test_the_file_with_the_codebook_counts_over_the_others(files, tmp_path):
+    whole = torch.load(files[0], weights_only=True)
+    whole["model"]["query_tokens"] = whole["model"]["query_tokens"] + 1
+    half = {name: tensor.half() for name, tensor in torch.load(files[2], weights_only=True).items()}
+    torch.save(whole, tmp_path / "own.pth")
+    torch.save(half, tmp_path / "half.pth")
+    convert([tmp_path / "own.pth", *files[1:], tmp_path / "half.pth"], tmp_path / "seed", HEADS)
+    model = SeedTokenizer.from_pretrained(tmp_path / "seed")
+    assert torch.equal(model.embedder.qformer.query_tokens, whole["model"]["query_tokens"])
 
 
 def test_folders_of_other_models_are_told_apart(tmp_path):

@@ -53,6 +53,24 @@ def test_published_weights_give_the_published_numbers(reference, section, target
         close(output.generation_embeddings.view_as(theirs), theirs)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("suffix", ["", "_text"])
+def test_the_way_to_text_features_beside_the_one_that_draws_is_left_out(reference, suffix):
+    """The successor's published file has both, and the head of image-text matching."""
+    tensors = reference.checkpoint("v2")
+    expected = loaded(dict(tensors))
+    reverse = {k: v for k, v in reference.checkpoint("v1").items() if k.startswith(("Reverse_Qformer.", "reverse_"))}
+    tensors |= {
+        k.replace("Reverse_Qformer", f"Reverse_Qformer{suffix}").replace("tokens", f"tokens{suffix}"): v
+        for k, v in reverse.items()
+    }
+    tensors |= {k.replace("_image", "_text"): v for k, v in tensors.items() if k.startswith(("blocks_image", "pos_e"))}
+    tensors |= {"distill_text_proj.weight": torch.ones(3, 3), "itm_head.bias": torch.ones(2)}
+    model = loaded(tensors)
+    assert model.config == expected.config
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
+
+
 def test_there_and_back_again(reference):
     tensors = reference.checkpoint("v1")
     model = loaded(dict(tensors))

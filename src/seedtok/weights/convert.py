@@ -63,9 +63,9 @@ def convert(
     _assign(model, state, ", ".join(map(str, sources)))
     model.save_pretrained(out)
     notes += [f"image decoder: {config.image_decoder}; another can be given with --image-decoder"]
-    successor = config.image_head is not None or "pos_embed_image" in tensors
+    successor = "pos_embed_image" in tensors
     kind = "the successor of SEED" if successor else "SEED, as in the paper"
-    return _report(kind, tensors, model, official.LEFT_OUT, notes)
+    return _report(kind, tensors, model, official.left_out(tensors), notes)
 
 
 def export(model: SeedTokenizer, out: Path) -> tuple[int, list[str]]:
@@ -138,8 +138,9 @@ def _text_tokenizer(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"cannot load a text tokenizer from {source}: {reason}") from None
     missing = [token for token in ("[CLS]", "[SEP]", "[PAD]", "[MASK]") if token not in words.get_vocab()]
-    if missing or len(words) > count:
-        what = f"lacks {missing[0]}" if missing else f"has {len(words)} words; the text branch has {count}"
+    own = len(words) - sum(number >= count for number in words.get_added_vocab().values())  # BLIP-2 added "<image>"
+    if missing or own > count:
+        what = f"lacks {missing[0]}" if missing else f"has {own} words; the text branch has {count}"
         raise CheckpointError(f"the text tokenizer of {source} does not match this checkpoint: it {what}")
     return words, [f"text tokenizer: {len(words)} words, from {source}"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,11 +28,17 @@ LEFT_OUT = {  # prefix of the names of unused tensors: the reason
     "Qformer.bert.embeddings.position_ids": "the indices of the positions, which are constant",
     "Reverse_Qformer.bert.embeddings.position_ids": "the indices of the positions, which are constant",
     "Qformer.cls.": "BLIP-2's captioning head, which SEED does not use",
+    "itm_head.": "the head of image-text matching, which SEED does not use",
+    "text_encoder.": "CLIP's text encoder, the target of training",
+    "clip_model.": "CLIP's image encoder, the target of training",
     "visual_encoder.norm.": "EVA-CLIP's final norm: BLIP-2 and SEED take the last block's output",
     "visual_encoder.fc_norm.": "EVA-CLIP's norm of the pooled output, which SEED does not use",
     "visual_encoder.head.": "EVA-CLIP's projection, which SEED does not use",
     "visual_encoder.blocks.39.": "EVA-CLIP's last block: BLIP-2 and SEED take the output of the one before",
 }
+BESIDE = "of the way to text features, beside the one to an image embedding, by which pictures are drawn"
+TEXT_SIDE = ("pos_embed_text", "blocks_text.", "distill_text_proj.", "Reverse_Qformer_text.", "reverse_tokens_text")
+REVERSE = ("Reverse_Qformer.", "reverse_tokens")  # of either way
 
 
 UNTOLD = {  # fields of configurations that decide what is computed and that no tensor of a published checkpoint tells
@@ -53,11 +59,24 @@ class Heads:
 def read_official(tensors: dict[str, Tensor], heads: Heads | None = None) -> tuple[SeedConfig, dict[str, Tensor]]:
     """Published tensors, of the paper's tokenizer or its successor -> configuration and state of a `SeedTokenizer`.
 
-    Raises CheckpointError for a missing tensor, and for one that is neither used nor in `LEFT_OUT`. Shapes are checked
+    Raises CheckpointError for a missing tensor, and for one that is neither used nor in `left_out`. Shapes are checked
     when the state is loaded.
     """
     config = official_config(tensors, heads or Heads())
-    return config, to_ours(entries(config, tensors), tensors, LEFT_OUT)
+    return config, to_ours(entries(config, tensors), tensors, left_out(tensors))
+
+
+def left_out(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The prefixes of the names of tensors that a checkpoint with these is not read for, and the reasons."""
+    if _target(tensors) == "text":
+        return LEFT_OUT
+    reverse = REVERSE if "image_down.0.weight" in tensors else ()
+    return LEFT_OUT | dict.fromkeys((*TEXT_SIDE, *reverse), BESIDE)
+
+
+def _target(tensors: Mapping[str, Tensor]) -> Literal["text", "image"]:
+    """What the codes are decoded to: an image embedding where there is a way to one, else text features."""
+    return "image" if "pos_embed_image" in tensors else "text"
 
 
 def to_official(config: SeedConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,7 +148,7 @@ def _config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
     )  # fmt: skip
     projection = tensors.get("vision_proj.weight")
     size, dim = tensors["quantize.embedding.weight"].shape
-    kind = "text" if "pos_embed_text" in tensors else "image"
+    kind = _target(tensors)
     shape = CodeDecoderConfig(queries, width, _count(tensors, f"blocks_{kind}."), heads.decoder)
     return SeedConfig(
         embedder=EmbedderConfig(vision, qformer, None if projection is None else projection.shape[0]),
@@ -143,7 +162,7 @@ def _config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
 
 
 def _reverse(tensors: dict[str, Tensor], heads: Heads, width: int, kind: str) -> ReverseQFormerConfig | None:
-    if "reverse_tokens" not in tensors:
+    if "reverse_tokens" not in tensors or (kind == "image" and "image_down.0.weight" in tensors):
         return None
     first = "Reverse_Qformer.bert.encoder.layer.0"
     return ReverseQFormerConfig(
@@ -173,7 +192,7 @@ def _count(tensors: dict[str, Tensor], prefix: str) -> int:
 
 def entries(config: SeedConfig, tensors: dict[str, Tensor]) -> Iterator[Entry]:
     """Entries for all tensors of a published checkpoint, of the paper's tokenizer or of its successor."""
-    yield from _v1(config, "text" if "pos_embed_text" in tensors else "image")
+    yield from _v1(config, _target(tensors))
     if config.code_decoder is not None:
         yield from _blocks("code_decoder", "blocks", "pos_embed", config.code_decoder.layers)
     if config.embedder.qformer.vocab_size is not None:

@@ -18,6 +18,7 @@ from seedtok.core.files import read_json, read_tensors
 
 WEIGHT_KEYS = ("model", "state_dict", "module")  # where training checkpoints store the weights
 VISION = "visual_encoder."
+CODEBOOK = "quantize.embedding.weight"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # of BERT's tokenizer: one of the two
 
 
@@ -49,19 +50,26 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 def read_official_files(paths: Iterable[Path]) -> dict[str, Tensor]:
     """The tensors of several published files; those of a ViT alone get the prefix that they have in the tokenizer.
 
-    Raises CheckpointError as `read_pickle` does, and for two files that differ in a tensor.
+    Of a tensor that two files have, that of the file with the codebook counts, which its authors load over the others.
+    Raises CheckpointError as `read_pickle` does, and for two other files that differ in a tensor.
     """
+    read = {path: read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path) for path in paths}
     found: dict[str, Tensor] = {}
     source: dict[str, Path] = {}
-    for path in paths:
-        tensors = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    for path, tensors in sorted(read.items(), key=lambda item: CODEBOOK in item[1]):
         prefix = VISION if "patch_embed.proj.weight" in tensors else ""
         for name, tensor in tensors.items():
             name = prefix + name
-            if name in found and not torch.equal(found[name], tensor):
+            if name in found and CODEBOOK not in tensors and not _is_same(found[name], tensor):
                 raise CheckpointError(f"{source[name]} and {path} differ in tensor {name!r}")
             found[name], source[name] = tensor, path
     return found
+
+
+def _is_same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are equal, in the coarser of their dtypes."""
+    dtype = min(first, second, key=Tensor.element_size).dtype
+    return torch.equal(first.to(dtype), second.to(dtype))
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
