@@ -27,7 +27,7 @@ from seedtok.evaluation.readers import (
 )
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
-from seedtok.lm.native import DESCRIBE, SEED_LLAMA
+from seedtok.lm.native import BRIEFLY, DESCRIBE, SEED_LLAMA
 from seedtok.lm.prompts import ANSWERING, CAPTIONING, TextSettings
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
@@ -162,7 +162,7 @@ def test_a_model_with_codes_among_its_tokens_is_asked_as_it_was_trained(
         native(folder, SEED_LLAMA, len(seed.codebook.weight), False)
     reader, model = load_reader(folder, tokenizer=tokenizer), SeedLM.from_pretrained(folder, seed=tokenizer)
     own = reader.prompts
-    assert own == (PAPER if form == "plain" else Prompts(DESCRIBE, "{}"))
+    assert own == (PAPER if form == "plain" else Prompts(DESCRIBE, BRIEFLY))
     assert reader.write(pictures, [[own.caption]] * 3, SHORT) == model.caption(pictures, num_beams=2)
     several = [pictures[0], pictures[0], pictures[2]]
     flat = [question for some in QUESTIONS for question in some]

@@ -50,7 +50,7 @@ def prompt_of(model: SeedLM, codes: list[int], text: str) -> str:
     names = model.joint.names
     image = names.begin + "".join(names.code.format(code) for code in codes) + names.end
     around = model.template
-    return "<s>" + around.before + image + text + around.after
+    return "<s>" + around.start + around.before + image + text + around.after
 
 
 def test_the_layout_is_read_from_the_tokenizer(loaded, seed):
@@ -86,9 +86,11 @@ def test_drawings_are_those_of_generate_within_a_span(loaded):
     allowed = list(range(layout.first_code, layout.first_code + layout.codes))
     text = (
         "<s>"
+        + model.template.start
         + model.template.before
-        + f"{model.template.draw} a fox".strip()
+        + model.template.draw.replace("{}", "a fox")
         + model.template.after
+        + (model.template.drawn and model.template.answer + model.template.drawn)
         + model.joint.names.begin
     )
     ids = tokenizer(text, add_special_tokens=False).input_ids
@@ -114,7 +116,8 @@ def test_a_chat_of_several_turns_is_one_prompt(loaded, seed):
     names = model.joint.names
     image = names.image(codes.tolist())
     text = (
-        f"<s>{around.before}{image} what is it{around.after}a fox{around.between}{around.before}and now{around.after}"
+        f"<s>{around.start}{around.before}{image} what is it{around.after}"
+        f"{around.answer}a fox{around.between}{around.before}and now{around.after}"
     )
     assert model.joint.sequence(around.wrap(turns)) == tokenizer(text, add_special_tokens=False).input_ids
     assert isinstance(model.chat(turns, max_new_tokens=4, max_images=1), list)
@@ -135,11 +138,40 @@ def test_templates_go_by_the_published_names():
     assert template_of("AILab-CVC/seed-llama-8b-sft", small) is INSTRUCTED_8B
     assert template_of("AILab-CVC/seed-llama-14b-sft", large) is INSTRUCTED_14B
     assert template_of("AILab-CVC/seed-llama-8b-pretrain", small) is PRETRAINED
+    assert template_of("/data/sft/seed-llama-8b-pretrain", small) is PRETRAINED
+    assert template_of("fnlp/AnyGPT-base", small, ANYGPT) is TEMPLATES["anygpt"]
+    assert template_of("fnlp/AnyGPT-chat", small, ANYGPT) is TEMPLATES["anygpt-chat"]
     assert INSTRUCTED_8B.wrap([["a", "b"]]) == ["USER: ", "a", "b", "\nASSISTANT:"]
     assert INSTRUCTED_14B.wrap([["a"]]) == ["[INST] ", "a", " [/INST]\n"]
     assert TEMPLATES["plain"].wrap([["a"]]) == ["a"]
     with pytest.raises(InputError, match="no template 'x': choose plain"):
         template_named("x")
+
+
+def test_an_instructed_model_is_asked_in_the_words_of_its_training(folders, seed):
+    model = SeedLM.from_pretrained(folders["seed-llama"], seed=seed)
+    codes, words = torch.arange(32), model.joint.text_tokenizer
+    image, asked = SEED_LLAMA.image(codes.tolist()), []
+    complete = model.joint.sequence
+    model.joint.sequence = lambda segments: asked.append(complete(segments)) or asked[-1]
+    model.answer(codes[None], "What is it?", max_new_tokens=1)
+    model.draw_codes("A fox.")
+    expected = (
+        f"<s>USER: {image}What is it? Please provide an accurate answer consisting of only one word or phrase."
+        "\nASSISTANT:",
+        "<s>USER: Generate an image of A fox.\nASSISTANT: Here's an image.",
+    )
+    assert asked == [words(text, add_special_tokens=False).input_ids for text in expected]
+
+
+def test_what_anygpt_says_ends_with_its_own_tokens(folders, seed):
+    joint = SeedLM.from_pretrained(folders["anygpt"], seed=seed).joint
+    joint.text_tokenizer.add_tokens(["<eos>", "<eom>"])
+    stops = [joint.text_tokenizer.convert_tokens_to_ids(name) for name in ("<eos>", "<eom>")]
+    assert set(stops) < set(joint.end_ids)
+    assert None not in joint.end_ids
+    assert joint.text_tokenizer.unk_token_id not in joint.end_ids
+    assert joint.text_of([*joint.text_ids("a fox"), *stops]) == "a fox"
 
 
 def test_what_it_lacks_is_said(folders, bases, seed, tmp_path):

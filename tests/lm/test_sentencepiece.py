@@ -46,9 +46,13 @@ def llama(folder: Path, codes: int = 0, **config: object) -> Path:
 
 
 def pieces(folder: Path, text: str) -> list[str]:
-    """As sentencepiece splits a text, part by part between the tokens that are not of its model."""
+    """As sentencepiece splits a text, part by part between the tokens that are not of its model.
+
+    Those that were added, all but "<s>", take the spaces beside them away.
+    """
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    parts = re.split(r"(<s>|<img_\d+>|</?img>)", text)
+    parts = re.split(r"(<s>|\s*<img_\d+>\s*|\s*</?img>\s*)", text)
+    parts = [part.strip() if "<img" in part or "</img" in part else part for part in parts]
     split = [[p] if p.startswith("<") else model.id_to_piece(model.encode(p)) for p in parts if p]
     return [piece for own in split for piece in own]
 
@@ -69,6 +73,27 @@ def test_a_published_llama_reads_a_prompt_as_when_it_was_trained(seed, tmp_path,
     assert again.sequence(turn) == model.sequence(turn)
     kept = next((tmp_path / "again").rglob("tokenizer_config.json")).parent
     assert AutoTokenizer.from_pretrained(kept)(text, add_special_tokens=False).input_ids == model.sequence(turn)
+
+
+def test_the_text_tokenizer_that_is_published_with_the_image_tokenizer_is_found(seed, tmp_path, monkeypatch):
+    """As of SEED-LLaMA's instructed models."""
+    folder = llama(tmp_path / "seed-llama-8b-sft", len(seed.codebook.weight))
+    whole = SeedLM.from_pretrained(folder, seed=seed)
+    (tmp_path / "beside").mkdir()
+    for name in ("tokenizer.model", "added_tokens.json", "tokenizer_config.json"):
+        (folder / name).rename(tmp_path / "beside" / name)
+    monkeypatch.setattr("seedtok.lm.plain_files.SEED_LLAMA_IDS", whole.vocabulary.size)
+    monkeypatch.setattr("seedtok.lm.plain_files.downloaded", lambda *_: tmp_path / "beside")
+    found = SeedLM.from_pretrained(folder, seed=seed)
+    prompt = [torch.arange(32), "What is this?"]
+    assert found.sequence(prompt) == whole.sequence(prompt)
+
+    def unreachable(*_):
+        raise CheckpointError("the hub cannot be reached")
+
+    monkeypatch.setattr("seedtok.lm.plain_files.downloaded", unreachable)
+    with pytest.raises(CheckpointError, match=r"no text tokenizer: copy the one of AILab-CVC/seed-tokenizer-2 into it"):
+        SeedLM.from_pretrained(folder, seed=seed)
 
 
 def test_where_its_files_say_otherwise_they_are_right(seed, tmp_path):

@@ -92,16 +92,17 @@ def resolve(name: str | Path, part: str = "tokenizer", beside: Path | None = Non
 # ------------------------------------------------------------ the hub
 
 
-def downloaded(repo_id: str) -> Path:
+def downloaded(repo_id: str, file: str = "config.json", patterns: list[str] | None = None) -> Path:
     """The local folder of a repository on the hub, downloaded or from the cache.
 
-    Raises CheckpointError for a repository that is missing, gated or cannot be reached.
+    `file` is one that it has; only the files of `patterns` are downloaded, where there are any. Raises CheckpointError
+    for a repository that is missing, gated or cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    only_cache = cache_only(repo_id, "config.json")
+    only_cache = cache_only(repo_id, file)
     try:
-        return Path(snapshot_download(repo_id, local_files_only=only_cache))
+        return Path(snapshot_download(repo_id, local_files_only=only_cache, allow_patterns=patterns))
     except Exception as error:  # also of the HTTP library, which differs between releases of huggingface_hub
         raise CheckpointError(f"cannot download {repo_id}: {_first_line(error)}") from None
 

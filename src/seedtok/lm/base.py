@@ -75,12 +75,13 @@ def quantization(chosen: Any, dtype: torch.dtype, device: torch.device) -> Quant
 
 
 def load_base(
-    source: str, dtype: torch.dtype, quantized: Quantization | None = None
+    source: str, dtype: torch.dtype, quantized: Quantization | None = None, words: Path | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal LM, frozen, and its tokenizer; `source` is as `hub.locate` returns it, "mini" the shipped OPT.
 
-    Code that comes with the weights is not run. Raises CheckpointError where there is no such LM, or it lacks tensors;
-    ConfigError where what quantizes it is not installed.
+    `words` is the folder of the tokenizer, where it is not the LM's. Code that comes with the weights is not run.
+    Raises CheckpointError where there is no such LM, or it lacks tensors; ConfigError where what quantizes it is not
+    installed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -97,7 +98,7 @@ def load_base(
             name, trust_remote_code=False, local_files_only=cached, output_loading_info=True, **held
         )
         lm, report = loaded
-        text_tokenizer = _text_tokenizer(name, cached)
+        text_tokenizer = _text_tokenizer(*(name, cached) if words is None else (str(words), True))
     except CheckpointError:
         raise
     except ImportError as error:
@@ -125,15 +126,22 @@ def load_base(
 def _text_tokenizer(name: str, cached: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of an LM; of one over codes as it was trained, which its files say in `legacy`, or by their age.
 
-    Before transformers 5, which leaves this out of the files that it writes, that was the default.
+    Before transformers 5, which leaves this out of the files that it writes, that was the default. Before 4.34, which
+    began to write how tokens were added (`added_tokens_decoder`), these took the spaces on both sides of them away.
     """
+    from tokenizers import AddedToken
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     tokenizer = load_tokenizer(name, cached)
     if not is_llamas(tokenizer) or find_layout(tokenizer) is None:
         return tokenizer
-    spaced = get_tokenizer_config(name, local_files_only=cached).get("legacy", True)
-    return load_tokenizer(name, cached, spaced=True) if spaced else tokenizer
+    config = get_tokenizer_config(name, local_files_only=cached)
+    if config.get("legacy", True):
+        tokenizer = load_tokenizer(name, cached, spaced=True)
+    if "added_tokens_decoder" not in config and not (Path(name) / "tokenizer.json").is_file():
+        names = tokenizer.get_added_vocab().keys() - set(tokenizer.all_special_tokens)
+        tokenizer.add_tokens([AddedToken(name, lstrip=True, rstrip=True, normalized=False) for name in sorted(names)])
+    return tokenizer
 
 
 def is_llamas(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -11,16 +11,17 @@ IMAGE = "<image>"  # in a text, the place of an image; in ids, the place of each
 
 def chat_template_of(template: Template) -> str:
     """A chat template that asks as a `Template` does: turns of the user's and the model's alternately."""
-    before, after, between = (json.dumps(part) for part in (template.before, template.after, template.between))
-    parts = (
+    parts = (template.start, template.before, template.after, template.answer, template.between)
+    start, before, after, answer, between = map(json.dumps, parts)
+    content = (
         "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
         "{% for part in message['content'] %}"
         f"{{% if part['type'] == 'image' %}}{{{{ '{IMAGE}' }}}}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}"
         "{% endfor %}{% endif %}"
     )
     return (
-        "{{ bos_token }}{% for message in messages %}"
-        f"{{% if message['role'] == 'assistant' %}}{parts}{{{{ {between} }}}}"
-        f"{{% else %}}{{{{ {before} }}}}{parts}{{{{ {after} }}}}{{% endif %}}"
+        f"{{{{ bos_token }}}}{{{{ {start} }}}}{{% for message in messages %}}"
+        f"{{% if message['role'] == 'assistant' %}}{{{{ {answer} }}}}{content}{{{{ {between} }}}}"
+        f"{{% else %}}{{{{ {before} }}}}{content}{{{{ {after} }}}}{{% endif %}}"
         "{% endfor %}"
     )

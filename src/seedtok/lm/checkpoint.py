@@ -99,7 +99,8 @@ def read(
             )
         seed = _load_seed({}, folder, given.seed, weights.dtype)
         joint, source = read_native(folder, seed, weights)
-        return joint, seed, Source(source), given.template or template_of(str(given.name), joint.lm.config)
+        template = given.template or template_of(str(given.name), joint.lm.config, joint.names)
+        return joint, seed, Source(source), template
     config = read_config(folder, LM, VERSION)
     base = locate(given.base, "opt") if given.base else locate(named_part(config, "base", folder), "opt", folder)
     seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, weights.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -73,11 +73,11 @@ class JointLM(AdaptedLM):
     @property
     def end_ids(self) -> list[int]:
         """The ids that end a text: those of the LM's generation config, and the text tokenizer's own."""
-        config = self.lm.generation_config
+        config, words = self.lm.generation_config, cast(Any, self.text_tokenizer)
         named = None if config is None else config.eos_token_id
         ids = [] if named is None else [named] if isinstance(named, int) else list(named)
-        own = cast(int | None, self.text_tokenizer.eos_token_id)
-        return ids if own is None or own in ids else [*ids, own]
+        own = words.convert_tokens_to_ids([] if self.names is None else list(self.names.stops))
+        return list(dict.fromkeys(i for i in (*ids, words.eos_token_id, *own) if i not in (None, words.unk_token_id)))
 
     @property
     def start_ids(self) -> list[int]:
@@ -89,8 +89,9 @@ class JointLM(AdaptedLM):
         return cast(list[int], self.text_tokenizer(encodable(text), add_special_tokens=False).input_ids)
 
     def text_of(self, ids: list[int]) -> str:
-        """The text of ids, without special tokens."""
-        return cast(str, self.text_tokenizer.decode(ids, skip_special_tokens=True))
+        """The text of ids, without special tokens and those that end a text."""
+        stops = self.end_ids
+        return cast(str, self.text_tokenizer.decode([i for i in ids if i not in stops], skip_special_tokens=True))
 
     def sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
         """Texts and codes (32,) in their order -> the ids of one sequence, with the start id first.

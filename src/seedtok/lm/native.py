@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -21,15 +22,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IMAGE_TOKENIZER = "AILab-CVC/seed-tokenizer-2"  # whose codes both use
+SEED_LLAMA_IDS = 32_000 + 8_192 + 2  # of Llama's text, codes, begin and end of an image
 
 
 @dataclass(frozen=True)
 class TokenNames:
-    """How a tokenizer names begin and end of an image, and a code, whose number replaces {} or the like."""
+    """How a tokenizer names begin and end of an image, and a code, whose number replaces {} or the like.
+
+    `stops` are the names of further tokens that end what a model says.
+    """
 
     begin: str
     end: str
     code: str
+    stops: tuple[str, ...] = ()
 
     def image(self, codes: Sequence[int]) -> str:
         """Codes (32,) -> the names of an image: begin, codes, end."""
@@ -37,7 +43,7 @@ class TokenNames:
 
 
 SEED_LLAMA = TokenNames("<img>", "</img>", "<img_{:05d}>")
-ANYGPT = TokenNames("<soim>", "<eoim>", "<👀{}>")
+ANYGPT = TokenNames("<soim>", "<eoim>", "<👀{}>", ("<eos>", "<eom>", "<eoh>"))
 
 
 def find_layout(tokenizer: PreTrainedTokenizerBase, span: int = 32) -> tuple[Vocabulary, TokenNames] | None:
@@ -63,9 +69,10 @@ def find_layout(tokenizer: PreTrainedTokenizerBase, span: int = 32) -> tuple[Voc
 class Template:
     """How a model was asked while it was trained: what stands around the turns of a chat, and its prompts.
 
-    A user's turn stands between `before` and `after`, the model's is followed by `between`. In `question` the question
-    replaces {}; `caption` asks for a caption of the image before it, of at least `caption_tokens` tokens; `draw` asks
-    for an image of the text after it.
+    A chat begins with `start`. A user's turn stands between `before` and `after`, the model's between `answer` and
+    `between`. In `question` the question replaces {}; `caption` asks for a caption of the image before it, of at least
+    `caption_tokens` tokens; `draw` asks for an image of the text after it, or of that which replaces {}, and `drawn` is
+    what the model says before it.
     """
 
     before: str = ""
@@ -75,6 +82,9 @@ class Template:
     question: str = QUESTION
     draw: str = DRAW
     caption_tokens: int = 8
+    start: str = ""
+    answer: str = ""
+    drawn: str = ""
 
     @property
     def chats(self) -> bool:
@@ -88,11 +98,11 @@ class Template:
         """
         if len(turns) % 2 == 0:
             raise InputError(f"{len(turns)} turns: give an odd number, the user's first and last")
-        segments: list[str | Tensor] = []
+        segments: list[str | Tensor] = [self.start]
         for number, turn in enumerate(turns):
-            own = [*turn, self.between] if number % 2 else [self.before, *turn, self.after]
-            segments += [part for part in own if not isinstance(part, str) or part]
-        return segments
+            around = (self.answer, self.between) if number % 2 else (self.before, self.after)
+            segments += [around[0], *turn, around[1]]
+        return [part for part in segments if not isinstance(part, str) or part]
 
     def entry(self) -> dict[str, Any]:
         """What a checkpoint's config.json says of this template: nothing of the paper's."""
@@ -106,11 +116,29 @@ class Template:
 
 
 DESCRIBE = "Please provide an accurate and concise description of the given image."
+BRIEFLY = "{} Please provide an accurate answer consisting of only one word or phrase."
 PLAIN = Template()
 PRETRAINED = Template(caption="", question="Question: {}\nAnswer:", draw="")  # caption after image, or before it
-INSTRUCTED_8B = Template("USER: ", "\nASSISTANT:", "\n", DESCRIBE, "{}")
-INSTRUCTED_14B = Template("[INST] ", " [/INST]\n", "\n", DESCRIBE, "{}")
-TEMPLATES = {"plain": PLAIN, "pretrained": PRETRAINED, "vicuna": INSTRUCTED_8B, "llama2": INSTRUCTED_14B}
+INSTRUCTED_8B = Template(  # each turn was tokenized alone, so that there is a space before the model's, and before "\n"
+    "USER: ", "\nASSISTANT:", " \n", DESCRIBE, BRIEFLY, "Generate an image of {}.", answer=" ", drawn="Here's an image."
+)
+INSTRUCTED_14B = Template(
+    "[INST] ", " [/INST]\n", "\n", DESCRIBE, BRIEFLY, "Generate an image of {}.", drawn="Here's an image."
+)
+ANYGPT_BASE = Template(
+    "[Human]: ", "<eoh> [MMGPT]:", "<eos>\n", "Please describe the picture briefly.", f" {BRIEFLY}",
+    "Generate an image. This is input: {}", answer=" ",
+)  # fmt: skip
+ANYGPT_CHAT = Template(
+    "[Human]: ", "<eoh>\n[MMGPT]:", "<eos>\n", " Please describe the picture briefly.", f" {BRIEFLY}",
+    "{}. Please generation an image.", answer=" ",  # as in its training
+    start="You are an AI assistant named MMGPT who can understand and generate multimodal content, including text, "
+    "speech, images and audio.\n",
+)  # fmt: skip
+TEMPLATES = {
+    "plain": PLAIN, "pretrained": PRETRAINED, "vicuna": INSTRUCTED_8B, "llama2": INSTRUCTED_14B,
+    "anygpt": ANYGPT_BASE, "anygpt-chat": ANYGPT_CHAT,
+}  # fmt: skip
 
 
 def template_named(name: str | None) -> Template | None:
@@ -122,8 +150,14 @@ def template_named(name: str | None) -> Template | None:
     return TEMPLATES[name]
 
 
-def template_of(name: str, config: Any) -> Template:
-    """The template of a published model by its name and sizes: only those whose name has "sft" are instructed."""
-    if "sft" not in name.lower():
+def template_of(name: str, config: Any, names: TokenNames | None = SEED_LLAMA) -> Template:
+    """The template of a published model by its name, without the folders above it, its sizes and its names of codes.
+
+    Of SEED-LLaMA's, only those whose name has "sft" are instructed; of AnyGPT's, that with "chat" is.
+    """
+    own = PurePath(name).name.lower()
+    if names == ANYGPT:
+        return ANYGPT_CHAT if "chat" in own else ANYGPT_BASE
+    if "sft" not in own:
         return PRETRAINED
     return INSTRUCTED_8B if int(config.get_text_config().hidden_size) <= 4096 else INSTRUCTED_14B

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from seedtok.core.checkpoint import check_version
 from seedtok.core.errors import CheckpointError
-from seedtok.core.hub import recorded, without_paths
+from seedtok.core.files import read_json
+from seedtok.core.hub import downloaded, recorded, without_paths
 from seedtok.core.records import from_record
 from seedtok.lm.base import Weights, load_base, word_embedding
 from seedtok.lm.chat_template import chat_template_of
 from seedtok.lm.model import JointLM
-from seedtok.lm.native import PLAIN, Template, TokenNames, find_layout
+from seedtok.lm.native import IMAGE_TOKENIZER, PLAIN, SEED_LLAMA_IDS, Template, TokenNames, find_layout
 from seedtok.lm.plain import extended_tokenizer, fold
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.tokenizer.seed import SeedTokenizer
@@ -78,7 +79,7 @@ def read_native(folder: Path, seed: SeedTokenizer, weights: Weights) -> tuple[Jo
 
     SEED-LLaMA and AnyGPT are such. Raises CheckpointError where it has none, or not as many as the image tokenizer.
     """
-    lm, text_tokenizer = load_base(str(folder.resolve()), weights.dtype, weights.quantization)
+    lm, text_tokenizer = load_base(str(folder.resolve()), weights.dtype, weights.quantization, _words_beside(folder))
     found = find_layout(text_tokenizer, seed.config.embedder.qformer.queries)
     if found is None:
         raise CheckpointError(f"{folder} is a language model without codes: train SEED-OPT on it, with stage.base")
@@ -87,6 +88,23 @@ def read_native(folder: Path, seed: SeedTokenizer, weights: Weights) -> tuple[Jo
         raise CheckpointError(f"{folder} has {layout.codes} codes, and the image tokenizer {len(seed.codebook.weight)}")
     _check_rows(lm, layout, folder)
     return JointLM(lm, text_tokenizer, layout, names=names), str(folder.resolve())
+
+
+def _words_beside(folder: Path) -> Path | None:
+    """The folder of the text tokenizer of an instructed SEED-LLaMA, which is published with its image tokenizer.
+
+    None for a folder that has one, or that is no SEED-LLaMA.
+    """
+    if any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")):
+        return None
+    if read_json(folder / "config.json").get("vocab_size") != SEED_LLAMA_IDS:
+        return None
+    try:
+        return downloaded(IMAGE_TOKENIZER, "tokenizer.model", ["*.json", "tokenizer.model"])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{folder} has no text tokenizer: copy the one of {IMAGE_TOKENIZER} into it ({error})"
+        ) from None
 
 
 def _check_rows(lm: PreTrainedModel, layout: Vocabulary, folder: Path) -> None:

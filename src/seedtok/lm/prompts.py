@@ -20,8 +20,11 @@ def question_prompt(question: str, template: str = QUESTION) -> str:
 
 
 def drawing_prompt(caption: str, instruction: str = DRAW) -> str:
-    """The prompt that asks for an image of a caption; the image follows it."""
-    return f"{instruction} {written(caption, instruction)}".strip()
+    """The prompt that asks for an image of a caption, which follows the instruction, or replaces `{}` in it."""
+    caption = written(caption, instruction)
+    if "{}" not in instruction:
+        return f"{instruction} {caption}".strip()
+    return instruction.replace("{}", caption.rstrip(".") if "{}." in instruction else caption)
 
 
 def written(caption: str, instruction: str = DRAW) -> str:

@@ -136,7 +136,9 @@ class SeedLM(CompositeModule):
 
     def drawing_ids(self, prompt: str, instruction: str | None = None) -> list[int]:
         """The ids of the prompt that asks for an image, in the words of the template unless others are given."""
-        return self.sequence([drawing_prompt(prompt, self.template.draw if instruction is None else instruction)])
+        asked = drawing_prompt(prompt, self.template.draw if instruction is None else instruction)
+        drawn = [self.template.answer + self.template.drawn] if self.template.drawn else []
+        return self.joint.sequence([*self.template.wrap([[asked]]), *drawn])
 
     def draw_codes(
         self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
