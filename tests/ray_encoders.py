@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from seedtok.core.errors import CheckpointError
+from seedtok.core.images import Square
 
 
 class StubEncoder:
@@ -16,7 +17,7 @@ class StubEncoder:
     codebook_id = "stub"
     fingerprint = "stub"
     dtype = "float32"
-    image_size = 64
+    square = Square(64)
 
     def __init__(self, processes: Path) -> None:
         self.far = 0

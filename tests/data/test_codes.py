@@ -21,6 +21,7 @@ from PIL import Image
 from encoders import StubEncoder
 from seedtok import SeedTokenizer
 from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.images import Square
 from seedtok.data.batches import Stride
 from seedtok.data.bulk import tokenize_shard
 from seedtok.data.code_batches import code_batches
@@ -32,6 +33,7 @@ from seedtok.data.stored import png_bytes
 from seedtok.data.tars import index_samples
 from seedtok.mini.world.shards import write_scene_shards
 from seedtok.mini.world.source import scenes_of
+from seedtok.tokenizer.familiarity import CheckedEncoder
 
 
 def encode(images) -> np.ndarray:
@@ -118,6 +120,22 @@ def test_bad_input_is_refused(shards, tmp_path):
         tokenize_shards(tmp_path, tmp_path / "out", encode, "mini")
 
 
+def test_a_tokenizer_stretches_images_everywhere_as_its_configuration_says(shards, tmp_path):
+    """The successor of SEED was trained on images that were interpolated bilinearly."""
+    SeedTokenizer.from_pretrained("mini").save_pretrained(tmp_path / "seed")
+    config = json.loads((tmp_path / "seed" / "config.json").read_text())
+    config["embedder"]["vision"] |= {"interpolation": "bilinear"}
+    (tmp_path / "seed" / "config.json").write_text(json.dumps(config))
+    bicubic, bilinear = SeedTokenizer.from_pretrained("mini"), SeedTokenizer.from_pretrained(tmp_path / "seed")
+    side = bilinear.config.embedder.vision.image_size
+    image = Image.effect_noise((200, 150), 90).convert("RGB")
+    by_hand = image.resize((side, side), Image.Resampling.BILINEAR)
+    assert torch.equal(bilinear.pixels(image), bicubic.pixels(by_hand))
+    assert not torch.equal(bilinear.pixels(image), bicubic.pixels(image))
+    assert bilinear.encoder_fingerprint != bicubic.encoder_fingerprint
+    assert CheckedEncoder(bilinear).square(image) == by_hand
+
+
 def test_images_come_to_the_encoder_in_its_own_size(shards, tmp_path):
     """Full-sized ones of whole batches would not fit into memory."""
     sizes = set()
@@ -126,7 +144,7 @@ def test_images_come_to_the_encoder_in_its_own_size(shards, tmp_path):
         sizes.update(image.size for image in images)
         return np.stack([np.asarray(image).reshape(-1)[:32] for image in images])
 
-    tokenize_shards(shards, tmp_path / "a", small, Maker("mini", image_size=16))
+    tokenize_shards(shards, tmp_path / "a", small, Maker("mini", square=Square(16)))
     assert sizes == {(16, 16)}
     tokenize_shards(
         shards,

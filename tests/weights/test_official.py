@@ -68,6 +68,7 @@ def test_the_way_to_text_features_beside_the_one_that_draws_is_left_out(referenc
     tensors |= {"distill_text_proj.weight": torch.ones(3, 3), "itm_head.bias": torch.ones(2)}
     model = loaded(tensors)
     assert model.config == expected.config
+    assert model.config.embedder.vision.interpolation == "bilinear"
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expected.parameters(), strict=True))
 
 

@@ -6,10 +6,11 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -32,6 +33,21 @@ if TYPE_CHECKING:
     Images = ImageSource | Tensor | Sequence[ImageSource | Tensor]
 else:
     Images = Any  # so that listing images does not import torch
+
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+@dataclass(frozen=True)
+class Square:
+    """Stretches images to squares of `side` pixels; one that is such a square stays as it is."""
+
+    side: int
+    interpolation: Interpolation = "bicubic"
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        size = (self.side, self.side)
+        return image if image.size == size else image.resize(size, Image.Resampling[self.interpolation.upper()])
 
 
 def load_image(source: ImageSource) -> Image.Image:

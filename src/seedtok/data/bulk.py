@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from seedtok.core.images import Square
 from seedtok.data.codes import TokenizeReport, leave_without_codes, tokenize_shards
 from seedtok.data.origins import Maker, Plan
 from seedtok.data.shards import ShardSamples
@@ -29,7 +30,7 @@ class Encoder(Protocol):
     codebook_id: str
     fingerprint: str
     dtype: str
-    image_size: int | None
+    square: Square | None
     far: int
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
@@ -37,7 +38,7 @@ class Encoder(Protocol):
 
 def maker_of(encoder: Encoder) -> Maker:
     """What the files of an encoder's codes say that they were made with."""
-    return Maker(encoder.codebook_id, encoder.fingerprint, encoder.dtype, encoder.image_size)
+    return Maker(encoder.codebook_id, encoder.fingerprint, encoder.dtype, encoder.square)
 
 
 def tokenize_shard(shard: Path, out: Path, encoder: Encoder, batch_size: int, overwrite: bool) -> TokenizeReport:

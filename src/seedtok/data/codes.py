@@ -17,13 +17,13 @@ from PIL import Image
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.images import Square
 from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, arrow_path, mapped_rows
 from seedtok.data.origins import Maker, origin_of, plan_shards
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits, write_skipped
-from seedtok.data.transforms import Transform
 
 GROUP = 4096  # rows in a row group of Parquet
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def _tokenize(
     """Writes the codes of one shard, unless it has no images; returns the number of rows."""
     path = samples.paths[number]
     origin = maker.metadata(path)
-    tables = _tables(_squares(samples.of_shard(number), maker.image_size), encode, batch_size, progress)
+    tables = _tables(_squares(samples.of_shard(number), maker.square), encode, batch_size, progress)
     first, rows = next(tables, None), 0
     if first is None:
         leave_without_codes(path, target, samples.skipped.reasons)
@@ -180,11 +180,10 @@ def leave_without_codes(shard: Path, target: Path, reasons: Iterable[tuple[str, 
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
 
 
-def _squares(stream: Iterator[Keyed], size: int | None) -> Iterator[Keyed]:
-    """Samples with their images stretched to `size` pixels one at a time, so that one full-sized image is in memory."""
-    if size is None:
+def _squares(stream: Iterator[Keyed], square: Square | None) -> Iterator[Keyed]:
+    """Samples with their images stretched one at a time, so that one full-sized image is in memory."""
+    if square is None:
         return stream
-    square = Transform(size)
     return ((key, sample._replace(image=square(sample.image))) for key, sample in stream)
 
 

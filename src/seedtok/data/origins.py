@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.images import Square
 from seedtok.data.mapped import parquet_metadata
 
 # keys in the metadata of a file
@@ -21,14 +22,14 @@ class Maker:
     """What makes codes.
 
     `codebook` is the id of the codebook, `SeedTokenizer.codebook_id`. `encoder` is a fingerprint of all that encodes,
-    and `dtype` the name of its dtype; "" where they are not known. With an `image_size`, images are stretched to
-    squares of so many pixels as they are read, so that full-sized ones are not kept; None leaves them as they are.
+    and `dtype` the name of its dtype; "" where they are not known. With a `square`, images are stretched as they are
+    read, so that full-sized ones are not kept; None leaves them as they are.
     """
 
     codebook: str
     encoder: str = ""
     dtype: str = ""
-    image_size: int | None = None
+    square: Square | None = None
 
     def metadata(self, shard: Path) -> dict[bytes, bytes]:
         """What a file of the codes of a shard says of its origin."""

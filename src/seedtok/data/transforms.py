@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from seedtok.core.images import Square
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -25,9 +27,9 @@ class Transform:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> Image.Image:
         """A size x size image; `rng` is needed where the transform is random."""
-        size = (self.size, self.size)
         if not self.is_random:
-            return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+            return Square(self.size)(image)
+        size = (self.size, self.size)
         assert rng is not None
         box = None if self.crop is None else random_box(image.size, self.crop, rng)
         cut = image.resize(size, Image.Resampling.BICUBIC, box=box)

@@ -23,7 +23,7 @@ def evaluate_codebook(tokenizer: SeedTokenizer, data: EvaluationSet, run: Run) -
     The predictions are the codes of each picture.
     """
     settings = {
-        "models": {NAME: {"preprocessing": stretched(tokenizer.config.embedder.vision.image_size)}},
+        "models": {NAME: {"preprocessing": stretched(tokenizer.config.embedder.vision.square)}},
         "codebook": tokenizer.codebook_id,
         "size": tokenizer.config.codebook.size,
     }

@@ -60,7 +60,7 @@ def evaluate_generation(
 
         return draw
 
-    seen = {"preprocessing": stretched(tokenizer.config.embedder.vision.image_size), "codebook": tokenizer.codebook_id}
+    seen = {"preprocessing": stretched(tokenizer.config.embedder.vision.square), "codebook": tokenizer.codebook_id}
     decoder = tokenizer.image_decoder
     texts = {"caption": decoder.text_features, **(others or {})} if decoder.draws_captions else {}
     conditions: dict[str, Conditions] = {name: partial(captions, features) for name, features in texts.items()}

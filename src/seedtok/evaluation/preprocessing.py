@@ -10,15 +10,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from seedtok.core.images import Square
 from seedtok.core.notices import quietly
 from seedtok.tokenizer.vision import CLIP_MEAN, CLIP_STD, normalized_pixels
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def stretched(side: int) -> dict[str, Any]:
+def stretched(square: Square | int) -> dict[str, Any]:
     """What `normalized_pixels` does, for the record."""
-    return {"size": [side, side], "resize": "stretched, bicubic", "mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
+    square = Square(square) if isinstance(square, int) else square
+    resize = f"stretched, {square.interpolation}"
+    return {"size": [square.side] * 2, "resize": resize, "mean": list(CLIP_MEAN), "std": list(CLIP_STD)}
 
 
 class Preprocessing:

@@ -69,7 +69,7 @@ class SeedReader:
     @property
     def settings(self) -> dict[str, Any]:
         seed = self.model.seed
-        record = {"preprocessing": stretched(seed.config.embedder.vision.image_size), "codebook": seed.codebook_id}
+        record = {"preprocessing": stretched(seed.config.embedder.vision.square), "codebook": seed.codebook_id}
         record |= self.model.template.entry()
         quantized = getattr(self.model.joint.lm.config, "quantization_config", None)
         return record if quantized is None else {**record, "quantization": quantized.to_diff_dict()}

@@ -200,4 +200,4 @@ def _check_text_branch(embedder: ImageTextEmbedder) -> None:
 def _prepared(embedder: ImageTextEmbedder) -> dict[str, Any]:
     config = embedder.config
     texts = {"text": CLEANED, "text_tokens": config.max_text_tokens}
-    return {"preprocessing": stretched(config.vision.image_size), **texts}
+    return {"preprocessing": stretched(config.vision.square), **texts}

@@ -132,7 +132,7 @@ def _text_tokenizer(name: str, cached: bool) -> PreTrainedTokenizerBase:
     from tokenizers import AddedToken
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    tokenizer = load_tokenizer(name, cached)
+    tokenizer: Any = load_tokenizer(name, cached)
     if not is_llamas(tokenizer) or find_layout(tokenizer) is None:
         return tokenizer
     config = get_tokenizer_config(name, local_files_only=cached)

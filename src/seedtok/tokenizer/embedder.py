@@ -104,7 +104,7 @@ class ImageTextEmbedder(nn.Module):
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         weight = self.ln_vision.weight
-        return normalized_pixels(images, self.config.vision.image_size, weight.dtype, weight.device)
+        return normalized_pixels(images, self.config.vision.square, weight.dtype, weight.device)
 
     def patch_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p e"]:
         """Normalised pixels -> the patch features that the Q-Former attends to; the LayerNorm is in float32."""

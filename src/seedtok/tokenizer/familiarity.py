@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.core.files import read_tensors, write_tensors
+from seedtok.core.images import Square
 from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
@@ -125,8 +126,7 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
 class CheckedEncoder:
     """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training.
 
-    `fingerprint` is `SeedTokenizer.encoder_fingerprint`, `dtype` its `encoder_dtype`, and `image_size` the
-    side of the squares that images are stretched to.
+    `fingerprint` is `SeedTokenizer.encoder_fingerprint`, `dtype` its `encoder_dtype`, and `square` stretches images.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -134,7 +134,7 @@ class CheckedEncoder:
         self.codebook_id: str = tokenizer.codebook_id
         self.fingerprint: str = tokenizer.encoder_fingerprint
         self.dtype: str = tokenizer.encoder_dtype
-        self.image_size: int | None = tokenizer.config.embedder.vision.image_size
+        self.square: Square | None = tokenizer.config.embedder.vision.square
         self.far = 0
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray:

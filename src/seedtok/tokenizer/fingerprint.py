@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from seedtok.core.images import Interpolation
+
 ENCODES = ("embedder.vision.", "embedder.ln_vision.", "embedder.patch_positions", "embedder.qformer.", "encode_head.")
 SAMPLED = 16  # values of each tensor
 
@@ -25,13 +27,15 @@ def sampled_values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fingerprint(
-    tensors: Mapping[str, Tensor], order: tuple[int, ...] | None, stored: Mapping[str, Tensor] | None
-) -> str:
-    """A hash of the weights that encode, and of the order of an image's codes.
+    tensors: Mapping[str, Tensor], order: tuple[int, ...] | None, interpolation: Interpolation,
+    stored: Mapping[str, Tensor] | None,
+) -> str:  # fmt: skip
+    """A hash of the weights that encode, of the order of an image's codes, and of how images are stretched.
 
     Args:
         tensors: those of the tokenizer, in any dtype and on any device.
         order: `SeedConfig.code_order`.
+        interpolation: `VisionConfig.interpolation`.
         stored: the `sampled_values` before the tokenizer was cast. They are hashed where they are still those of
             `tensors`, so that a checkpoint has the same fingerprint in every dtype.
     """
@@ -39,7 +43,7 @@ def fingerprint(
     if stored is not None and stored.keys() == values.keys():
         is_cast = all(torch.equal(stored[name].to(value.dtype), value) for name, value in values.items())
         values = stored if is_cast else values
-    digest = hashlib.sha256(str(order or "").encode())
+    digest = hashlib.sha256(f"{order or ''}{'' if interpolation == 'bicubic' else interpolation}".encode())
     for name in sorted(values):
         numbers = values[name].float() + 0.0  # -0.0 becomes 0.0
         digest.update(name.encode() + numbers.numpy().astype("<f4").tobytes())

@@ -133,11 +133,13 @@ class SeedTokenizer(CompositeModule):
 
     @property
     def encoder_fingerprint(self) -> str:
-        """A hash of some weights of all that encodes, and of the codes' order: the same on any device, in any dtype.
+        """A hash of some weights of all that encodes, of the codes' order and of how images are stretched.
 
-        Tokenizers with one codebook, such as one before and after fine-tuning, differ in it.
+        It is the same on any device and in any dtype. Tokenizers with one codebook, such as one before and after
+        fine-tuning, differ in it.
         """
-        return fingerprint(self.state_dict(), self.config.code_order, self._stored)
+        interpolation = self.config.embedder.vision.interpolation
+        return fingerprint(self.state_dict(), self.config.code_order, interpolation, self._stored)
 
     @property
     def encoder_dtype(self) -> str:
@@ -147,7 +149,7 @@ class SeedTokenizer(CompositeModule):
 
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
-        return normalized_pixels(images, self.config.embedder.vision.image_size, self.dtype, self.device)
+        return normalized_pixels(images, self.config.embedder.vision.square, self.dtype, self.device)
 
     @torch.no_grad()
     def encode(self, images: Images | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
-from seedtok.core.images import Images, as_pil
+from seedtok.core.images import Images, Interpolation, Square, as_pil
 from seedtok.core.kinds import VISION
 from seedtok.core.records import from_record
 from seedtok.tokenizer.layers import Activation, Block, ConvolutionalStem, init_weights
@@ -34,7 +33,7 @@ class VisionConfig:
     """Sizes of a `VisionTransformer`; the defaults are the paper's.
 
     `pre_norm` adds CLIP's LayerNorm between the embeddings and the first block; `patch_bias` is the bias of the patch
-    embedding. `stem` has the widths of a `ConvolutionalStem` before it.
+    embedding. `stem` has the widths of a `ConvolutionalStem` before it. `interpolation` stretches images to squares.
     """
 
     image_size: int = 224
@@ -48,6 +47,7 @@ class VisionConfig:
     pre_norm: bool = False
     patch_bias: bool = True
     stem: tuple[int, ...] = ()  # ours
+    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self):
         if self.stem and self.patch_size != 1 << len(self.stem):
@@ -56,6 +56,11 @@ class VisionConfig:
             raise ConfigError(f"stem is {self.stem}; expected widths of at least 1")
         if self.image_size % self.patch_size:
             raise ConfigError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+
+    @property
+    def square(self) -> Square:
+        """What makes squares of images."""
+        return Square(self.image_size, self.interpolation)
 
     @property
     def patches(self) -> int:
@@ -68,29 +73,27 @@ class VisionConfig:
 
 
 def normalized_pixels(
-    images: Images, side: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    images: Images, square: Square | int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "b 3 h w"]:
     """Images of any kind and size -> pixels (B, 3, side, side) for the ViT.
 
-    Each image is stretched to `side` pixels by bicubic interpolation and normalised by CLIP's mean and standard
-    deviation.
+    Each image is stretched to a square and normalised by CLIP's mean and standard deviation.
 
     Args:
         images: PIL images, paths, arrays (H, W[, C]) or tensors (3, H, W), of uint8 or of floats in 0..1; one, a list,
             or an array or tensor with a leading batch axis. An empty list gives (0, 3, side, side).
-        side: width and height in pixels.
+        square: what stretches an image, such as `VisionConfig.square`, or the side in pixels.
         dtype: of the result.
         device: of the result.
 
     Raises:
         ImageError: something else, or an image that cannot be read.
     """
+    square = Square(square) if isinstance(square, int) else square
+    side = square.side
     if isinstance(images, list | tuple) and not images:
         return torch.zeros(0, 3, side, side, dtype=dtype, device=device)
-    square = [
-        im if im.size == (side, side) else im.resize((side, side), Image.Resampling.BICUBIC) for im in as_pil(images)
-    ]
-    pixels = torch.from_numpy(np.stack([np.asarray(im) for im in square])).to(device)
+    pixels = torch.from_numpy(np.stack([np.asarray(square(image)) for image in as_pil(images)])).to(device)
     mean, std = ((torch.tensor(x, device=device) * 255).repeat(side) for x in (CLIP_MEAN, CLIP_STD))
     rows = pixels.flatten(2).sub(mean).div_(std)  # of 3 * side values: over the 3 channels alone it is not vectorised
     return rows.unflatten(2, (side, 3)).permute(0, 3, 1, 2).to(dtype)

@@ -14,6 +14,7 @@ from seedtok.baselines.prefix_lm import PROJECTION_FILE
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import assign_strictly, read_json, write_tensors
+from seedtok.core.images import Interpolation
 from seedtok.tokenizer.embedder import EmbedderConfig, ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.weights import blip2, official
@@ -38,6 +39,7 @@ def convert(
     heads: Heads | None = None,
     image_decoder: str | None = None,
     text_tokenizer: str | None = None,
+    interpolation: Interpolation | None = None,
 ) -> Conversion:
     """Writes a checkpoint of this package from published weights.
 
@@ -47,6 +49,8 @@ def convert(
         heads: the numbers of attention heads, where they are not the published ones.
         image_decoder: folder or hub id of an image decoder, to use instead of the one of the published tokenizer.
         text_tokenizer: folder or hub id of BERT's tokenizer, for a checkpoint with a text branch and no tokenizer.
+        interpolation: how images are stretched to squares; by default "bicubic", which the paper's tokenizer and AnyGPT
+            take, but "bilinear" for the successor's, which SEED-LLaMA was trained with.
 
     Raises:
         CheckpointError: other sources; a tensor that is missing, of another shape, or unknown.
@@ -57,12 +61,18 @@ def convert(
     config, state = official.read_official(tensors, heads)
     if image_decoder is not None:
         config = replace(config, image_decoder=image_decoder)
+    if interpolation is not None:
+        vision = replace(config.embedder.vision, interpolation=interpolation)
+        config = replace(config, embedder=replace(config.embedder, vision=vision))
     words, notes = _text_tokenizer(config.embedder, text_tokenizer, None)
     with torch.device("meta"):
         model = SeedTokenizer(config, words)
     _assign(model, state, ", ".join(map(str, sources)))
     model.save_pretrained(out)
-    notes += [f"image decoder: {config.image_decoder}; another can be given with --image-decoder"]
+    notes += [
+        f"images are stretched to squares by {config.embedder.vision.interpolation} interpolation (--interpolation)",
+        f"image decoder: {config.image_decoder}; another can be given with --image-decoder",
+    ]
     successor = "pos_embed_image" in tensors
     kind = "the successor of SEED" if successor else "SEED, as in the paper"
     return _report(kind, tensors, model, official.left_out(tensors), notes)

@@ -43,7 +43,7 @@ REVERSE = ("Reverse_Qformer.", "reverse_tokens")  # of either way
 
 UNTOLD = {  # fields of configurations that decide what is computed and that no tensor of a published checkpoint tells
     "activation", "causal", "code_order", "cross_attention_every", "layer_norm_eps", "mlp_ratio", "normalize",
-    "patch_bias", "positions", "pre_norm", "stem",
+    "interpolation", "patch_bias", "positions", "pre_norm", "stem",
 }  # fmt: skip
 
 
@@ -136,6 +136,7 @@ def _config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
         image_size=side * patch.shape[-1], patch_size=patch.shape[-1], width=patch.shape[0],
         layers=min(39, _count(tensors, "visual_encoder.blocks.")), heads=heads.vision,
         mlp_width=tensors["visual_encoder.blocks.0.mlp.fc1.weight"].shape[0],
+        interpolation="bilinear" if _target(tensors) == "image" else "bicubic",  # as the successor's LM was trained
     )  # fmt: skip
     words = tensors.get("Qformer.bert.embeddings.word_embeddings.weight")
     ids = tensors.get("Qformer.bert.embeddings.position_ids")
