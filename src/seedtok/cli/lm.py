@@ -37,7 +37,10 @@ Tokenizer = Annotated[
 ]
 Chat = Annotated[
     str | None,
-    typer.Option("--template", help="How MODEL is asked: plain, pretrained, vicuna or llama2; by default as trained."),
+    typer.Option(
+        "--template",
+        help="How MODEL is asked: plain, pretrained, vicuna, llama2, anygpt or anygpt-chat; by default as trained.",
+    ),
 ]
 Quantize = Annotated[
     str | None, typer.Option(help="8bit or 4bit: the language model's matrices in that, by bitsandbytes.")
