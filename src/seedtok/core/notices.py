@@ -1,8 +1,9 @@
-"""Suppresses the messages of other libraries, such as progress bars and deprecations, while a model loads."""
+"""Warnings of this package; messages of other libraries, such as progress bars, suppressed while a model loads."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -10,8 +11,25 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
+from seedtok.core.errors import SeedTokWarning
+
 DEPRECATIONS = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)
 LIBRARIES = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers)(\.|$)"
+OF_CALLS = (
+    "seedtok",
+    "torch",
+    "contextlib",
+    "jaxtyping",
+    "beartype",
+)  # whose frames are between a caller and a warning
+
+
+def warn(message: str) -> None:
+    """Emits a SeedTokWarning at the line that called this package: Python shows a message once for each such line."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OF_CALLS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, SeedTokWarning, stacklevel=level)
 
 
 class _PillowQuietly:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.device import CompositeModule, device_named, dtype_named
-from seedtok.core.errors import InputError, SeedTokWarning
+from seedtok.core.errors import InputError
 from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
-from seedtok.core.notices import quietly
+from seedtok.core.notices import quietly, warn
 from seedtok.lm import checkpoint, interleaved, reranking, texts
 from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
 from seedtok.lm.base import Weights, fingerprint, load_base, quantization, word_embedding
@@ -198,8 +197,7 @@ class SeedLM(CompositeModule):
         turns = [as_turn(turn) for turn in turns]
         text_segments = [segment for turn in turns for segment in turn if isinstance(segment, str)]
         for text in filter(_is_image_file, text_segments):
-            message = f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})"
-            warnings.warn(message, SeedTokWarning, stacklevel=2)
+            warn(f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})")
         prompts = [text for text in text_segments if not _is_image_file(text)]
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
         given = self.template.wrap([[self._segment(segment) for segment in turn] for turn in turns])

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
-from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named, dtype_named
+from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named, dtype_named, inference
 from seedtok.core.errors import CheckpointError, InputError
 from seedtok.core.files import read_tensors
 from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
@@ -122,10 +122,6 @@ class SeedTokenizer(CompositeModule):
     def unregistered_parts(self) -> list[Any]:
         return [] if self._image_decoder is None else [self._image_decoder]
 
-    def fixed_dtype_children(self) -> list[nn.Module]:
-        # in float32: rounding changes which code is the nearest, and how far a picture is from those of training
-        return [part for part in (self.codebook, self.familiarity) if part is not None]
-
     @property
     def codebook_id(self) -> str:
         """A hash of the code vectors, and of the codes' order where it is not the causal one: it identifies codes."""
@@ -149,7 +145,7 @@ class SeedTokenizer(CompositeModule):
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         return normalized_pixels(images, self.config.embedder.vision.image_size, self.dtype, self.device)
 
-    @torch.no_grad()
+    @inference
     def encode(self, images: Images | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
         """Images -> codes (B, 32) int64; no images give (0, 32).
 
@@ -166,7 +162,7 @@ class SeedTokenizer(CompositeModule):
         warn_of_far_images(far)
         return torch.cat(codes) if codes else self.encode_pixels(self.pixels([]))
 
-    @torch.no_grad()
+    @inference
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Normalised pixels -> codes (B, 32) int64, without the warning of `encode`."""
         with fast_products(self.device):
@@ -177,7 +173,7 @@ class SeedTokenizer(CompositeModule):
         codes = self.codebook.encode(self.encode_head(embeddings))
         return codes if self.config.code_order is None else codes[:, list(self.config.code_order)]
 
-    @torch.no_grad()
+    @inference
     def decode(
         self,
         codes: Codes,
@@ -222,7 +218,7 @@ class SeedTokenizer(CompositeModule):
 
     # ------------------------------------------------------------ retrieval
 
-    @torch.no_grad()
+    @inference
     def embed_images(
         self, images: Images | Iterable[Any], from_codes: bool = False, batch_size: int = 32
     ) -> Float[Tensor, "b p"]:
@@ -234,13 +230,13 @@ class SeedTokenizer(CompositeModule):
         for batch in batches_of(images, batch_size):
             embeddings = self.causal_embeddings(self.pixels(batch))
             if from_codes:
-                embeddings = self.reconstructed_embeddings(self.quantize(embeddings).vectors.to(self.dtype))
+                embeddings = self.reconstructed_embeddings(self.lookup(self.codes_of(embeddings)))
             found.append(self.embedder.project_queries(embeddings))
         if not found:
             return self.embedder.project_queries(self.causal_embeddings(self.pixels([])))
         return torch.cat(found)
 
-    @torch.no_grad()
+    @inference
     def embed_texts(self, texts: str | list[str]) -> Float[Tensor, "b p"]:
         """Text embeddings of unit length, whose dot products with `embed_images` are cosines; no texts give (0, P)."""
         return self.embedder.embed_texts([texts] if isinstance(texts, str) else texts)
