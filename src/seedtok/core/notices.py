@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from seedtok.core.errors import SeedTokWarning
+from seedtok.core.shared import SharedContext
 
 DEPRECATIONS = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)
 LIBRARIES = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers)(\.|$)"
@@ -32,35 +32,13 @@ def warn(message: str) -> None:
     warnings.warn(message, SeedTokWarning, stacklevel=level)
 
 
-class _PillowQuietly:
-    """A context in which Pillow's warnings are ignored, for several threads at once.
-
-    The filters of `warnings` belong to the process: were each thread to save and restore them, as `catch_warnings`
-    does, one could restore what another had set. So the first thread to enter sets the filter, the last one removes it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before: warnings.catch_warnings[None] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._before is not None:
-                self._before.__exit__(None, None, None)
-                self._before = None
-
-
-pillow_quietly = _PillowQuietly()
+@SharedContext
+@contextmanager
+def pillow_quietly() -> Iterator[None]:
+    """Within the block, Pillow's warnings are ignored."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+        yield
 
 
 @contextmanager
