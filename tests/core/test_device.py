@@ -27,6 +27,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer, load_features
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world.scenes import render, unique_scenes
+from seedtok.tokenizer import layers
 from seedtok.tokenizer.seed import SeedTokenizer
 
 # one of the two scenes is far by the measured distance: a false alarm, of which there are 5 in 1,000
@@ -178,6 +179,15 @@ def test_inference_leaves_no_traces_in_training(images: list[Image.Image]):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model(model.pixels(images)).quantized.codes.shape == (2, 32)
     assert int(model.codebook.unused_steps.min()) == 0  # a forward in training mode is a step
+
+
+def test_the_default_device_of_new_tensors_is_not_that_of_a_model(tiny_tokenizer: Path, images: list[Image.Image]):
+    model = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    expected = model.encode(images)
+    layers._are_two_products_faster.cache_clear()
+    with torch.device("meta"):
+        assert torch.equal(model.encode(images), expected)
+        assert torch.equal(model.lookup(expected.tolist()), model.lookup(expected))
 
 
 def test_casting_equals_loading_in_that_dtype(tiny_tokenizer: Path, images: list[Image.Image]):

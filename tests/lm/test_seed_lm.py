@@ -143,6 +143,21 @@ def test_built_in_bfloat16_it_draws(bases, seed):
 
 
 @pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_between_steps_of_training_it_says_and_draws_without_dropout(seed_lm):
+    def made() -> list:
+        codes = torch.arange(32)
+        said = [seed_lm.caption(codes, 2, max_new_tokens=6), seed_lm.answer(codes, "what?", 1, max_new_tokens=6)]
+        return [*said, seed_lm.draw_codes("a fox").tolist(), seed_lm.generate("a fox", max_new_tokens=6, max_images=0)]
+
+    expected = made()
+    seed_lm.train()
+    modes = [part.training for part in seed_lm.modules()]
+    assert any(modes)
+    assert made() == expected
+    assert [part.training for part in seed_lm.modules()] == modes
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
 def test_a_greedy_answer_says_nothing(seed_lm, caplog, capfd):
     seed_lm.answer(torch.arange(32), "what?", num_beams=1, max_new_tokens=2)
     assert "length_penalty" not in caplog.text + "".join(capfd.readouterr())

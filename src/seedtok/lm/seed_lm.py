@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.core.checkpoint import checkpoint_folder
-from seedtok.core.device import CompositeModule, device_named, dtype_named
+from seedtok.core.device import CompositeModule, device_named, dtype_named, inference
 from seedtok.core.errors import InputError
 from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
@@ -81,6 +81,7 @@ class SeedLM(CompositeModule):
         """The ids of a prompt, turns of texts and codes, int64 (32,), as the template wraps them."""
         return self.joint.sequence(self.template.wrap(turns))
 
+    @inference
     def caption(
         self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
         max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str | None = None,
@@ -112,6 +113,7 @@ class SeedLM(CompositeModule):
             return reranking.rerank(self.joint, prompts, codes, self.drawing_ids, settings, batch_size)
         return texts.complete(self.joint, prompts, settings, batch_size)
 
+    @inference
     def answer(
         self, images: Any, questions: str | Iterable[str], num_beams: int = 5, batch_size: int = 32, *,
         max_new_tokens: int = 10, length_penalty: float | None = 0.0, template: str | None = None,
@@ -138,6 +140,7 @@ class SeedLM(CompositeModule):
         """The ids of the prompt that asks for an image, in the words of the template unless others are given."""
         return self.sequence([drawing_prompt(prompt, self.template.draw if instruction is None else instruction)])
 
+    @inference
     def draw_codes(
         self, prompts: str | Iterable[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
         instruction: str | None = None,
@@ -185,6 +188,7 @@ class SeedLM(CompositeModule):
         """
         return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text, on_image, dtype)
 
+    @inference
     def chat(
         self, turns: Iterable[Turn], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
@@ -267,8 +271,8 @@ class SeedLM(CompositeModule):
         """Writes LoRA and the visual layers; a plain language model as `save_plain` does.
 
         Base and image tokenizer stay where they are: those in folders are named relative to `folder`, and `standalone`
-        copies them into it. `merged` writes the base with LoRA added to its weights, as a folder `base` of
-        transformers.
+        copies them into it. An image tokenizer that was changed since it was loaded is written, too. `merged` writes
+        the base with LoRA added to its weights, as a folder `base` of transformers.
         """
         self._write(Path(folder).expanduser(), checkpoint.Parts(merged, standalone))
 

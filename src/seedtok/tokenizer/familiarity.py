@@ -119,7 +119,7 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
         features = tokenizer.embedder.patch_features(pixels)
         codes = tokenizer.codes_of(tokenizer.embedder.qformer(features))
     if tokenizer.familiarity is None:
-        return codes, torch.zeros(len(pixels), dtype=torch.bool)
+        return codes, torch.zeros(len(pixels), dtype=torch.bool, device="cpu")
     return codes, (tokenizer.familiarity(features) > 1).cpu()
 
 

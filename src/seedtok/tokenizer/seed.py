@@ -241,15 +241,16 @@ class SeedTokenizer(CompositeModule):
     @property
     def image_decoder(self) -> ImageDecoder:
         """The frozen diffusion model, on the device of this model; loaded on first use."""
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # whatever it is first used in
-            if self._image_decoder is None:
-                from seedtok.tokenizer.image_decoder import ImageDecoder
+        decoder = self._image_decoder
+        if decoder is None or decoder.device != self.device:  # this module may have been moved as a child of another
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # whatever it is first used in
+                if decoder is None:
+                    from seedtok.tokenizer.image_decoder import ImageDecoder
 
-                source = locate(self.config.image_decoder, "diffusion", self._folder)
-                self._image_decoder = ImageDecoder.from_pretrained(source, self.dtype)
-            if self._image_decoder.device != self.device:  # this module was moved as a child of another
-                self._image_decoder.to(self.device)
-        return self._image_decoder
+                    source = locate(self.config.image_decoder, "diffusion", self._folder)
+                    decoder = ImageDecoder.from_pretrained(source, self.dtype)
+                self._image_decoder = decoder.to(self.device)
+        return decoder
 
     def draw_by(self, image_decoder: str | Path | None = None, lcm_lora: str | Path | None = None) -> None:
         """From now on draws by another image decoder, or by an LCM-LoRA on it (never saved), in few steps if it can.
