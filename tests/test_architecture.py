@@ -32,6 +32,7 @@ LONG = {  # files of over 300 lines, and why
 }
 WIDE = {  # functions of over eight parameters, and why
     "mini.networks.positioned_unet.__init__": "diffusers reads a network's configuration off its constructor",
+    "lm.auto.processing.__call__": "the arguments that transformers gives its processors",
 }
 
 

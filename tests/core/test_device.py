@@ -12,7 +12,7 @@ from PIL import Image
 
 from mock_device import DEVICE, mock_device
 from seedtok.core.device import device_and_dtype, device_named, dtype_named, set_training_device
-from seedtok.core.errors import ConfigError
+from seedtok.core.errors import ConfigError, InputError
 from seedtok.core.hub import shipped
 from seedtok.evaluation.generation import evaluate_generation
 from seedtok.evaluation.readers import SeedReader
@@ -27,6 +27,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.evaluation import MiniSet, SceneScorer, load_features
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.world.scenes import render, unique_scenes
+from seedtok.tokenizer import layers
 from seedtok.tokenizer.seed import SeedTokenizer
 
 # one of the two scenes is far by the measured distance: a false alarm, of which there are 5 in 1,000
@@ -58,6 +59,8 @@ def test_the_cpu_and_whatever_is_best_have_names():
     assert device_named("cpu") == torch.device("cpu")
     assert device_named("auto").type in ("cuda", "mps", "cpu")
     assert device_named(torch.device("meta")) == torch.device("meta")
+    with pytest.raises(ConfigError, match="device cuda:99: "):
+        device_named(99)
 
 
 def test_dtypes_by_name():
@@ -141,6 +144,50 @@ def test_an_image_decoder_follows_a_tokenizer_that_moved_as_a_part(tiny_tokenize
     assert model.image_decoder.device.type == "cpu"
     torch.nn.Sequential(model).to("meta")
     assert model.image_decoder.device.type == "meta"
+
+
+def test_cast_as_a_part_it_keeps_its_code_vectors(tiny_tokenizer: Path):
+    model = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    codebook = model.codebook_id
+    for cast in (torch.nn.Sequential(model).to(torch.bfloat16), torch.nn.Sequential(model).half()):
+        assert model.dtype == next(cast.parameters()).dtype
+        assert (model.codebook.weight.dtype, model.codebook_id) == (torch.float32, codebook)
+    assert torch.nn.Sequential(model).to("meta", torch.bfloat16)[0].codebook.weight.device.type == "meta"
+    assert model.codebook.weight.dtype == torch.float32
+
+
+def test_inference_leaves_no_traces_in_training(images: list[Image.Image]):
+    """Neither in BatchNorm, which the ViT has, nor in a codebook whose codes restart."""
+    model = SeedTokenizer.from_pretrained("mini")
+    model.codebook.config = dataclasses.replace(model.codebook.config, restart_after=1)
+    model.codebook.register_buffer("unused_steps", torch.full((8192,), 5))
+
+    def made() -> list[torch.Tensor]:
+        codes = model.encode(images)
+        return [codes, model.encode_pixels(model.pixels(images)), model.embed_images(images),
+                model.embed_images(images, from_codes=True), model.embed_texts([PROMPT])]  # fmt: skip
+
+    expected = made()
+    model.train()
+    model.embedder.qformer.eval()
+    modes = {name: part.training for name, part in model.named_modules()}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert all(map(torch.equal, made(), expected))
+    with pytest.raises(InputError):
+        model.decode([[1, 2]])
+    assert {name: part.training for name, part in model.named_modules()} == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model(model.pixels(images)).quantized.codes.shape == (2, 32)
+    assert int(model.codebook.unused_steps.min()) == 0  # a forward in training mode is a step
+
+
+def test_the_default_device_of_new_tensors_is_not_that_of_a_model(tiny_tokenizer: Path, images: list[Image.Image]):
+    model = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    expected = model.encode(images)
+    layers._are_two_products_faster.cache_clear()
+    with torch.device("meta"):
+        assert torch.equal(model.encode(images), expected)
+        assert torch.equal(model.lookup(expected.tolist()), model.lookup(expected))
 
 
 def test_casting_equals_loading_in_that_dtype(tiny_tokenizer: Path, images: list[Image.Image]):

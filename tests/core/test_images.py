@@ -5,7 +5,7 @@ import socket
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 import seedtok.core.images
 from seedtok.core.errors import ImageError, SeedTokWarning
 from seedtok.core.image_search import find_images, list_images
-from seedtok.core.images import grid, load_image, side_by_side
+from seedtok.core.images import as_pil, batches_of, grid, load_image, side_by_side
 from seedtok.core.text import clean_caption
 
 RED = (200, 20, 30)
@@ -389,3 +389,32 @@ def test_pictures_of_one_size_are_where_they_were():
     sheet = side_by_side([Image.new("RGB", (4, 4), "red")], [Image.new("RGB", (4, 4), "blue")], pairs=1)
     assert sheet.size == (20, 12)
     assert [sheet.getpixel(at) for at in ((4, 4), (7, 7), (12, 4))] == [(255, 0, 0), (255, 0, 0), (0, 0, 255)]
+
+
+# ---------------------------------------------------------------- other sources
+
+
+def test_open_files_and_buffers_are_read(tmp_path):
+    path = tmp_path / "red.png"
+    Image.new("RGB", (5, 4), "red").save(path)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        for source in (BytesIO(data), file, bytearray(data), memoryview(data)):
+            assert [image.size for image in as_pil(source)] == [(5, 4)]
+    for source in (BytesIO(data), [BytesIO(data)]):
+        assert len(list(batches_of(source, 2))) == 1
+    with pytest.raises(ImageError, match="closed"):
+        load_image(file)
+    with pytest.raises(ImageError, match="open in binary mode"):
+        load_image(StringIO("text"))
+    with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seedtok.core.images.MAX_BYTES", 9)
+        with pytest.raises(ImageError, match="over 9 bytes"):
+            load_image(file)
+
+
+def test_what_is_no_source_says_what_is_one():
+    with pytest.raises(ImageError, match="of type dict; expected a PIL image, an array, a path, "):
+        as_pil({"bytes": b""})
+    with pytest.raises(ImageError, match=r"https://example\.com/x\.png is a URL; download the image"):
+        load_image("https://example.com/x.png")

@@ -1,6 +1,8 @@
 """Which float32 products are taken for exact, and that others are not used."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -63,3 +65,31 @@ def test_products_of_few_rows(monkeypatch, shape, turned):
         given = [t.to(dtype) for t in (x, weight, bias)]
         torch.testing.assert_close(products.linear_of_few(*given), F.linear(*given), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(products.linear_of_few(*given[:2]), F.linear(*given[:2]), rtol=1e-5, atol=1e-5)
+
+
+def test_threads_leave_the_precision_of_products_as_it_was():
+    settings = torch.backends.mkldnn.matmul
+    before, barrier = settings.fp32_precision, threading.Barrier(2)
+
+    def first():
+        with products.by_onednn:
+            barrier.wait()
+            barrier.wait()  # the second is inside
+        barrier.wait()
+
+    def second():
+        barrier.wait()
+        with products.by_onednn:
+            barrier.wait()
+            barrier.wait()  # the first has left
+            assert settings.fp32_precision == "tf32"
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(first), threads.submit(second)]:
+            done.result()
+    assert settings.fp32_precision == before
+
+
+def test_they_are_measured_on_the_cpu_whatever_the_default_device_is():
+    with torch.device("meta"):
+        assert is_exact(F.linear)

@@ -430,6 +430,7 @@ def test_rows_over_many_batches_and_files(tmp_path):
         assert (stored.keys[row], stored.captions[row]) == (f"{number:05}", f"caption {number}")
         assert stored.metadata[row] == {"number": number}
         assert stored.codes[row].tolist() == [(number * 4 + i) % 8192 for i in range(4)]
+    assert stored.captions[8999:9002] == ["caption 8999", "caption 0", "caption 0"]
     with pytest.raises(IndexError):
         stored.keys[29_001]
     batch = next(code_batches(tmp_path, 3, Stride(8999), shuffle=False))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -230,6 +231,41 @@ def test_labels_may_name_images_by_their_places(seed_lm, folder):
     logits = seed_lm.joint.logits(seed_lm.joint.states(seed_lm.joint.embed(ids)))
     torch.testing.assert_close(out.logits, logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out.loss, torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]))
+
+
+@pytest.mark.parametrize("seed_lm", ["llama", "opt"], indirect=True)
+def test_trainer_and_peft_give_it_what_they_give_a_causal_lm(seed_lm, folder):
+    model, processor = loaded(folder)
+    inputs = processor(text="a fox<image>", images=pictures(1))
+    plain = model(**inputs, labels=inputs["input_ids"])
+    given = {"labels": inputs["input_ids"], "return_dict": True}
+    assert torch.equal(model(**inputs, inputs_embeds=None, **given).logits, plain.logits)
+    count = int(plain.logits.shape[1]) - 1
+    torch.testing.assert_close(model(**inputs, num_items_in_batch=2 * count, **given).loss, plain.loss / 2)
+    model.gradient_checkpointing_enable()
+    model = get_peft_model(
+        model.train(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights=False)
+    )
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    assert all(weight.grad is not None for name, weight in model.named_parameters() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_texts_are_cut_where_they_are_to_be(seed_lm, folder):
+    processor = loaded(folder)[1]
+    whole = processor(text="<image> a red fox", images=pictures(1))["input_ids"]
+    cut = processor(text="<image> a red fox", images=pictures(1), truncation=True, max_length=36)["input_ids"]
+    assert torch.equal(cut, whole[:, :36])
+    with pytest.raises(InputError, match="an image is beyond the 20 tokens"):
+        processor(text="<image> a", images=pictures(1), truncation=True, max_length=20)
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_a_tokenizer_that_is_in_use_stays_as_it_is(seed_lm, tmp_path):
+    seed_lm.joint.to(torch.bfloat16)
+    before, source = seed_lm.seed.dtype, seed_lm.seed.source
+    seed_lm.save_transformers(tmp_path / "auto")
+    assert (seed_lm.seed.dtype, seed_lm.seed.source) == (before, source) == (torch.float32, source)
 
 
 @pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)

@@ -31,6 +31,33 @@ def changed(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+# ------------------------------------------------------------ the image tokenizer
+
+
+def test_a_tokenizer_that_was_changed_is_written_with_the_model(lm, tiny_tokenizer, tiny_diffusion, tmp_path):
+    def add(weight: torch.Tensor) -> None:
+        with torch.no_grad():
+            weight.add_(0.01)
+
+    for number, change in enumerate((
+        lambda seed: add(seed.embedder.vision.blocks[1].mlp.up.weight),
+        lambda seed: add(seed.decode_head[2].bias),
+        lambda seed: seed.draw_by(tiny_diffusion.parent / "diffusion"),
+        None,
+    )):  # fmt: skip
+        model = SeedLM.from_pretrained(lm, dtype=torch.float32 if change else torch.bfloat16)
+        assert model.seed.unchanged_source == str(tiny_tokenizer)
+        if change is not None:
+            change(model.seed)
+        for save in (model.save_pretrained, model.save_plain):
+            folder = tmp_path / f"{save.__name__}{number}"
+            save(folder)
+            assert (folder / "tokenizer").is_dir() == (change is not None)
+            again = SeedLM.from_pretrained(folder).seed
+            assert again.encoder_fingerprint == model.seed.encoder_fingerprint
+            assert torch.equal(again.to(model.seed.dtype).decode_head[2].bias, model.seed.decode_head[2].bias)
+
+
 # ------------------------------------------------------------ the fingerprint of a base
 
 

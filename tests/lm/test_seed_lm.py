@@ -1,11 +1,13 @@
 """SEED-OPT's public face: images in and out, bad input, and its files."""
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from seedtok.core.errors import CheckpointError, InputError, SeedTokWarning
@@ -100,6 +102,67 @@ def test_a_single_segment_is_a_prompt_of_its_own(seed_lm):
         assert seed_lm.chat([segment], **options) == seed_lm.chat([[segment]], **options)
 
 
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_codes_come_in_any_form_and_images_from_any_source(seed_lm):
+    codes, short = torch.arange(32), {"num_beams": 1, "max_new_tokens": 3}
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9), "red").save(file, "PNG")
+    expected = seed_lm.caption(codes[None], **short)
+    stored = codes.numpy().astype(np.uint16)
+    for given in (codes, codes.int(), stored, stored[None], [codes], [stored], codes.tolist(), [codes.tolist()]):
+        assert seed_lm.caption(given, **short) == expected
+        assert seed_lm.answer(given, (question for question in ["what?"]), **short)
+    options = {"max_new_tokens": 3, "max_images": 0}
+    expected = seed_lm.generate([codes, "A photo of"], **options)
+    for given in (codes.int(), stored, codes[None]):
+        assert seed_lm.generate([given, "A photo of"], **options) == expected
+    assert seed_lm.generate((segment for segment in (codes, "A photo of")), **options) == expected
+    for wrong in (codes.float(), codes[None].float(), [codes.float()]):
+        with pytest.raises(InputError, match=r"codes of torch\.float32; expected integers"):
+            seed_lm.caption(wrong)
+    with pytest.raises(InputError, match="expected integers"):
+        seed_lm.generate([torch.rand(32), "A photo of"])
+    expected = seed_lm.generate(np.asarray(Image.open(file)), **options)
+    for given in (file.getvalue(), bytearray(file.getvalue()), io.BytesIO(file.getvalue())):
+        assert seed_lm.generate(given, **options) == expected
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_prompts_come_one_by_one(seed_lm):
+    prompts = ("a fox", "a cake")
+    expected = seed_lm.draw_codes(prompts)
+    assert torch.equal(seed_lm.draw_codes(prompt for prompt in prompts), expected)
+    assert torch.equal(seed_lm.draw_codes(np.array(prompts)), expected)
+    assert len(seed_lm.draw((prompt for prompt in prompts), dtype="bfloat16")) == 2
+
+
+def test_built_in_bfloat16_it_draws(bases, seed):
+    model = SeedLM.build(bases["opt"], seed, dtype="bfloat16")
+    assert model.draw_codes("a fox").shape == (1, 32)
+    assert {weight.dtype for weight in model.joint.adapter.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_between_steps_of_training_it_says_and_draws_without_dropout(seed_lm):
+    def made() -> list:
+        codes = torch.arange(32)
+        said = [seed_lm.caption(codes, 2, max_new_tokens=6), seed_lm.answer(codes, "what?", 1, max_new_tokens=6)]
+        return [*said, seed_lm.draw_codes("a fox").tolist(), seed_lm.generate("a fox", max_new_tokens=6, max_images=0)]
+
+    expected = made()
+    seed_lm.train()
+    modes = [part.training for part in seed_lm.modules()]
+    assert any(modes)
+    assert made() == expected
+    assert [part.training for part in seed_lm.modules()] == modes
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_a_greedy_answer_says_nothing(seed_lm, caplog, capfd):
+    seed_lm.answer(torch.arange(32), "what?", num_beams=1, max_new_tokens=2)
+    assert "length_penalty" not in caplog.text + "".join(capfd.readouterr())
+
+
 def test_bad_input_is_refused(seed_lm):
     image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(InputError, match="an empty prompt"):
@@ -125,6 +188,17 @@ def test_the_name_of_an_image_file_is_a_text_with_a_warning(seed_lm, tmp_path, m
 
 
 # ------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("seed_lm", ["opt"], indirect=True)
+def test_a_home_folder_is_that_of_the_user(seed_lm, seed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    seed.save_pretrained("~/seed")
+    for name, save in (("lm", seed_lm.save_pretrained), ("plain", seed_lm.save_plain)):
+        save(f"~/{name}")
+        assert SeedLM.from_pretrained(f"~/{name}", seed="~/seed").seed.source == str(tmp_path / "seed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lm", "plain", "seed"]
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -137,6 +137,21 @@ def test_python_warns_once_a_call(mini, lm, pictures):
         assert "scene.png" not in message
 
 
+def test_each_calling_line_warns(mini, lm):
+    """By Python's own rule, which shows a message once for each line; whoever ignores torch's warnings sees ours."""
+    black = np.zeros((64, 64, 3), np.uint8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", module="torch")
+        for _ in range(2):
+            mini.encode(black)
+        lm.caption(black, num_beams=1, max_new_tokens=1)
+        lm.draw_codes("a zebra")
+    ours = [w for w in caught if w.category is SeedTokWarning]
+    assert [w.filename for w in ours] == [__file__] * 3
+    assert [w.lineno - ours[0].lineno for w in ours] == [0, 1, 2]
+
+
 def test_what_is_known_is_not_warned_of(lm, pictures):
     with warnings.catch_warnings():
         warnings.simplefilter("error", SeedTokWarning)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
 from seedtok.tokenizer.image_decoder import ImageDecoder
+from seedtok.tokenizer.seed import SeedTokenizer
 
 WIDTH = 12  # of an image embedding
 
@@ -176,6 +178,41 @@ def test_beside_a_decoder_the_same_draws_in_few_steps(tiny_diffusion, lcm_lora):
         for each in (other, alone)
     ]
     assert drawn[0] == drawn[1]
+
+
+def test_a_saved_tokenizer_draws_without_the_lora_that_is_not_saved(tiny_tokenizer, tiny_diffusion, tmp_path, lcm_lora):
+    tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    own = (tokenizer.config.num_inference_steps, tokenizer.config.guidance_scale)
+    tokenizer.draw_by(lcm_lora=lcm_lora[0])
+    assert (tokenizer.config.num_inference_steps, tokenizer.config.guidance_scale) == (4, 1.5) != own
+    tokenizer.save_pretrained(tmp_path / "saved")
+    again = SeedTokenizer.from_pretrained(tmp_path / "saved").config
+    assert (again.num_inference_steps, again.guidance_scale) == own
+    assert tokenizer.unchanged_source == str(tiny_tokenizer)
+    tokenizer.draw_by(tiny_diffusion)
+    assert (tokenizer.config.num_inference_steps, tokenizer.config.guidance_scale) == own
+
+
+def test_the_first_drawing_draws_no_random_numbers_and_leaves_a_decoder_for_any_mode(tiny_tokenizer):
+    tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        tokenizer.decode(torch.arange(32), 1, generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(weight.is_inference() for weight in tokenizer.image_decoder.pipeline.unet.parameters())
+
+
+def test_threads_draw_what_one_does(tiny_tokenizer, lcm_lora):
+    tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    tokenizer.draw_by(lcm_lora=lcm_lora[0])
+
+    def drawn(number: int) -> bytes:
+        codes, noise = torch.arange(32) + number, torch.Generator().manual_seed(number)
+        return tokenizer.decode(codes, generator=noise)[0].tobytes()
+
+    expected = [drawn(number) for number in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(drawn, range(8))) == expected
 
 
 def test_what_is_no_lcm_lora_is_refused(tiny_diffusion, tmp_path, lcm_lora):

@@ -56,6 +56,7 @@ def checkpoint_folder(folder: Path) -> Iterator[Path]:
     loader would take for parts of it, are removed. Raises CheckpointError when the files cannot be written, such as on
     a full disk.
     """
+    folder = folder.expanduser()
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

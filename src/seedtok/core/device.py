@@ -1,10 +1,12 @@
-"""Where a model runs: devices, dtypes, ranks, and modules that move and cast with all their parts."""
+"""Where and how a model runs: devices, dtypes, ranks, eval mode; modules that move and cast with all their parts."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from seedtok.core.errors import ConfigError
 
 DTYPES = ("float32", "bfloat16", "float16")
+M = TypeVar("M", bound=nn.Module)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def dtype_named(name: str | torch.dtype) -> torch.dtype:
@@ -27,14 +32,15 @@ def dtype_named(name: str | torch.dtype) -> torch.dtype:
     return getattr(torch, name)
 
 
-def device_named(name: str | torch.device) -> torch.device:
+def device_named(name: str | int | torch.device) -> torch.device:
     """The device of a name; "auto" is the first CUDA GPU, or else Apple's GPU (mps), or else the CPU.
 
-    A `torch.device` is returned unchanged. Raises ConfigError for an unknown name, and for a device that this machine
-    or this build of torch does not have.
+    A number is that of a CUDA GPU, and a `torch.device` is returned unchanged. Raises ConfigError for an unknown name,
+    and for a device that this machine or this build of torch does not have.
     """
     if isinstance(name, torch.device):
         return name
+    name = f"cuda:{name}" if isinstance(name, int) else name
     if name == "auto":
         gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(gpu)
@@ -81,6 +87,38 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+def inference(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """Decorates a function of a module, or a method of it: it computes in eval mode and without gradients.
+
+    Every part of the module is in the mode that it was in before when the function returns or raises.
+    """
+
+    @functools.wraps(function)
+    def wrapped(module: M, *args: P.args, **options: P.kwargs) -> R:
+        in_training = [part for part in module.modules() if part.training]
+        for part in in_training:
+            part.training = False
+        try:
+            with torch.no_grad():
+                return function(module, *args, **options)
+        finally:
+            for part in in_training:
+                part.training = True
+
+    return wrapped
+
+
+class FixedDtypeModule(nn.Module):
+    """A module whose tensors keep their dtype when it is moved or cast, also as a part of another module."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, recurse)
+
+
 class CompositeModule(nn.Module):
     """A module with parts that are no `nn.Module`, such as a diffusion pipeline, which move and cast along with it."""
 
@@ -88,20 +126,10 @@ class CompositeModule(nn.Module):
         """The parts that are no children; each has a method `to(device, dtype)`, of which one argument may be None."""
         return []
 
-    def fixed_dtype_children(self) -> list[nn.Module]:
-        """The children that keep their dtype when the module is cast."""
-        return []
-
     def to(self, *args: Any, **options: Any) -> Self:
         """Moves and casts the module, with the arguments of `nn.Module.to`."""
+        super().to(*args, **options)
         device, dtype = device_and_dtype(args, options)
-        if device is not None:
-            super().to(device)
-        if dtype is not None:
-            fixed = self.fixed_dtype_children()
-            for child in self.children():
-                if not any(child is other for other in fixed):
-                    child.to(dtype)
         for part in self.unregistered_parts():
             part.to(device, dtype)
         return self

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, IOBase
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -24,9 +25,10 @@ from seedtok.core.notices import pillow_quietly
 MAX_BYTES = 2**30  # of an image file
 MAX_PIXELS = 178_956_970  # width x height
 MAX_SIDE = 100_000  # pixels of the longer side: the memory for resizing is proportional to it
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OTHER_PROGRAMS = frozenset({"EPS", "WMF"})  # formats that Pillow has other programs decode, such as Ghostscript
 
-ImageSource = Image.Image | np.ndarray | str | Path | bytes
+ImageSource = Image.Image | np.ndarray | str | Path | bytes | bytearray | memoryview | IOBase
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -54,8 +56,8 @@ def load_image(source: ImageSource) -> Image.Image:
     """An RGB image: EXIF orientation applied, transparency composited over white, 16 bits reduced to 8.
 
     Args:
-        source: a PIL image, a path, the bytes of an image file, or an array (H, W) or (H, W, 1 | 3 | 4) of uint8 or of
-            floats in 0..1.
+        source: a PIL image, a path, the bytes of an image file, a file open for reading them, or an array (H, W) or
+            (H, W, 1 | 3 | 4) of uint8 or of floats in 0..1.
 
     Raises:
         ImageError: `source` is none of these or cannot be decoded; a path is not a regular file (a pipe, a device); the
@@ -73,14 +75,16 @@ def _load(source: ImageSource) -> Image.Image:
         return _decode(source, "the image")
     if isinstance(source, np.ndarray):
         return _flatten(_from_array(source))
-    if isinstance(source, bytes):
-        return _open(source, "these bytes")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _open(bytes(source), "these bytes")
     if not isinstance(source, str | Path):
-        raise ImageError(f"an image of type {type(source).__name__}; expected a PIL image, an array, a path or bytes")
+        return _open(_read_open(source), "the open file")
     path = Path(source)
     try:
         data = _read(path)
     except FileNotFoundError:
+        if isinstance(source, str) and URL.match(source):
+            raise ImageError(f"{source} is a URL; download the image, and give its path or its bytes") from None
         raise ImageError(f"no such image: {path}") from None
     except ImageError:
         raise
@@ -96,6 +100,22 @@ def _read(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         _check_file(path, status)
         return file.read(status.st_size)
+
+
+def _read_open(file: Any) -> bytes:
+    """The bytes of a file that is open, from where it stands, of which there may be at most `MAX_BYTES`."""
+    try:
+        data = file.read(MAX_BYTES + 1) if hasattr(file, "read") else None
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"cannot read the open file: {_line(error)}") from None
+    if not isinstance(data, bytes):
+        raise ImageError(
+            f"an image of type {type(file).__name__}; expected a PIL image, an array, a path, the bytes of an image "
+            "file, or a file that is open in binary mode"
+        )
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"the open file: over {MAX_BYTES:,} bytes; expected at most as many")
+    return data
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:
@@ -115,7 +135,7 @@ def as_pil(images: Images) -> list[Image.Image]:
     A tensor image is (3, H, W); for the others, and for errors, see `load_image`. Raises ImageError for an empty
     sequence.
     """
-    listed: list[Any] = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
+    listed: list[Any] = [images] if is_one(images) else list(images)  # type: ignore[arg-type]
     if not listed:
         raise ImageError("no images given")
     return [load_image(_channels_last(image) if _is_tensor(image) else image) for image in listed]
@@ -128,7 +148,7 @@ def batches_of(images: Images | Iterable[ImageSource | Tensor], size: int) -> It
     """
     if size < 1:
         raise ImageError(f"a batch size of {size}; expected 1 or more")
-    if _is_one(images):
+    if is_one(images):
         yield images
         return
     iterator = iter(images)  # type: ignore[arg-type]
@@ -136,11 +156,12 @@ def batches_of(images: Images | Iterable[ImageSource | Tensor], size: int) -> It
         yield batch
 
 
-def _is_one(images: Any) -> bool:
+def is_one(images: Any) -> bool:
     """Whether this is a single image, valid or not, and not a collection of images."""
     if isinstance(images, np.ndarray) or _is_tensor(images):
         return images.ndim != 4
-    return isinstance(images, Image.Image | str | Path | bytes) or not isinstance(images, Iterable)
+    single = isinstance(images, Image.Image | str | Path | bytes | bytearray | memoryview | dict)
+    return single or hasattr(images, "read") or not isinstance(images, Iterable)
 
 
 def _is_tensor(image: Any) -> TypeGuard[Tensor]:

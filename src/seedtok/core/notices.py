@@ -1,48 +1,44 @@
-"""Suppresses the messages of other libraries, such as progress bars and deprecations, while a model loads."""
+"""Warnings of this package; messages of other libraries, such as progress bars, suppressed while a model loads."""
 
 from __future__ import annotations
 
 import logging
-import threading
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
+from seedtok.core.errors import SeedTokWarning
+from seedtok.core.shared import SharedContext
+
 DEPRECATIONS = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)
 LIBRARIES = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers)(\.|$)"
+OF_CALLS = (
+    "seedtok",
+    "torch",
+    "contextlib",
+    "jaxtyping",
+    "beartype",
+)  # whose frames are between a caller and a warning
 
 
-class _PillowQuietly:
-    """A context in which Pillow's warnings are ignored, for several threads at once.
-
-    The filters of `warnings` belong to the process: were each thread to save and restore them, as `catch_warnings`
-    does, one could restore what another had set. So the first thread to enter sets the filter, the last one removes it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before: warnings.catch_warnings[None] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._before is not None:
-                self._before.__exit__(None, None, None)
-                self._before = None
+def warn(message: str) -> None:
+    """Emits a SeedTokWarning at the line that called this package: Python shows a message once for each such line."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OF_CALLS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, SeedTokWarning, stacklevel=level)
 
 
-pillow_quietly = _PillowQuietly()
+@SharedContext
+@contextmanager
+def pillow_quietly() -> Iterator[None]:
+    """Within the block, Pillow's warnings are ignored."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+        yield
 
 
 @contextmanager

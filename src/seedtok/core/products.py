@@ -22,6 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from seedtok.core.shared import SharedContext
+
 EXACT = 2e-6  # the largest relative error of a float32 product
 GAIN = 1.2  # how many times as fast it has to be
 FEW = range(12, 97)  # rows of a product that `linear_of_few` computes the other way round
@@ -38,10 +40,11 @@ def fast_products(device: torch.device) -> Iterator[None]:
     if device.type != "cpu" or not _is_worthwhile():
         yield
         return
-    with by_onednn():
+    with by_onednn:
         yield
 
 
+@SharedContext
 @contextmanager
 def by_onednn() -> Iterator[None]:
     """Within the block, PyTorch may compute float32 products on a CPU by oneDNN, and in TF32."""
@@ -60,7 +63,7 @@ def _is_worthwhile() -> bool:
         return False
 
     def other(x: Tensor, weight: Tensor) -> Tensor:
-        with by_onednn():
+        with by_onednn:
             return F.linear(x, weight)
 
     return is_exact(other) and gain(other, F.linear) >= GAIN
@@ -114,5 +117,5 @@ def times_as_fast(run: Callable[[], object], other: Callable[[], object], rounds
 
 
 def _matrices(rows: int = 512) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(rows, 768, generator=generator), torch.randn(768, 768, generator=generator)
+    options: Any = {"generator": torch.Generator().manual_seed(0), "device": "cpu"}
+    return torch.randn(rows, 768, **options), torch.randn(768, 768, **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +54,15 @@ class Column(Generic[T]):
     def __len__(self) -> int:
         return len(self._column)
 
-    def __getitem__(self, index: int) -> T:
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
         row = range(len(self))[index]
         return self._parse(self._column.chunk(row // ROWS)[row % ROWS].as_py())
 

@@ -6,7 +6,6 @@ Those of a plain language model are in `plain_files`.
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from seedtok.lm.base import Weights, fingerprint, is_base_of, load_base, loading
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import IMAGE_TOKENIZER, Template, template_of
 from seedtok.lm.native import PLAIN as PLAIN_TEMPLATE
-from seedtok.lm.plain_files import ENTRY, read_native, read_plain
+from seedtok.lm.plain_files import ENTRY, read_native, read_plain, write_image_tokenizer
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
@@ -137,20 +136,11 @@ def write_files(
         write_lora(lora, new / "adapter")
     config = {
         "base": base, "base_fingerprint": source.fingerprint or fingerprint(model.lm), "adapter": lora is not None,
-        "tokenizer": write_image_tokenizer(seed, new, folder, parts), "vocabulary": asdict(model.adapter.config),
+        "vocabulary": asdict(model.adapter.config),
     }  # fmt: skip
+    config["tokenizer"] = write_image_tokenizer(seed, new, folder, parts.standalone, parts.tokenizer)
     config |= template.entry()
     write_checkpoint(new, LM, VERSION, config, model.adapter.tensors(), VISUAL)
-
-
-def write_image_tokenizer(seed: SeedTokenizer, new: Path, folder: Path, parts: Parts) -> str:
-    """Copies the image tokenizer where it has to be; returns what config.json calls it."""
-    source = parts.tokenizer or seed.source
-    if source is None or (parts.standalone and os.path.isabs(source)):
-        (new / "tokenizer").mkdir()
-        seed.write_files(new / "tokenizer", folder / "tokenizer", parts.standalone)
-        return "tokenizer"
-    return recorded(source, "tokenizer", folder, new)
 
 
 def read_adapted(

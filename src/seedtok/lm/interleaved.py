@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from seedtok.core.errors import InputError
-from seedtok.core.images import ImageSource
+from seedtok.core.images import ImageSource, is_one
 from seedtok.lm.decoding import GREEDY, Sampling, decode_image
 from seedtok.lm.model import JointLM
 from seedtok.lm.probe import supports_cache
@@ -20,13 +18,13 @@ from seedtok.lm.sequences import CachedSequences
 from seedtok.lm.texts import TextStreamer
 
 Segment = str | ImageSource | Tensor  # a text, an image or its codes
-Turn = Sequence[Segment] | Segment
+Turn = Iterable[Segment] | Segment
 
 
 def as_turn(turn: Turn) -> Sequence[Segment]:
     """The segments of a turn; a single one is a turn of its own."""
-    single = isinstance(turn, str | Path | Image.Image | Tensor | np.ndarray)
-    return [turn] if single else turn  # type: ignore[list-item, return-value]
+    single = isinstance(turn, Tensor | np.ndarray) or is_one(turn)
+    return [turn] if single else list(turn)  # type: ignore[list-item, arg-type]
 
 
 @torch.no_grad()

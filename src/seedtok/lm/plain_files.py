@@ -5,6 +5,7 @@ The entry has the version of its format, the layout of the visual ids, and the i
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -46,8 +47,7 @@ def write_plain(
     """Writes the plain language model into the existing folder `new`, which will be moved to `folder`."""
     lm = fold(model)
     entry = entry_of(model, seed, template)
-    if seed.source is not None:
-        entry["tokenizer"] = recorded(seed.source, "tokenizer", folder, new)
+    entry["tokenizer"] = write_image_tokenizer(seed, new, folder)
     setattr(lm.config, ENTRY, entry)
     lm.save_pretrained(new)
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,6 +57,22 @@ def write_plain(
             tokenizer.chat_template = chat_template_of(template)  # for servers
         tokenizer.save_pretrained(str(new))
     without_paths(new)
+
+
+def write_image_tokenizer(
+    seed: SeedTokenizer, new: Path, folder: Path, standalone: bool = False, hub_id: str | None = None
+) -> str:
+    """The name that config.json gives to the image tokenizer, which is written where no source has it as it is.
+
+    `new` will be moved to `folder`. `standalone` writes it where its source is a folder of this machine, too. `hub_id`
+    is one to name in place of its own.
+    """
+    source = hub_id or seed.unchanged_source
+    if source is None or (standalone and os.path.isabs(source)):
+        (new / "tokenizer").mkdir()
+        seed.write_files(new / "tokenizer", folder / "tokenizer", standalone)
+        return "tokenizer"
+    return recorded(source, "tokenizer", folder, new)
 
 
 def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, weights: Weights) -> tuple[JointLM, str]:

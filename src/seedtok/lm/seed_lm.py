@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.core.checkpoint import checkpoint_folder
-from seedtok.core.device import CompositeModule, device_named, dtype_named
-from seedtok.core.errors import InputError, SeedTokWarning
+from seedtok.core.device import CompositeModule, device_named, dtype_named, inference
+from seedtok.core.errors import InputError
 from seedtok.core.hub import lm_card, locate, push
 from seedtok.core.image_search import SUFFIXES
-from seedtok.core.notices import quietly
+from seedtok.core.notices import quietly, warn
 from seedtok.lm import checkpoint, interleaved, reranking, texts
 from seedtok.lm.adapter import LoraSettings, VisualAdapter, add_lora
 from seedtok.lm.base import Weights, fingerprint, load_base, quantization, word_embedding
@@ -37,6 +36,7 @@ from seedtok.lm.prompts import (
     written,
 )
 from seedtok.lm.vocabulary import Vocabulary
+from seedtok.tokenizer.given_codes import are_codes, as_codes
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 
@@ -81,6 +81,7 @@ class SeedLM(CompositeModule):
         """The ids of a prompt, turns of texts and codes, int64 (32,), as the template wraps them."""
         return self.joint.sequence(self.template.wrap(turns))
 
+    @inference
     def caption(
         self, images: Any, num_beams: int = 5, batch_size: int = 32, *, min_new_tokens: int | None = None,
         max_new_tokens: int = 30, length_penalty: float | None = None, prompt: str | None = None,
@@ -89,7 +90,7 @@ class SeedLM(CompositeModule):
         """Captions of images: the text after their codes and "A photo of", or what else the template asks.
 
         Args:
-            images: as `SeedTokenizer.encode` takes them, or codes, an int64 tensor (B, 32).
+            images: as `SeedTokenizer.encode` takes them, or codes (B, 32) or (32,), as its `decode` takes them.
             num_beams: width of the beam search; 1 is greedy.
             batch_size: images at once.
             min_new_tokens: by default the template's, for most models 8, or `max_new_tokens` where that is less.
@@ -112,8 +113,9 @@ class SeedLM(CompositeModule):
             return reranking.rerank(self.joint, prompts, codes, self.drawing_ids, settings, batch_size)
         return texts.complete(self.joint, prompts, settings, batch_size)
 
+    @inference
     def answer(
-        self, images: Any, questions: str | Sequence[str], num_beams: int = 5, batch_size: int = 32, *,
+        self, images: Any, questions: str | Iterable[str], num_beams: int = 5, batch_size: int = 32, *,
         max_new_tokens: int = 10, length_penalty: float | None = 0.0, template: str | None = None,
     ) -> list[str]:  # fmt: skip
         """Short answers to one question an image, which replaces `{}` in `template`, by default the model's own.
@@ -121,7 +123,7 @@ class SeedLM(CompositeModule):
         The other arguments are as for `caption`. Raises InputError for an empty question, or where there are not as
         many questions as images.
         """
-        questions = [questions] if isinstance(questions, str) else questions
+        questions = [questions] if isinstance(questions, str) else list(questions)
         codes = self._codes(images, batch_size)
         if len(codes) != len(questions):
             raise InputError(f"{len(questions)} questions about {len(codes)} images; give one an image")
@@ -140,15 +142,16 @@ class SeedLM(CompositeModule):
         drawn = [self.template.answer + self.template.drawn] if self.template.drawn else []
         return self.joint.sequence([*self.template.wrap([[asked]]), *drawn])
 
+    @inference
     def draw_codes(
-        self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
+        self, prompts: str | Iterable[str], sampling: Sampling = GREEDY, num_beams: int = 1, *,
         instruction: str | None = None,
     ) -> Int[Tensor, "b n"]:  # fmt: skip
         """Codes (B, 32) of images of prompts, (0, 32) for none: those after "Generate an image" and the prompt.
 
         Raises InputError for an empty prompt, one too long for the LM, or beams together with sampling.
         """
-        prompts = [prompts] if isinstance(prompts, str) else prompts
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not all(prompt.strip() for prompt in prompts):
             raise InputError("an empty prompt: say what to draw")
         instruction = self.template.draw if instruction is None else instruction
@@ -157,8 +160,8 @@ class SeedLM(CompositeModule):
         return draw_codes(self.joint, rows, sampling, num_beams)
 
     def draw(
-        self, prompts: str | Sequence[str], sampling: Sampling = GREEDY, num_beams: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None, dtype: torch.dtype | None = None,
+        self, prompts: str | Iterable[str], sampling: Sampling = GREEDY, num_beams: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None, dtype: torch.dtype | str | None = None,
     ) -> list[Image.Image]:  # fmt: skip
         """Images of prompts; `generator` and `dtype` are the image decoder's, `sampling` has the LM's own generator."""
         return self.seed.decode(self.draw_codes(prompts, sampling, num_beams), generator=generator, dtype=dtype)
@@ -167,12 +170,12 @@ class SeedLM(CompositeModule):
         self, segments: Turn, generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
         """Continues texts and images in any order by texts and images: a chat of one turn.
 
         Args:
-            segments: a str is text; an image is anything that `SeedTokenizer.encode` takes, or its codes, int64 (32,).
+            segments: a str is text; an image is anything that `SeedTokenizer.encode` takes, or its codes (32,).
                 A single text or image needs no list.
             generator: the image decoder's.
             max_new_tokens: the most tokens of text.
@@ -187,11 +190,12 @@ class SeedLM(CompositeModule):
         """
         return self.chat([segments], generator, max_new_tokens, max_images, sampling, on_text, on_image, dtype)
 
+    @inference
     def chat(
-        self, turns: Sequence[Turn], generator: torch.Generator | None = None,
+        self, turns: Iterable[Turn], generator: torch.Generator | None = None,
         max_new_tokens: int = 64, max_images: int = 4, sampling: Sampling = GREEDY,
         on_text: Callable[[str], None] | None = None, on_image: Callable[[Image.Image], None] | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ) -> list[str | Image.Image]:  # fmt: skip
         """The answer to a chat: turns of texts and images, the user's and the model's alternately, the user's last.
 
@@ -200,8 +204,7 @@ class SeedLM(CompositeModule):
         turns = [as_turn(turn) for turn in turns]
         text_segments = [segment for turn in turns for segment in turn if isinstance(segment, str)]
         for text in filter(_is_image_file, text_segments):
-            message = f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})"
-            warnings.warn(message, SeedTokWarning, stacklevel=2)
+            warn(f"{text!r} is read as a text; for the image of that name give pathlib.Path({text!r})")
         prompts = [text for text in text_segments if not _is_image_file(text)]
         warn_of_unknown_words(self.joint.text_tokenizer, prompts)
         given = self.template.wrap([[self._segment(segment) for segment in turn] for turn in turns])
@@ -216,7 +219,7 @@ class SeedLM(CompositeModule):
         images = iter(drawn)
         return [part if isinstance(part, str) else next(images) for part in made]
 
-    def room(self, turns: Sequence[Turn]) -> int:
+    def room(self, turns: Iterable[Turn]) -> int:
         """The number of tokens left in the LM's context after a chat; its images are counted, and not opened.
 
         Raises InputError where the chat itself does not fit.
@@ -226,17 +229,17 @@ class SeedLM(CompositeModule):
         return self.joint.context - len(self.sequence(*parts))
 
     def _codes(self, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
-        """The codes of images; an int64 tensor (B, 32) is codes already."""
+        """The codes of images, or codes as they are given."""
         texts.check_batch_size(batch_size)
-        if isinstance(images, Tensor) and images.ndim == 2 and images.dtype == torch.int64:
-            return images
+        if are_codes(images, self.vocabulary.span):
+            return as_codes(images, self.vocabulary.span)
         return self.seed.encode(images, batch_size)
 
     def _segment(self, segment: Any) -> str | Tensor:
         """A segment of a prompt as text or codes (32,)."""
-        if isinstance(segment, str) or (isinstance(segment, Tensor) and segment.ndim == 1):
+        if isinstance(segment, str):
             return segment
-        codes = self.seed.encode(segment)
+        codes = self._codes(segment, 1)
         if len(codes) != 1:
             raise InputError(f"a segment of {len(codes)} images: give each image as a segment of its own")
         return codes[0]
@@ -246,13 +249,15 @@ class SeedLM(CompositeModule):
     @classmethod
     @quietly("transformers")
     def build(
-        cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None, dtype: torch.dtype = torch.float32
-    ) -> SeedLM:
+        cls, base: str | Path, seed: SeedTokenizer, lora: LoraSettings | None = None,
+        dtype: torch.dtype | str = torch.float32,
+    ) -> SeedLM:  # fmt: skip
         """A new SEED LM over any causal LM: LoRA without effect yet, and new visual layers.
 
-        `base` is "mini" (the shipped OPT), a folder, or a hub id. Raises CheckpointError when it cannot be loaded.
+        `base` is "mini" (the shipped OPT), a folder, or a hub id; `dtype` is one of torch's, or its name. Raises
+        CheckpointError when it cannot be loaded, and ConfigError for an unknown dtype.
         """
-        source = locate(base, "opt")
+        source, dtype = locate(base, "opt"), dtype_named(dtype)
         lm, text_tokenizer = load_base(source, dtype)
         adapter = VisualAdapter(checkpoint.adapter_config(lm, seed))
         embedding = word_embedding(lm)
@@ -260,17 +265,18 @@ class SeedLM(CompositeModule):
         with torch.no_grad():
             adapter.initialise(seed.codebook.weight.detach(), embedding(rows))
         identity = checkpoint.Source(source, fingerprint(lm))
-        joint = JointLM(add_lora(lm, lora or LoraSettings()), text_tokenizer, adapter.config.vocabulary, adapter)
+        network = add_lora(lm, lora or LoraSettings())
+        joint = JointLM(network, text_tokenizer, adapter.config.vocabulary, adapter.to(dtype))
         return cls(joint, seed, identity).eval()
 
     def save_pretrained(self, folder: str | Path, merged: bool = False, *, standalone: bool = False) -> None:
         """Writes LoRA and the visual layers; a plain language model as `save_plain` does.
 
         Base and image tokenizer stay where they are: those in folders are named relative to `folder`, and `standalone`
-        copies them into it. `merged` writes the base with LoRA added to its weights, as a folder `base` of
-        transformers.
+        copies them into it. An image tokenizer that was changed since it was loaded is written, too. `merged` writes
+        the base with LoRA added to its weights, as a folder `base` of transformers.
         """
-        self._write(Path(folder), checkpoint.Parts(merged, standalone))
+        self._write(Path(folder).expanduser(), checkpoint.Parts(merged, standalone))
 
     def save_plain(self, folder: str | Path) -> None:
         """Writes a plain language model: LoRA and visual layers folded into a causal LM of transformers (`plain.fold`).
@@ -279,8 +285,8 @@ class SeedLM(CompositeModule):
         model; its tokens `<img_00000>` to `<img_08191>`, `<img>` and `</img>` are the visual ones. Raises
         CheckpointError for an LM that does not fold.
         """
-        with checkpoint_folder(Path(folder)) as new:
-            write_plain(self.joint, self._seed[0], new, Path(folder), self.template)
+        with checkpoint_folder(folder := Path(folder).expanduser()) as new:
+            write_plain(self.joint, self._seed[0], new, folder, self.template)
 
     def save_transformers(self, folder: str | Path) -> None:
         """Writes the weights of `save_plain` with a processor, for transformers' Auto classes (`seedtok.lm.auto`)."""
@@ -306,7 +312,7 @@ class SeedLM(CompositeModule):
         hub id of the same. `license` is an identifier of the hub's. A README.md that the repository has is kept.
         Raises CheckpointError where the hub is out of reach or refuses.
         """
-        card = lm_card(repo_id, base or self.source.base, tokenizer or self._seed[0].source, license)
+        card = lm_card(repo_id, base or self.source.base, tokenizer or self._seed[0].unchanged_source, license)
         with tempfile.TemporaryDirectory() as scratch:
             self._write(Path(scratch), checkpoint.Parts(False, True, base, tokenizer))
             return push(Path(scratch), repo_id, card, private, token)
@@ -316,7 +322,7 @@ class SeedLM(CompositeModule):
     def from_pretrained(
         cls, name: str | Path = "mini", *, base: str | Path | None = None,
         seed: SeedTokenizer | str | Path | None = None, dtype: torch.dtype | str = torch.float32,
-        device: str | torch.device = "cpu", trainable: bool = False, template: Template | None = None,
+        device: str | int | torch.device = "cpu", trainable: bool = False, template: Template | None = None,
         quantize: Any = None,
     ) -> SeedLM:  # fmt: skip
         """Loads "mini" (shipped with the package), a folder or a hub id; a plain language model or SEED-LLaMA too.

@@ -108,6 +108,8 @@ def _generate(
     if model.adapter is None:  # the head of a plain language model has visual ids too
         options["suppress_tokens"] = list(range(model.vocabulary.text, model.lm.config.get_text_config().vocab_size))
     options |= settings.arguments()
+    if options["num_beams"] == 1:
+        options.pop("length_penalty", None)  # `generate` says that it has no effect
     found = model.lm.generate(  # type: ignore[operator]
         inputs_embeds=model.embed(ids), attention_mask=mask, streamer=streamer, **options
     )

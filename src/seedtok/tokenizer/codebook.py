@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seedtok.core.device import rank_and_world
+from seedtok.core.device import FixedDtypeModule, rank_and_world
 from seedtok.core.errors import ConfigError, DataError, InputError
 
 
@@ -87,7 +87,7 @@ def vq_loss(z: Float[Tensor, "*b d"], z_q: Float[Tensor, "*b d"], beta: float, l
     return commitment + beta * codebook if legacy else beta * commitment + codebook
 
 
-class Codebook(nn.Module):
+class Codebook(FixedDtypeModule):  # rounded vectors would change which code is the nearest
     """`size` code vectors; each input is replaced by the nearest one in L2 distance, in float32 even under autocast.
 
     The state of training is in buffers, so that a checkpoint resumes exactly, and equal on all ranks. Each forward in

@@ -7,7 +7,6 @@ small matrix product for each image, on features that the ViT has computed. `too
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,22 +16,24 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import CheckpointError, SeedTokWarning
+from seedtok.core.device import FixedDtypeModule, inference
+from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_tensors, write_tensors
 from seedtok.core.images import Square
+from seedtok.core.notices import warn
 from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
 NAMED = 3  # images that a warning names
 
 
-class Familiarity(nn.Module):
+class Familiarity(FixedDtypeModule):
     """Distance of pooled features from the affine subspace of training images, given by `mean` and `basis`.
 
-    Its tensors are in a separate file of the checkpoint, which may be absent.
+    Its tensors are in a separate file of the checkpoint, which may be absent. They are not cast with the tokenizer.
     """
 
     mean: Tensor  # (f,)
@@ -100,7 +101,7 @@ class Familiarity(nn.Module):
         return cls(**tensors)
 
 
-@torch.no_grad()
+@inference
 def pooled_features(tokenizer: Any, images: Iterable[Any], batch_size: int = 64) -> Float[Tensor, "b f"]:
     """The features of images that a `Familiarity` is fitted to, computed `batch_size` images at a time."""
     stream, parts = iter(images), []
@@ -109,7 +110,7 @@ def pooled_features(tokenizer: Any, images: Iterable[Any], batch_size: int = 64)
     return torch.cat(parts)
 
 
-@torch.no_grad()
+@inference
 def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, " b"]]:
     """The codes of `SeedTokenizer.encode_pixels`, and which images are far from those of training, in one pass.
 
@@ -119,7 +120,7 @@ def encode_and_check(tokenizer: Any, pixels: Float[Tensor, "b 3 h w"]) -> tuple[
         features = tokenizer.embedder.patch_features(pixels)
         codes = tokenizer.codes_of(tokenizer.embedder.qformer(features))
     if tokenizer.familiarity is None:
-        return codes, torch.zeros(len(pixels), dtype=torch.bool)
+        return codes, torch.zeros(len(pixels), dtype=torch.bool, device="cpu")
     return codes, (tokenizer.familiarity(features) > 1).cpu()
 
 
@@ -147,11 +148,9 @@ def warn_of_far_images(names: Sequence[str]) -> None:
     """Emits one SeedTokWarning that names the images far from those of training, if there are any."""
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        warnings.warn(
+        warn(
             f"far from the images that this model was trained on, so its output for them is unreliable: "
-            f"{', '.join(names[:NAMED])}{more}",
-            SeedTokWarning,
-            stacklevel=3,
+            f"{', '.join(names[:NAMED])}{more}"
         )
 
 

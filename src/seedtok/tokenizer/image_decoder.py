@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from seedtok.core.device import dtype_named
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
 from seedtok.core.hub import cache_only, local_folder, locate
 from seedtok.core.notices import quietly
@@ -213,7 +214,7 @@ class ImageDecoder:
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         batch_size: int | None = None,
     ) -> list[Image.Image]:
         """Draws one image for each of the generation embeddings (section 2.2.2).
@@ -223,8 +224,8 @@ class ImageDecoder:
             num_inference_steps: denoising steps.
             guidance_scale: weight of classifier-free guidance; the unconditional prompt is "".
             generator: source of the initial noise; CPU generators give the same noise on every device.
-            dtype: autocast dtype of a pipeline that is in float32. torch.bfloat16 takes half the time on processors
-                with bfloat16 instructions, and changes images slightly.
+            dtype: autocast dtype of a pipeline that is in float32, or its name. bfloat16 takes half the time on
+                processors with bfloat16 instructions, and changes images slightly.
             batch_size: images that are drawn together; by default all.
 
         Raises:
@@ -232,7 +233,8 @@ class ImageDecoder:
             InputError: more steps than the model was trained with, a guidance scale that is not finite, a batch size
                 below 1, or not as many generators as images.
         """
-        pipeline: Any = self.pipeline
+        pipeline: Any = copy.copy(self.pipeline)  # a call's own, as its scheduler is: both hold the state of a drawing
+        pipeline.scheduler = copy.deepcopy(pipeline.scheduler)
         config = pipeline.scheduler.config
         most = int(config["original_inference_steps" if self.few_steps else "num_train_timesteps"])
         if not 1 <= num_inference_steps <= most or not math.isfinite(guidance_scale):
@@ -240,6 +242,7 @@ class ImageDecoder:
                 f"{num_inference_steps} denoising steps with a guidance scale of {guidance_scale}; expected 1 to "
                 f"{most} steps and a finite scale"
             )
+        dtype = None if dtype is None else dtype_named(dtype)
         cast = dtype not in (None, self.dtype)
         if cast and self.dtype != torch.float32:
             raise ConfigError(f"the image decoder is in {self.dtype}; load it in float32 to draw in {dtype}")

@@ -46,7 +46,7 @@ def _two_products(
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         if is_causal:
-            mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         return F.dropout(scores.softmax(-1), dropout) @ v
@@ -82,8 +82,8 @@ def _are_two_products_faster(
     """
     generator = torch.Generator().manual_seed(0)
     shape = MEASURED_IMAGES, heads, max(queries, keys), width
-    q, k, v = (torch.randn(shape, generator=generator).to(dtype)[:, :, :n] for n in (queries, keys, keys))
-    mask = torch.ones(1, 1, queries, keys, dtype=torch.bool) if masked else None
+    q, k, v = (torch.randn(shape, generator=generator, device="cpu").to(dtype)[:, :, :n] for n in (queries, keys, keys))
+    mask = torch.ones(1, 1, queries, keys, dtype=torch.bool, device="cpu") if masked else None
     with torch.autocast("cpu", enabled=False):
         gain = times_as_fast(
             partial(_two_products, q, k, v, mask, is_causal, 0.0),

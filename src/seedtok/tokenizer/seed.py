@@ -7,20 +7,19 @@ text-side decoder, the Reverse Q-Former and a frozen diffusion model.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
-from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named, dtype_named
-from seedtok.core.errors import CheckpointError, InputError
+from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_named, dtype_named, inference
+from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_tensors
 from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
 from seedtok.core.images import Images, batches_of
@@ -30,7 +29,8 @@ from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig
 from seedtok.tokenizer.codebook import Codebook, Quantized
 from seedtok.tokenizer.embedder import ImageTextEmbedder, shared_vision, stored_text_tokenizer
 from seedtok.tokenizer.familiarity import Familiarity, encode_and_check, far_names, warn_of_far_images
-from seedtok.tokenizer.fingerprint import dtype_name, fingerprint, sampled_values
+from seedtok.tokenizer.fingerprint import dtype_name, fingerprint, has_values, sampled_values
+from seedtok.tokenizer.given_codes import Codes, as_codes
 from seedtok.tokenizer.image_head import ImageHead
 from seedtok.tokenizer.reverse_qformer import ReverseQFormer
 from seedtok.tokenizer.seed_config import SeedConfig
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from seedtok.tokenizer.image_decoder import ImageDecoder
 
 VERSION = 1
-Codes = Integer[Tensor, "*b n"] | Integer[np.ndarray, "*b n"] | Sequence[Any]  # as they are given
 
 
 class SeedOutput(NamedTuple):
@@ -72,8 +71,10 @@ class SeedTokenizer(CompositeModule):
             raise CheckpointError("expected a Reverse Q-Former or an image head, and not both")
         self.familiarity: Familiarity | None = None  # in a separate file, which most checkpoints do not have
         self._image_decoder: ImageDecoder | None = None
+        self._stored_drawing: dict[str, Any] = {}  # settings of the checkpoint that an LCM-LoRA replaces
         self._folder: Path | None = None  # of the checkpoint it was loaded from
         self._stored: dict[str, Tensor] | None = None  # some values of that checkpoint, see `encoder_fingerprint`
+        self._loaded: tuple[SeedConfig, str] | None = None  # its configuration and codebook, see `unchanged_source`
         self._is_auto = False  # whether it was loaded with the dtype "auto"
         self.source: str | None = None  # see `core.hub`; None for a new model
 
@@ -122,10 +123,6 @@ class SeedTokenizer(CompositeModule):
     def unregistered_parts(self) -> list[Any]:
         return [] if self._image_decoder is None else [self._image_decoder]
 
-    def fixed_dtype_children(self) -> list[nn.Module]:
-        # in float32: rounding changes which code is the nearest, and how far a picture is from those of training
-        return [part for part in (self.codebook, self.familiarity) if part is not None]
-
     @property
     def codebook_id(self) -> str:
         """A hash of the code vectors, and of the codes' order where it is not the causal one: it identifies codes."""
@@ -151,7 +148,7 @@ class SeedTokenizer(CompositeModule):
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         return normalized_pixels(images, self.config.embedder.vision.square, self.dtype, self.device)
 
-    @torch.no_grad()
+    @inference
     def encode(self, images: Images | Iterable[Any], batch_size: int = 32) -> Int[Tensor, "b n"]:
         """Images -> codes (B, 32) int64; no images give (0, 32).
 
@@ -168,7 +165,7 @@ class SeedTokenizer(CompositeModule):
         warn_of_far_images(far)
         return torch.cat(codes) if codes else self.encode_pixels(self.pixels([]))
 
-    @torch.no_grad()
+    @inference
     def encode_pixels(self, pixels: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b n"]:
         """Normalised pixels -> codes (B, 32) int64, without the warning of `encode`."""
         with fast_products(self.device):
@@ -179,27 +176,27 @@ class SeedTokenizer(CompositeModule):
         codes = self.codebook.encode(self.encode_head(embeddings))
         return codes if self.config.code_order is None else codes[:, list(self.config.code_order)]
 
-    @torch.no_grad()
+    @inference
     def decode(
         self,
         codes: Codes,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         batch_size: int = 8,
     ) -> list[Image.Image]:
-        """Codes (B, 32) or (32,) -> images, `batch_size` at a time; an empty list gives none.
+        """Codes (B, 32) or (32,), or rows of them -> images, `batch_size` at a time; no rows give none.
 
         The other arguments are those of `ImageDecoder.draw`; steps and guidance default to the checkpoint's. Raises
         InputError for other than 32 codes for each image, or a code that is out of range.
         """
-        if len(codes) == 0:
+        vectors = self.lookup(codes)
+        if not len(vectors):
             return []
-        embeddings = self.generation_embeddings(self.lookup(codes))
         return self.image_decoder.draw(
-            embeddings,
-            num_inference_steps=num_inference_steps or self.config.num_inference_steps,
+            self.generation_embeddings(vectors),
+            num_inference_steps=self.config.num_inference_steps if num_inference_steps is None else num_inference_steps,
             guidance_scale=self.config.guidance_scale if guidance_scale is None else guidance_scale,
             generator=generator,
             dtype=dtype,
@@ -207,24 +204,18 @@ class SeedTokenizer(CompositeModule):
         )
 
     def lookup(self, codes: Codes) -> Float[Tensor, "b n c"]:
-        """Codes (B, 32) or (32,) -> code vectors (B, 32, C), in causal order; raises InputError as `decode` does."""
-        try:
-            given = torch.as_tensor(codes)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError("expected codes as rows of integers of one length") from None
-        if (given.numel() and given.is_floating_point()) or given.dtype == torch.bool:
-            raise InputError(f"codes of {given.dtype}; expected integers")
-        given = (given[None] if given.ndim == 1 else given).long()
-        count = self.config.embedder.qformer.queries
-        if given.ndim != 2 or given.shape[1] != count:
-            raise InputError(f"codes of shape {tuple(given.shape)}; expected {count} codes for each image")
+        """Codes (B, 32) or (32,), or rows of them -> code vectors (B, 32, C), in causal order.
+
+        Raises InputError as `decode` does.
+        """
+        given = as_codes(codes, self.config.embedder.qformer.queries)
         if self.config.code_order is not None:
-            given = given[:, torch.tensor(self.config.code_order).argsort()]
+            given = given[:, torch.tensor(self.config.code_order, device=given.device).argsort()]
         return self.codebook.lookup(given.to(self.device)).to(self.dtype)
 
     # ------------------------------------------------------------ retrieval
 
-    @torch.no_grad()
+    @inference
     def embed_images(
         self, images: Images | Iterable[Any], from_codes: bool = False, batch_size: int = 32
     ) -> Float[Tensor, "b p"]:
@@ -236,30 +227,32 @@ class SeedTokenizer(CompositeModule):
         for batch in batches_of(images, batch_size):
             embeddings = self.causal_embeddings(self.pixels(batch))
             if from_codes:
-                embeddings = self.reconstructed_embeddings(self.quantize(embeddings).vectors.to(self.dtype))
+                embeddings = self.reconstructed_embeddings(self.lookup(self.codes_of(embeddings)))
             found.append(self.embedder.project_queries(embeddings))
         if not found:
             return self.embedder.project_queries(self.causal_embeddings(self.pixels([])))
         return torch.cat(found)
 
-    @torch.no_grad()
-    def embed_texts(self, texts: str | list[str]) -> Float[Tensor, "b p"]:
+    @inference
+    def embed_texts(self, texts: str | Iterable[str]) -> Float[Tensor, "b p"]:
         """Text embeddings of unit length, whose dot products with `embed_images` are cosines; no texts give (0, P)."""
-        return self.embedder.embed_texts([texts] if isinstance(texts, str) else texts)
+        return self.embedder.embed_texts([texts] if isinstance(texts, str) else list(texts))
 
     # ------------------------------------------------------------ files
 
     @property
     def image_decoder(self) -> ImageDecoder:
         """The frozen diffusion model, on the device of this model; loaded on first use."""
-        if self._image_decoder is None:
-            from seedtok.tokenizer.image_decoder import ImageDecoder
+        decoder = self._image_decoder
+        if decoder is None or decoder.device != self.device:  # this module may have been moved as a child of another
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # whatever it is first used in
+                if decoder is None:
+                    from seedtok.tokenizer.image_decoder import ImageDecoder
 
-            source = locate(self.config.image_decoder, "diffusion", self._folder)
-            self._image_decoder = ImageDecoder.from_pretrained(source, self.dtype)
-        if self._image_decoder.device != self.device:  # this module was moved as a child of another
-            self._image_decoder.to(self.device)
-        return self._image_decoder
+                    source = locate(self.config.image_decoder, "diffusion", self._folder)
+                    decoder = ImageDecoder.from_pretrained(source, self.dtype)
+                self._image_decoder = decoder.to(self.device)
+        return decoder
 
     def draw_by(self, image_decoder: str | Path | None = None, lcm_lora: str | Path | None = None) -> None:
         """From now on draws by another image decoder, or by an LCM-LoRA on it (never saved), in few steps if it can.
@@ -267,10 +260,13 @@ class SeedTokenizer(CompositeModule):
         Raises CheckpointError as loading does.
         """
         if image_decoder is not None:
-            self.config = replace(self.config, image_decoder=source_of(image_decoder, "diffusion"))
+            source = source_of(image_decoder, "diffusion")
+            self.config, self._stored_drawing = replace(self._stored_config, image_decoder=source), {}
             self._image_decoder = None
         if lcm_lora is not None:
             self.image_decoder.add_lcm_lora(lcm_lora)
+            names = ("num_inference_steps", "guidance_scale")
+            self._stored_drawing = {name: getattr(self.config, name) for name in names}
         if image_decoder is None and lcm_lora is None:
             return  # the image decoder is not loaded before it is used
         if steps := self.image_decoder.few_steps:
@@ -279,14 +275,32 @@ class SeedTokenizer(CompositeModule):
             )
 
     @property
+    def _stored_config(self) -> SeedConfig:
+        """The configuration of the checkpoint, in which there is no LCM-LoRA."""
+        return replace(self.config, **self._stored_drawing)
+
+    @property
     def image_decoder_source(self) -> str:
         """The source of the image decoder: "mini", the path of a folder, or a hub id."""
         return source_of(self.config.image_decoder, "diffusion", self._folder)
 
+    @property
+    def unchanged_source(self) -> str | None:
+        """The source that this tokenizer was loaded from; None for a new one, or one that was changed since."""
+        is_loaded = self._loaded == (self._stored_config, self.codebook_id) and has_values(
+            self._tensors(), self._stored
+        )
+        return self.source if is_loaded else None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors of all files of a checkpoint."""
+        more = {} if self.familiarity is None else self.familiarity.named_buffers("familiarity")
+        return self.state_dict() | dict(more)
+
     def save_pretrained(self, folder: str | Path, *, standalone: bool = False) -> None:
         """Writes a checkpoint; names an image decoder relative to `folder`, or with `standalone` copies it there."""
-        with checkpoint_folder(Path(folder)) as new:
-            self.write_files(new, Path(folder), standalone)
+        with checkpoint_folder(folder := Path(folder).expanduser()) as new:
+            self.write_files(new, folder, standalone)
 
     def write_files(self, new: Path, folder: Path, standalone: bool, image_decoder: str | None = None) -> None:
         """Writes the files of `save_pretrained` into the existing folder `new`, which will be moved to `folder`.
@@ -295,7 +309,7 @@ class SeedTokenizer(CompositeModule):
         """
         decoder = image_decoder or self.image_decoder_source
         named = {"image_decoder": recorded(decoder, "diffusion", folder, new, standalone)}
-        write_checkpoint(new, TOKENIZER, VERSION, asdict(self.config) | named, self.state_dict())
+        write_checkpoint(new, TOKENIZER, VERSION, asdict(self._stored_config) | named, self.state_dict())
         if self.familiarity is not None:
             self.familiarity.save(new)
         self.embedder.save_text_tokenizer(new)
@@ -317,7 +331,7 @@ class SeedTokenizer(CompositeModule):
     @classmethod
     def from_pretrained(
         cls, name: str | Path = "mini", *, dtype: torch.dtype | str = torch.float32,
-        device: str | torch.device = "cpu",
+        device: str | int | torch.device = "cpu",
     ) -> SeedTokenizer:  # fmt: skip
         """Loads "mini" (shipped with the package), a folder, or a hub id; a `Path`, or "./mini", is always a folder.
 
@@ -334,10 +348,11 @@ class SeedTokenizer(CompositeModule):
             {"": torch.float32 if dtype == "auto" else dtype_named(dtype), "codebook.": torch.float32}, vision,
         )  # fmt: skip
         cast = model.dtype != torch.float32
-        model._stored = sampled_values(read_tensors(folder / WEIGHTS) | vision if cast else model.state_dict())
+        model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
+        model._stored = sampled_values(model._tensors() | (read_tensors(folder / WEIGHTS) | vision if cast else {}))
+        model._loaded = model.config, model.codebook_id
         if dtype == "auto" and computes_bfloat16_fast(device):
             model.embedder.narrow_products(torch.bfloat16)
-        model.familiarity = Familiarity.load(folder, model.config.embedder.vision.width)
         model._folder, model.source, model._is_auto = folder, source, dtype == "auto"
         return model.to(device)
 

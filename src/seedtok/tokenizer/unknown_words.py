@@ -8,11 +8,10 @@ list, such as those of pretrained models, there are no warnings.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from seedtok.core.errors import SeedTokWarning
+from seedtok.core.notices import warn
 
 KNOWN_WORDS = "known_words"
 
@@ -30,8 +29,4 @@ def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
 def warn_of_unknown_words(tokenizer: Any, texts: Sequence[str]) -> None:
     """Emits one SeedTokWarning that names the unknown words of texts, if there are any."""
     if words := unknown_words(tokenizer, texts):
-        warnings.warn(
-            f"words that this model was not trained on, and that its output may ignore: {', '.join(words)}",
-            SeedTokWarning,
-            stacklevel=3,
-        )
+        warn(f"words that this model was not trained on, and that its output may ignore: {', '.join(words)}")

@@ -41,7 +41,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Continues texts and images by texts and images, through transformers' own `generate`.
 
     Its weights are those of the causal LM. The image tokenizer is read when it is first used, from where the
-    configuration says, and follows the model's device and dtype.
+    configuration says, in the model's dtype, and follows its device.
     """
 
     config_class = SeedLMConfig
@@ -49,6 +49,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     # torchvision, which nothing here uses
     input_modalities = "text"
     output_modalities = ("text", "image")
+    supports_gradient_checkpointing = True  # where the causal LM does
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: SeedLMConfig):
@@ -79,7 +80,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
             self.use_image_tokenizer(seed)
         seed = self._image_tokenizers[0]
-        return seed if (seed.device, seed.dtype) == (self.device, self.dtype) else seed.to(self.device, self.dtype)
+        return seed if seed.device == self.device else seed.to(self.device)
 
     def use_image_tokenizer(self, seed: SeedTokenizer) -> None:
         """Sets the image tokenizer, instead of loading the one that the configuration names."""
@@ -91,8 +92,9 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         One that is on a hub, or shipped with this package, stays where it is. `options` are those of transformers.
         """
         seed, folder = self.image_tokenizer, Path(save_directory)
-        is_copied = seed.source is None or os.path.isabs(seed.source)
-        self.config.seedtok = self.config.seedtok | {"tokenizer": "tokenizer" if is_copied else seed.source}
+        source = seed.unchanged_source
+        is_copied = source is None or os.path.isabs(source)
+        self.config.seedtok = self.config.seedtok | {"tokenizer": "tokenizer" if is_copied else source}
         self.config.auto_map = AUTO_MAP
         super().save_pretrained(save_directory, **options)
         if is_copied:
@@ -140,19 +142,22 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: Int[Tensor, "b t"],
+        input_ids: Int[Tensor, "b t"] | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Float[Tensor, "n 3 h w"] | None = None,
         labels: Int[Tensor, "b t"] | None = None,
+        **options: Any,
     ) -> CausalLMOutputWithPast:
         """Ids and the pixels of their images -> logits of the joint vocabulary, and a loss where there are labels.
 
-        In `labels`, places of images stand for their codes, and -100 for what is not predicted.
+        In `labels`, places of images stand for their codes, and -100 for what is not predicted. `options` are further
+        ones of the causal LM, such as `inputs_embeds` in place of ids, and what `Trainer` and peft give it.
         """
-        ids = self.with_codes(input_ids, pixel_values)
-        if labels is not None:
+        ids = None if input_ids is None else self.with_codes(input_ids, pixel_values)
+        if labels is not None and ids is not None:
             labels = torch.where(labels == self.config.image_token_id, ids, labels)
-        return self.language_model(input_ids=ids, attention_mask=attention_mask, labels=labels, use_cache=False)
+        options = {"use_cache": False} | options
+        return self.language_model(input_ids=ids, attention_mask=attention_mask, labels=labels, **options)
 
     @torch.no_grad()
     def generate(

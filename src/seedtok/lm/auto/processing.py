@@ -53,7 +53,9 @@ class SeedProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         videos: None = None,
         audio: None = None,
-        padding: bool = True,
+        padding: bool | str = True,
+        truncation: bool = False,
+        max_length: int | None = None,
         return_tensors: str = "pt",
         add_special_tokens: bool = True,
     ) -> BatchFeature:
@@ -65,11 +67,14 @@ class SeedProcessor(ProcessorMixin):
             videos: not supported.
             audio: not supported.
             padding: accepted as by other processors; rows of different lengths are always padded.
+            truncation: whether texts of more than `max_length` ids are cut there.
+            max_length: the most ids of a text, where they are cut.
             return_tensors: "pt", the only one.
             add_special_tokens: accepted as by other processors; no other special token is added.
 
         Raises:
-            InputError: no text, other than as many `<image>` as images, or another kind of input or tensor.
+            InputError: no text, other than as many `<image>` as images, an image that would be cut, or another kind of
+                input or tensor.
         """
         if videos is not None or audio is not None or return_tensors != "pt" or text is None:
             raise InputError("expected text, and images if there are any, as tensors of PyTorch (return_tensors='pt')")
@@ -80,6 +85,12 @@ class SeedProcessor(ProcessorMixin):
         begin, end = self._boundaries
         whole = [one.replace(IMAGE, begin + IMAGE * self.vocabulary.span + end) for one in texts]
         rows = [self._ids(one) for one in whole]
+        if truncation and max_length is not None:
+            if any(self.image_token_id in row[max_length:] for row in rows):
+                raise InputError(
+                    f"an image is beyond the {max_length} tokens of max_length: raise it, or shorten the text"
+                )
+            rows = [row[:max_length] for row in rows]
         inputs: Any = self.tokenizer.pad({"input_ids": rows}, padding=True, padding_side="left", return_tensors="pt")
         data = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         if pictures:
