@@ -14,6 +14,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_utils import load_image
 
 from seedtok.core.errors import InputError
+from seedtok.core.images import Interpolation, Square
 from seedtok.core.records import encodable, from_record
 from seedtok.lm.chat_template import IMAGE
 from seedtok.lm.vocabulary import Vocabulary
@@ -28,6 +29,7 @@ class SeedProcessor(ProcessorMixin):
         layout: the fields of `Vocabulary`.
         image_size: width and height of the image tokenizer's pixels.
         chat_template: turns messages into a prompt, in Jinja; `chat_template.chat_template_of` makes one.
+        interpolation: how images are stretched to that size, `VisionConfig.interpolation`.
     """
 
     @no_type_check  # transformers reads the names of its arguments
@@ -37,9 +39,10 @@ class SeedProcessor(ProcessorMixin):
         layout: dict[str, int],
         image_size: int,
         chat_template: str | None = None,
+        interpolation: Interpolation = "bicubic",
     ):
         super().__init__(tokenizer, chat_template=chat_template)
-        self.layout, self.image_size = layout, image_size
+        self.layout, self.image_size, self.interpolation = layout, image_size, interpolation
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
 
     @property
@@ -94,7 +97,7 @@ class SeedProcessor(ProcessorMixin):
         inputs: Any = self.tokenizer.pad({"input_ids": rows}, padding=True, padding_side="left", return_tensors="pt")
         data = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         if pictures:
-            data["pixel_values"] = normalized_pixels(pictures, self.image_size)
+            data["pixel_values"] = normalized_pixels(pictures, Square(self.image_size, self.interpolation))
         return BatchFeature(data)
 
     def post_process_multimodal_output(

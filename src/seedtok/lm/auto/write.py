@@ -46,8 +46,8 @@ def write_transformers(model: JointLM, seed: SeedTokenizer, template: Template, 
     settings.update(eos_token_id=model.end_ids or None, pad_token_id=tokenizer.pad_token_id)
     network.generation_config = settings
     network.save_pretrained(new)
-    size = seed.config.embedder.vision.image_size
-    SeedProcessor(tokenizer, entry["layout"], size, chat_template_of(template)).save_pretrained(new)
+    vision, asks = seed.config.embedder.vision, chat_template_of(template)
+    SeedProcessor(tokenizer, entry["layout"], vision.image_size, asks, vision.interpolation).save_pretrained(new)
     without_paths(new)
 
 
