@@ -224,7 +224,7 @@ def test_flipped_bytes_give_a_picture_or_an_image_error():
 
 @pytest.mark.parametrize("source", [None, 3, [1, 2], {"a": 1}])
 def test_other_things(source):
-    one_line(source, "; expected a PIL image, an array, a path or bytes")
+    one_line(source, "; expected a PIL image, an array, a path, the bytes of an image file, or a file that is open")
 
 
 def test_empty_image():
