@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from io import BytesIO
 
 from PIL import Image
@@ -25,7 +24,7 @@ class _Counted(BytesIO):
         return BytesIO.read(self, size)
 
 
-def open_image(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
+def open_image(data: bytes, formats: tuple[str, ...] | None = None) -> Image.Image:
     """`Image.open` of a file's bytes, which reads no pixels; raises ImageError for headers of too many parts."""
     file = _Counted(data)
     image = Image.open(file, formats=formats)

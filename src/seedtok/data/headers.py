@@ -66,8 +66,8 @@ def any_members(path: Path, start: int = 0, before: Places | None = None) -> Mem
                 if member.isfile():
                     found.append((member.name, member.offset_data, member.size))
                 elif member.islnk():
-                    place = known.get(member.linkname) or before.get(member.linkname) or (LINK, 0)
-                    found.append((member.name, *place))
+                    offset, size = known.get(member.linkname) or before.get(member.linkname) or (LINK, 0)
+                    found.append((member.name, offset, size))
                 elif member.issym():
                     found.append((member.name, LINK, 0))
                 else:
