@@ -7,7 +7,8 @@ from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MOST = 768  # at once: more than requests may be open, and fewer than the files that a process usually may open
+MOST = 672  # at once: more than requests may be open, and with those below fewer than the 1024 files of a process
+WAITING = 100  # that wait to be accepted, and are accepted together before the first of them can be closed
 HEAD_SECONDS = 10.0  # to send the line and headers of a request
 STUCK_SECONDS = 30.0  # to read an answer, and more for a large one
 SLOWEST = 1 << 16  # bytes of it a second

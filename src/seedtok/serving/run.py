@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from seedtok.core.errors import ConfigError, SeedTokWarning
-from seedtok.serving.connection import Connection
+from seedtok.serving.connection import WAITING, Connection
 from seedtok.serving.limits import Limits
 from seedtok.serving.logs import log_as_json
 
@@ -78,7 +78,7 @@ def serve(app: FastAPI, server_socket: socket.socket, limits: Limits) -> None:
     warnings.simplefilter("ignore", SeedTokWarning)  # clients are told in their answers
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, http=Connection, ws="none", lifespan="on",
-        timeout_graceful_shutdown=int(limits.seconds) + DRAINING,
+        backlog=WAITING, timeout_graceful_shutdown=int(limits.seconds) + DRAINING,
     )  # fmt: skip
     server_socket.listen(config.backlog)  # from here on clients are heard
     host, port, *_ = server_socket.getsockname()
