@@ -127,6 +127,22 @@ def test_a_move_that_was_cut_off_is_finished(tmp_path):
     assert not list(tmp_path.glob(".seedtok*"))
 
 
+def test_what_is_left_is_not_moved_through_links_or_from_others(tmp_path, monkeypatch):
+    folder, home = tmp_path / "folder", tmp_path / "home"
+    put(left_by(gone := dead(), folder, "done"), {"sub/file": "new"})
+    put(home, {"file": "old", "more/sub/file": "new"})
+    (folder / "sub").symlink_to(home)
+    (link := left_by(gone, folder, "done.link")).symlink_to(home / "more")
+    remove_leftovers(folder)
+    assert found(home) == {"file": "old", "more/sub/file": "new"}
+    assert link.is_symlink()
+    link.unlink()
+    put(others := left_by(gone, folder, "done"), {"file": "theirs"})
+    monkeypatch.setattr(os, "geteuid", lambda: others.stat().st_uid + 1)
+    remove_leftovers(folder)
+    assert sorted(folder.iterdir()) == sorted([folder / "sub", others])
+
+
 def test_names_are_never_used_twice(tmp_path):
     assert len({temporary_path(tmp_path) for _ in range(10)}) == 10
 

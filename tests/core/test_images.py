@@ -277,6 +277,27 @@ def test_memory_that_is_not_there_is_an_image_error(tmp_path, monkeypatch):
             one_line(path, "a.png")
 
 
+def test_headers_of_too_many_parts_are_not_read():
+    files = {}
+    for kind in ("GIF", "JPEG"):
+        Image.new("L", (8, 8)).save(file := BytesIO(), kind)
+        files[kind] = file.getvalue()
+    gif, jpeg, start = files["GIF"], files["JPEG"], 13 + 3 * 4  # after the palette
+    comments, parts, exif = b"!\xfe\1a\0", b"\xff" + b"a" * 255, b"\xff\xe1\0\x0aExif\0\0aa"
+    for count, is_read in ((100, True), (10_000, False)):
+        for data in (
+            gif[:start] + comments * count + gif[start:],
+            gif[:start] + b"!\xfe" + parts * count + b"\0" + gif[start:],
+            gif[:start] + b"!\xf9\0," + b"a" * 44 + b"\0" + comments * count + gif[start:],
+            jpeg[:2] + exif * count + jpeg[2:],
+        ):
+            if is_read:
+                assert load_image(data).size == (8, 8)
+            else:
+                with pytest.raises(ImageError, match=r"these bytes: .*too many comments"):
+                    load_image(data)
+
+
 def test_formats_that_other_programs_decode_are_not_read(tmp_path):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")

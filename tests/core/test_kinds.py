@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import shipped
@@ -96,6 +98,21 @@ def test_the_folder_of_a_run_leads_to_its_result(embedder):
     (run / "config.json").write_text(json.dumps(record | {"recipe": "finetuning.stage1"}))
     with pytest.raises(CheckpointError, match="no result yet; the `seedtok finetune` that began it goes on with it"):
         SeedLM.from_pretrained(run)
+
+
+def test_what_a_strangers_files_say_is_no_command_and_moves_no_cursor(cli, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"recipe": "mini.stage1; rm x\n\x1b[2J", "stage": {}}))
+    kind = kind_of(tmp_path)
+    assert kind is not None
+    assert "seedtok train 'mini.stage1; rm x\\n\\x1b[2J' --out" in kind.next
+    code, out, _ = cli("info", tmp_path)
+    assert code == 0
+    assert "\x1b" not in out
+    save_file({"a\x1b[2J.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"format": "seedtok.embedder"}')
+    code, out, _ = cli("info", tmp_path)
+    assert "\\x1b[2J" in out
+    assert "\x1b" not in out
 
 
 def test_other_loaders_name_it_too():

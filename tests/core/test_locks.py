@@ -10,7 +10,7 @@ import pytest
 
 import seedtok.core.locks
 from seedtok.core.errors import BusyError
-from seedtok.core.locks import NAME, locked
+from seedtok.core.locks import NAME, holder_of, locked
 from seedtok.core.processes import ProcessId
 from seedtok.mini.world.shards import write_scene_shards
 
@@ -55,6 +55,18 @@ def test_a_second_writer_is_told_who_holds_the_folder(tmp_path, kind):
     with locked(tmp_path / "out"):  # a dead process holds nothing
         assert json.loads((tmp_path / "out" / NAME).read_text())["pid"] == os.getpid()
     assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("place", [os.symlink, lambda _, path: os.mkfifo(path)])
+def test_a_lock_is_no_link(tmp_path, kind, place):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "other").write_text("text")
+    place(tmp_path / "other", tmp_path / "out" / NAME)
+    if kind == "flock":
+        for use in (lambda: locked(tmp_path / "out").__enter__(), lambda: holder_of(tmp_path / "out")):
+            with pytest.raises(OSError, match="a link or a special file stands where the lock would"):
+                use()
+    assert (tmp_path / "other").read_text() == "text"
 
 
 def test_one_process_excludes_itself(tmp_path, kind):

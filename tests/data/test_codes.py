@@ -455,6 +455,29 @@ def test_what_is_unpacked_is_used_again_until_the_files_change(tmp_path, monkeyp
     assert len(read_codes(tmp_path / "0.parquet")) == 12
 
 
+def test_unpacked_rows_that_came_in_an_archive_are_not_believed(tmp_path):
+    (sent := tmp_path / "sent").mkdir()
+    write(sent / "0.parquet", rows(10))
+    read_codes(sent)
+    texts = pa.table({name: ["forged"] * 10 for name in ("key", "caption", "metadata")})
+    [path] = (sent / ".mapped").glob("*.arrow")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, texts.schema) as writer:
+        writer.write_table(texts)
+    assert set(read_codes(sent).captions) == {"forged"}
+    shutil.copytree(sent, tmp_path / "received")  # with the times of the files
+    assert read_codes(tmp_path / "received").captions[0] == "caption 0"
+
+
+@pytest.mark.parametrize("codes", [np.full((10, 32), 0.5), np.zeros(10, np.uint16), np.zeros((9, 32), np.uint16)])
+def test_unpacked_rows_of_another_form_are_unpacked_again(tmp_path, codes):
+    write(tmp_path / "0.parquet", rows(10))
+    expected = read_codes(tmp_path).codes.copy()
+    [path] = (tmp_path / ".mapped").glob("*.npy")
+    path.unlink()
+    np.save(path, codes)
+    assert np.array_equal(read_codes(tmp_path).codes, expected)
+
+
 def test_a_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch):
     (tmp_path / "codes").mkdir()
     write(tmp_path / "codes" / "0.parquet", rows(10))

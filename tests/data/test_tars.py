@@ -139,13 +139,39 @@ def test_what_counts_do_not_count_is_skipped(tmp_path, after):
     assert samples.skipped.count == 2 + bool(after)
 
 
-def test_a_negative_size_is_no_endless_tar(tmp_path):
-    whole = bytearray(shard(path := tmp_path / "0.tar", ["0"]))
-    whole[124:136] = b"-0000001000\0"
-    whole[148:156] = b"%06o\0 " % (sum(whole[:512]) - sum(whole[148:156]) + 8 * 32)
-    path.write_bytes(whole)
-    with pytest.raises(DataError, match="a negative size"):
+def _with_size(header: bytes, size: bytes) -> bytes:
+    """A header with this in the place of its size."""
+    changed = header[:124] + size.ljust(12, b"\0") + header[136:]
+    return changed[:148] + b"%06o\0 " % (sum(changed) - sum(changed[148:156]) + 8 * 32) + changed[156:]
+
+
+BASE_256 = b"\xff\xff\xff\xff" + (2**64 - 512).to_bytes(8, "big")  # -512, as GNU's tar writes it
+
+
+@pytest.mark.parametrize("size", [b"-0000001000", BASE_256, None])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_negative_size_is_no_endless_tar(tmp_path, size, number):
+    with tarfile.open(path := tmp_path / "0.tar", "w") as tar:
+        for name in ("0.png", "0.txt")[:number]:
+            tar.addfile(tarfile.TarInfo(name))
+    member = tarfile.TarInfo("1.png")
+    member.pax_headers = {} if size else {"size": "-1536"}
+    header = member.tobuf(tarfile.PAX_FORMAT)
+    path.write_bytes(path.read_bytes()[: number * 512] + (_with_size(header, size) if size else header) + bytes(1024))
+    with pytest.raises(DataError, match="negative size" if size or number else "truncated"):
         index_samples(path)
+
+
+def test_a_link_after_damage_leads_to_a_file_before_it(tmp_path):
+    (link := tarfile.TarInfo("1.png")).type, link.linkname = tarfile.LNKTYPE, "0.png"
+    (text := tarfile.TarInfo("1.txt")).size = 5
+    added = link.tobuf() + text.tobuf() + b"a dog".ljust(512, b"\0")
+    whole = shard(path := tmp_path / "0.tar", ["0"])
+    whole = whole[: -(-len(whole.rstrip(b"\0")) // 512) * 512]
+    for damage in (b"x" * 512, b"x" * 512 + tarfile.TarInfo("2.txt").tobuf() + b"y" * 1024):
+        path.write_bytes(whole + damage + added)
+        first, linked = (entry for entry in index_samples(path) if entry.key in "01")
+        assert (linked.image, linked.key) == (first.image, "1")
 
 
 def test_every_picture_with_a_dot_in_its_name_is_counted(tmp_path):

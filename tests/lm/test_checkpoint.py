@@ -221,3 +221,28 @@ def test_a_base_that_lacks_tensors_is_refused(bases, seed, tmp_path):
     shutil.copytree(bases["llama"], tmp_path / "base")
     changed(tmp_path / "base" / "config.json", num_hidden_layers=3)
     refused(lambda: SeedLM.build(tmp_path / "base", seed), "it lacks tensor model.layers.2")
+
+
+def test_a_pickle_that_holds_more_than_tensors_is_not_loaded(bases, seed, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "touched",)
+
+    shutil.copytree(bases["llama"], tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").unlink()
+    torch.save({"a": Hostile()}, tmp_path / "base" / "pytorch_model.bin")
+    refused(lambda: SeedLM.build(tmp_path / "base", seed), "its pickled weights hold more than tensors")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_only_links_within_a_copied_folder_are_followed(bases, seed, tmp_path, inside):
+    shutil.copytree(bases["llama"], base := tmp_path / "base")
+    (tmp_path / "secret").write_text("secret")
+    (base / "notes.txt").symlink_to("config.json" if inside else tmp_path / "secret")
+    lm = SeedLM.build(base, seed)
+    if inside:
+        lm.save_pretrained(tmp_path / "lm", standalone=True)
+        assert (tmp_path / "lm" / "base" / "notes.txt").read_text() == (base / "config.json").read_text()
+    else:
+        refused(lambda: lm.save_pretrained(tmp_path / "lm", standalone=True), "notes.txt is a link out of its folder")

@@ -166,6 +166,12 @@ def test_top_p_keeps_the_most_likely_tokens_of_that_mass():
     assert float(counts[0]) == pytest.approx(0.5 / 0.8, abs=0.04)
 
 
+@pytest.mark.parametrize("sampling", [Sampling(1e-320), Sampling(1e-38), Sampling(1e-6), Sampling(1.0, 1e-320)])
+def test_the_coldest_and_narrowest_sampling_is_greedy(sampling):
+    logits = torch.randn(64, 50, generator=torch.Generator().manual_seed(0)) * 100
+    assert torch.equal(sampling.next_tokens(logits), logits.argmax(-1))
+
+
 def test_bad_input_is_refused(model):
     with pytest.raises(InputError, match="exclude each other"):
         draw_codes(model, prompts_of(model), Sampling(1.0), num_beams=2)

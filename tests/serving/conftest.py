@@ -60,11 +60,13 @@ def listening_server(lm: SeedLM, keys: tuple[str, ...] = (), with_page: bool = F
     import uvicorn
 
     from seedtok.serving.app import create_app
-    from seedtok.serving.run import listening
+    from seedtok.serving.connection import Connection
+    from seedtok.serving.run import listening, own_hosts
 
     with listening("127.0.0.1", 0) as server_socket:
-        app = create_app(lm, "tiny", keys=keys, with_page=with_page)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        hosts = [] if keys else own_hosts("127.0.0.1", server_socket)
+        app = create_app(lm, "tiny", keys=keys, with_page=with_page, hosts=hosts)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", http=Connection))
         thread = threading.Thread(target=server.run, args=([server_socket],), daemon=True)
         thread.start()
         while not server.started:

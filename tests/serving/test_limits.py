@@ -3,21 +3,25 @@
 import asyncio
 import gc
 import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from httpx2 import Response
 from PIL import Image
+from starlette.testclient import TestClient
 
 from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.serving import connection
 from seedtok.serving.app import create_app
-from seedtok.serving.guard import read_keys
+from seedtok.serving.guard import Guard, Keys, read_keys
 from seedtok.serving.limits import Limits
+from seedtok.serving.metrics import Metrics
 from serving.helpers import asked, data_url, picture
 
 CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
@@ -77,6 +81,19 @@ def test_a_key_is_needed_where_there_are_keys(client: Callable):
     error_of(server.get("/v1/models", headers={"Authorization": "Basic correct-horse"}), 401, "invalid_api_key")
 
 
+def test_without_keys_only_this_machine_is_answered(lm: SeedLM):
+    app = create_app(lm, "tiny", hosts=["127.0.0.1", "::1", "localhost"])
+    with TestClient(app) as server:
+        for host in ("127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"):
+            assert server.get("/v1/models", headers={"host": host}).status_code == 200
+            own = {"host": host, "origin": f"http://{host}"}
+            assert server.post(DRAW, json=FOX, headers=own).status_code == 200
+            for origin in ("null", "http://evil.example", f"http://{host}.evil.example"):
+                error_of(server.get("/v1/models", headers={"host": host, "origin": origin}), 403, "forbidden_host")
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "x@localhost"):
+            assert "--api-key-file" in error_of(server.get("/healthz", headers={"host": host}), 403, "forbidden_host")
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "short\n", "two words\n", "caf\xe9-caf\xe9\n"])
 def test_files_without_proper_keys_are_refused(tmp_path: Any, text: str):
     (tmp_path / "keys").write_text(text, encoding="utf-8")
@@ -103,6 +120,14 @@ def test_large_bodies_are_refused(client: Callable):
     for length in ("-1", "9" * 5000, "x"):
         error_of(server.post(DRAW, content=b"{}", headers={**headers, "content-length": length}), 413, "too_large")
     assert server.post(DRAW, json=FOX).status_code == 200
+
+
+def test_bodies_without_pictures_have_a_limit_of_their_own(client: Callable):
+    server = client(text_bytes=1000)
+    large = {"user": "x" * 1000}
+    for path in (DRAW, "/v1/seed/decode", "/v1/models"):
+        assert "at most 1,000 bytes" in error_of(server.post(path, json=FOX | large), 413, "too_large")
+    assert server.post(CHAT, json={"messages": asked("hello"), "max_tokens": 1} | large).status_code == 200
 
 
 def test_all_bodies_together_are_limited(client: Callable):
@@ -202,6 +227,36 @@ def test_beyond_the_open_requests_the_answer_is_429(client: Callable, lm: SeedLM
     assert server.get("/v1/models").status_code == 200
 
 
+def test_files_of_the_page_take_no_requests_from_others():
+    async def run() -> list[int]:
+        ends = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if "page" in scope["path"]:
+                await ends.wait()
+            await send({"type": "http.response.start", "status": 200})
+
+        guard = Guard(app, Limits(requests=1, files=2), Metrics(), Keys(["correct-horse"]))
+
+        async def get(path: str) -> int:
+            sent: list[dict] = []
+
+            async def send(message: dict) -> None:
+                sent.append(message)
+
+            headers = [(b"authorization", b"Bearer correct-horse")]
+            await guard({"type": "http", "method": "GET", "path": path, "headers": headers}, asyncio.Event().wait, send)
+            return sent[0]["status"]
+
+        files = [asyncio.create_task(get("/page/page.js")) for _ in range(3)]
+        await asyncio.wait(files, return_when=asyncio.FIRST_COMPLETED)
+        found = [await get("/v1/models"), await get("/healthz")]
+        ends.set()
+        return found + [await file for file in files]
+
+    assert asyncio.run(run()) == [200, 200, 200, 200, 429]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_takes_too_long_is_dropped(client: Callable, lm: SeedLM, stream: bool):
     server = client(seconds=0.2)
@@ -211,6 +266,49 @@ def test_what_takes_too_long_is_dropped(client: Callable, lm: SeedLM, stream: bo
     metrics = server.get("/metrics").text
     assert "seedtok_cancelled_total 1.0" in metrics
     assert 'seedtok_made_total{task="draw"}' not in metrics
+
+
+@contextmanager
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within, reading a picture takes until the end."""
+    go_on = threading.Event()
+    monkeypatch.setattr("seedtok.serving.call.decoded", lambda *_: go_on.wait(20) and picture(0, (16, 16)))
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+def test_reading_pictures_counts_as_time_and_holds_up_no_texts(client: Callable, monkeypatch: pytest.MonkeyPatch):
+    server = client(seconds=0.3)
+    looked_at, told = {"messages": asked("", picture())}, {"messages": asked("hello"), "max_tokens": 1}
+    with unreadable(monkeypatch):
+        threads, found = in_threads(lambda: server.post(CHAT, json=looked_at), 5)  # more than there are threads
+        for thread in threads:
+            thread.join(20)
+        for response in found:
+            assert "no answer within 0.3 seconds" in error_of(response, 503, "timeout")
+        long = client()
+        threads, _ = in_threads(lambda: long.post(CHAT, json=looked_at), 5)
+        while long.app.state.service.unread < 5:
+            time.sleep(0.005)
+        assert long.post(CHAT, json=told).status_code == 200
+    for thread in threads:
+        thread.join(20)
+
+
+def test_beyond_the_pictures_that_may_wait_the_answer_is_429(client: Callable, monkeypatch: pytest.MonkeyPatch):
+    server = client(queue=2)
+    with unreadable(monkeypatch):
+        threads, found = in_threads(lambda: server.post(CHAT, json={"messages": asked("", *[picture()] * 3)}), 1)
+        while server.app.state.service.unread < 3:  # a request that asks for more waits alone
+            time.sleep(0.005)
+        refused = server.post("/v1/seed/encode", json={"images": [data_url(picture())]})
+        error_of(refused, 429, "queue_full")
+        assert server.post(CHAT, json={"messages": asked("hello"), "max_tokens": 1}).status_code == 200
+    threads[0].join(20)
+    assert found
+    assert server.app.state.service.unread == 0
 
 
 def test_requests_that_arrive_together_run_together(client: Callable, lm: SeedLM):
@@ -287,6 +385,29 @@ def test_work_is_dropped_when_its_client_goes(lm: SeedLM, stream: bool, caplog: 
     assert "never retrieved" not in caplog.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_pictures_are_not_read_for_a_client_that_goes(lm: SeedLM, stream: bool, monkeypatch: pytest.MonkeyPatch):
+    app = create_app(lm, "tiny")
+    read = 0
+
+    def slow(*_: object) -> Image.Image:
+        nonlocal read
+        read += 1
+        time.sleep(0.02)
+        return picture()
+
+    async def run() -> list[dict]:
+        async def goes() -> AsyncIterator[dict]:
+            yield {"type": "http.disconnect"}
+
+        async with app.router.lifespan_context(app):
+            return await exchange(app, {"messages": asked("", *[picture()] * 9), "stream": stream}, goes())
+
+    monkeypatch.setattr("seedtok.serving.call.decoded", slow)
+    assert asyncio.run(run())[0]["status"] == 499
+    assert read < 3
+
+
 def test_a_stream_stops_when_its_client_goes(lm: SeedLM):
     app = create_app(lm, "tiny")
 
@@ -334,6 +455,69 @@ def test_a_body_that_does_not_arrive_ends_the_wait(lm: SeedLM):
             return await asyncio.wait_for(exchange(app, {}, trickles()), 10)
 
     assert asyncio.run(run())[0]["status"] == 408
+
+
+@contextmanager
+def connected(address: str, sent: bytes = b"") -> Iterator[socket.socket]:
+    """A connection with a small buffer for what it receives, which it does not read."""
+    with socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened.settimeout(20)
+        host, _, port = address.removeprefix("http://").partition(":")
+        opened.connect((host, int(port)))
+        opened.sendall(sent)
+        yield opened
+
+
+def is_closed(opened: socket.socket) -> bool:
+    """Whether the server has closed a connection, or does so within the time limit."""
+    with suppress(ConnectionError):
+        while opened.recv(1 << 16):
+            pass
+    return True
+
+
+def test_connections_without_a_whole_request_are_closed(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    whole = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for before, sent in ((b"", b""), (b"", whole[:20]), (whole, whole[:20])):
+        with connected(address, before) as idle:
+            start = time.monotonic()
+            if before:
+                assert idle.recv(1 << 16)
+            idle.sendall(sent)
+            assert is_closed(idle)
+            assert time.monotonic() - start < 4  # before uvicorn's own limit for connections that are kept
+    with connected(address, whole) as used:
+        for answers in (1, 2):
+            received = b""
+            while b"owned_by" not in received:
+                received += used.recv(1 << 16)
+            assert b"HTTP/1.1 200" in received
+            if answers == 1:
+                time.sleep(0.5)
+                used.sendall(whole)
+
+
+def test_connections_whose_answers_are_not_read_are_closed(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "SLOWEST", 1 << 30)
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(address, request * 1000) as stuck:  # some 10 MB of answers
+        time.sleep(1)
+        received = b""
+        with suppress(ConnectionError):
+            while part := stuck.recv(1 << 16):
+                received += part
+        assert len(received) < 5_000_000
+
+
+def test_connections_beyond_the_most_are_closed(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "MOST", 1)
+    with connected(address), connected(address) as second:
+        start = time.monotonic()
+        assert is_closed(second)
+        assert time.monotonic() - start < 4
 
 
 # ---------------------------------------------------------------- faults of our own

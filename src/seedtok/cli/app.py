@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from seedtok import __version__
@@ -40,6 +41,7 @@ from seedtok.core.processes import (
     spare_cores,
     terminate_like_interrupt,
 )
+from seedtok.core.text import one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -231,7 +233,7 @@ def info(
         print(json.dumps({"model": model, **sizes, **_total(rows), "parts": rows}))
         return
     for name, value in sizes.items():
-        say(f"{name.replace('_', ' ')}: {value}")
+        say(f"{name.replace('_', ' ')}: {one_line(str(value))}")
     _show_parts(rows)
 
 
@@ -259,7 +261,7 @@ def _show_parts(rows: dict[str, dict[str, int]]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in (rows | {"total": _total(rows)}).items():
-        table.add_row(name, f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}")
+        table.add_row(Text(one_line(name)), f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}")
     out.print(table)
 
 

@@ -18,8 +18,6 @@ from seedtok.core.errors import ConfigError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 def serve(
     model: Model = "mini",
@@ -54,7 +52,7 @@ def serve(
     from seedtok.serving.app import create_app
     from seedtok.serving.guard import read_keys
     from seedtok.serving.limits import Limits
-    from seedtok.serving.run import from_short_thread, listening
+    from seedtok.serving.run import from_short_thread, listening, own_hosts
     from seedtok.serving.run import serve as run
 
     if page and find_spec("gradio") is None:
@@ -67,13 +65,14 @@ def serve(
             lm.seed.config = replace(lm.seed.config, guidance_scale=guidance_scale)
         drawn_in = drawing_beside(drawing, dtype, lm.device)
         name = Path(model).name or model if Path(model).is_dir() else model
-        return create_app(lm, name, limits, keys, drawn_in, page)
+        return create_app(lm, name, limits, keys, drawn_in, page, hosts)
 
     limits = Limits(seconds=timeout, queue=queue, batch=batch)
     keys = [] if api_key_file is None else read_keys(api_key_file)
     with listening(host, port) as server_socket:  # before the model is loaded: a port in use is known at once
+        hosts = [] if keys else own_hosts(host, server_socket)
         app = from_short_thread(application)
-        if not keys and host not in LOOPBACK:
+        if not keys and not hosts:
             print(
                 f"warning: anyone who reaches {host} may use this server; --api-key-file asks for a key",
                 file=sys.stderr,

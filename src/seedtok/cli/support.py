@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
+from seedtok.core.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ def fail(error: BaseException | str) -> None:
     if isinstance(error, OSError) and error.strerror:
         reason = ": ".join(filter(None, (str(error.filename or ""), error.strerror)))
     reason = " ".join(reason.split())
-    err.print(Text(f"error: {reason or type(error).__name__}", style="red"), soft_wrap=True)
+    err.print(Text(f"error: {one_line(reason) or type(error).__name__}", style="red"), soft_wrap=True)
 
 
 def say(line: str) -> None:

@@ -44,16 +44,22 @@ def is_empty(folder: Path) -> bool:
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of killed processes from a folder, and finishes moves that they had begun.
 
-    Files of a process that still runs, or that ran on another host, stay.
+    Files of a process that still runs, or that ran on another host, stay, and so do links and another user's files.
     """
     with suppress(OSError):
         for path in list(folder.iterdir()):
             found = TEMPORARY.fullmatch(path.name)
-            if found and ProcessId(found[1], int(found[2]), int(found[3])).is_gone():
+            if found and _is_own(path) and ProcessId(found[1], int(found[2]), int(found[3])).is_gone():
                 with suppress(OSError):
                     if found[4] == "done":
+                        _check_targets(path, folder)
                         _move(path, folder)
                 remove(path)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a path is no link, and this user's."""
+    return not path.is_symlink() and (os.name == "nt" or path.lstat().st_uid == os.geteuid())
 
 
 def remove(path: Path) -> None:
@@ -146,15 +152,7 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
     When the process is killed in between, the next `remove_leftovers` finishes the move. Raises OSError, before
     anything is moved, where a folder stands in the way of a file or the other way round, and on a full disk.
     """
-    for path in _files(hidden):
-        target = folder / path.relative_to(hidden)
-        if target.is_dir():
-            raise IsADirectoryError(f"{target} is a folder, and a file of that name is to be written")
-        for parent in target.parents[: len(path.relative_to(hidden).parents) - 1]:
-            if parent.is_symlink():
-                raise NotADirectoryError(f"{parent} is a link to a folder, and files are not written through links")
-            if parent.exists() and not parent.is_dir():
-                raise NotADirectoryError(f"{parent} is a file, and a folder of that name is to be written")
+    _check_targets(hidden, folder)
     to_disk(*_files(hidden))
     with uninterrupted():
         complete = hidden.rename(_complete(hidden))
@@ -181,6 +179,19 @@ def _files(folder: Path) -> list[Path]:
     """All files below a folder, with those that make it a checkpoint at the end."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(found, key=lambda path: path.parent == folder and path.name in LAST)
+
+
+def _check_targets(source: Path, folder: Path) -> None:
+    """Raises OSError where something in `folder` is in the way of what `_move` would move there."""
+    for path in _files(source):
+        target = folder / path.relative_to(source)
+        if target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder, and a file of that name is to be written")
+        for parent in target.parents[: len(path.relative_to(source).parents) - 1]:
+            if parent.is_symlink():
+                raise NotADirectoryError(f"{parent} is a link to a folder, and files are not written through links")
+            if parent.exists() and not parent.is_dir():
+                raise NotADirectoryError(f"{parent} is a file, and a folder of that name is to be written")
 
 
 def _move(source: Path, folder: Path) -> None:

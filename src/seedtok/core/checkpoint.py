@@ -1,7 +1,8 @@
 """A checkpoint: a folder with config.json and safetensors files, from which a model builds itself.
 
 config.json has the "format" and "version" of the checkpoint beside the model's own configuration, and names other
-checkpoints relative to the folder (`core.hub.recorded`). Nothing is unpickled; a missing or extra tensor is an error.
+checkpoints relative to the folder (`core.hub.recorded`). Nothing in it is unpickled; a missing or extra tensor is an
+error. The weights of a base language model of transformers may be a pickle, of which only tensors are read (`lm.base`).
 
     with checkpoint_folder(folder) as new:
         write_checkpoint(new, EMBEDDER, VERSION, asdict(model.config), model.state_dict())

@@ -193,7 +193,8 @@ def recorded(source: str, part: str, folder: Path, new: Path, copy: bool = False
     """The name that config.json gives to a part: of the checkpoint at `folder`, which is being written at `new`.
 
     "mini" and hub ids are kept. A folder is named relative to the checkpoint, so that both can be moved together; with
-    `copy`, or where it is in the hub's cache or on another drive, it is copied into the checkpoint instead.
+    `copy`, or where it is in the hub's cache or on another drive, it is copied into the checkpoint instead. Raises
+    CheckpointError for a folder to be copied that has a link to elsewhere, whose file might be nobody else's business.
     """
     path = None if source == MINI else local_folder(source, part)
     if path is None:
@@ -204,9 +205,18 @@ def recorded(source: str, part: str, folder: Path, new: Path, copy: bool = False
         except ValueError:  # on another drive, on Windows
             pass
     name = FIELDS[part]
+    _check_links(path)
     shutil.copytree(path, new / name)
     without_paths(new / name)
     return name
+
+
+def _check_links(folder: Path) -> None:
+    """Raises CheckpointError for a link to a file that is neither in the folder nor in the hub's cache."""
+    for path in folder.rglob("*"):
+        target = path.resolve()
+        if path.is_symlink() and not target.is_relative_to(folder.resolve()) and not _in_hub_cache(target):
+            raise CheckpointError(f"{path} is a link out of its folder, which is not copied: put the file itself there")
 
 
 def _in_hub_cache(path: Path) -> bool:

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO, IOBase
+from io import IOBase
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from seedtok.core.errors import ImageError
+from seedtok.core.image_headers import open_image
 from seedtok.core.notices import pillow_quietly
 
 # Larger images are refused before they are read. The limits can be changed, as in
@@ -181,7 +182,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: an empty file, not an image")
     with pillow_quietly:  # it warns of large images and of invalid metadata
         try:
-            image = Image.open(BytesIO(data))
+            image = open_image(data)
         except UnidentifiedImageError:
             raise ImageError(f"{name}: not an image in a format that Pillow reads") from None
         except Image.DecompressionBombError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seedtok.core.errors import CheckpointError
+from seedtok.core.text import one_line
 
 TOKENIZER, EMBEDDER, LM = "seedtok.tokenizer", "seedtok.embedder", "seedtok.lm"
 PREFIX_LM = "seedtok.blip2"  # by its first use
@@ -157,7 +158,8 @@ def _after_run(folder: Path, recipe: str) -> str:
         return f"its result is {final}"
     if recipe.startswith(PARTS_OF_FINETUNING):  # which `seedtok train` has not
         return "it has no result yet; the `seedtok finetune` that began it goes on with it"
-    return f"it has no result yet; resume it: seedtok train {recipe} --out {shlex.quote(str(folder))} --resume"
+    name, place = shlex.quote(one_line(recipe)), shlex.quote(str(folder))
+    return f"it has no result yet; resume it: seedtok train {name} --out {place} --resume"
 
 
 def stored_tensors(path: Path) -> Iterator[tuple[str, list[int], int]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock is a hidden file in the folder that names its holder, and is removed at the end, as is a new folder that is
     still empty. The lock of a killed process is ignored. Raises BusyError, naming the holder, when another process
-    holds the lock; OSError when the folder cannot be written to.
+    holds the lock; OSError when the folder cannot be written to, or a link has the lock's name.
     """
     created: list[Path] = []
     try:
@@ -94,7 +96,9 @@ def _kernel_lock(folder: Path) -> Callable[[], None] | None:
     try:
         descriptor, is_new = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
     except FileExistsError:
-        descriptor, is_new = os.open(path, os.O_RDWR), False
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "a link or a special file stands where the lock would", str(path)) from None
+        descriptor, is_new = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,7 +110,7 @@ def _kernel_lock(folder: Path) -> Callable[[], None] | None:
         os.close(descriptor)
         return _file_lock(folder)
     try:
-        is_same = os.fstat(descriptor).st_ino == path.stat().st_ino  # otherwise its last holder has just removed it
+        is_same = os.fstat(descriptor).st_ino == path.lstat().st_ino  # otherwise its last holder has just removed it
     except FileNotFoundError:
         is_same = False
     if not is_same:

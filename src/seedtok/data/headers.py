@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ LINK = -1  # offset of a link whose file is not in the tar before it
 BLOCK = 512
 Member = tuple[str, int, int]  # name, offset and size of a file
 Members = tuple[list[Member], int]  # and where the headers end
+Places = dict[str, tuple[int, int]]  # offset and size of files, by name
 
 
 class Contents(NamedTuple):
@@ -25,7 +26,8 @@ def read_headers(path: Path) -> Contents:
 
     A hard link is the file that it names. Raises what tarfile does for headers that it cannot take.
     """
-    members, end = usual_members(path) or any_members(path)
+    known: Places = {}
+    members, end = _members(path, 0, known)
     breaks = list[tuple[int, int]]()
     while end < path.stat().st_size:
         start, is_zero = _next_header(path, end)
@@ -33,29 +35,41 @@ def read_headers(path: Path) -> Contents:
             breaks.append((end, len(members)))
         if start is None:
             break
-        more, end = usual_members(path, start) or any_members(path, start, members)
+        more, end = _members(path, start, known)
         members += more
         end = max(end, start + BLOCK)  # tarfile can refuse what has the checksum of a header
     return Contents(members, breaks)
 
 
-def any_members(path: Path, start: int = 0, before: Sequence[Member] = ()) -> Members:
+def _members(path: Path, start: int, known: Places) -> Members:
+    """The files in a tar from the header at `start` on; hard links may lead to `known` files, which these join."""
+    found, end = usual_members(path, start) or any_members(path, start, known)
+    known.update((name, (offset, size)) for name, offset, size in found)
+    return found, end
+
+
+def any_members(path: Path, start: int = 0, before: Places | None = None) -> Members:
     """The files in a tar of any kind, from the header at `start` on, as far as it can be read.
 
-    `before` are files before that, to which hard links may lead.
+    `before` are files before that, to which hard links may lead. Raises ValueError for a negative size.
     """
     found = list[Member]()
-    known = {name: (offset, size) for name, offset, size in before}
-    end = start
+    known: Places = {}
+    before, end = before or {}, start
     with path.open("rb") as file:
         file.seek(start)
         with suppress(tarfile.ReadError), tarfile.open(fileobj=file, mode="r:") as tar:  # of a truncated member
             for member in tar:
+                if member.size < 0 or tar.offset <= end:  # the same headers would be read for ever
+                    raise ValueError("a negative size")
                 end = tar.offset
                 if member.isfile():
                     found.append((member.name, member.offset_data, member.size))
-                elif member.islnk() or member.issym():
-                    found.append((member.name, *known.get(member.linkname if member.islnk() else "", (LINK, 0))))
+                elif member.islnk():
+                    offset, size = known.get(member.linkname) or before.get(member.linkname) or (LINK, 0)
+                    found.append((member.name, offset, size))
+                elif member.issym():
+                    found.append((member.name, LINK, 0))
                 else:
                     continue
                 known[member.name] = found[-1][1:]
@@ -105,7 +119,7 @@ def _next_header(path: Path, start: int) -> tuple[int | None, bool]:
     with path.open("rb") as file:
         file.seek(start)
         at = start
-        while part := file.read(1 << 20):
+        while part := file.read(1 << 16):
             for found in _marks(part):
                 with suppress(ValueError):
                     if _is_header(part[found : found + BLOCK]):
@@ -115,14 +129,13 @@ def _next_header(path: Path, start: int) -> tuple[int | None, bool]:
     return None, is_zero
 
 
-def _marks(part: bytes) -> list[int]:
+def _marks(part: bytes) -> Iterator[int]:
     """Where whole blocks begin that have the mark of a header."""
-    found, at = list[int](), part.find(b"ustar")
+    at = part.find(b"ustar")
     while at >= 0:
         if at % BLOCK == 257 and at - 257 + BLOCK <= len(part):
-            found.append(at - 257)
+            yield at - 257
         at = part.find(b"ustar", at + 1)
-    return found
 
 
 def is_cut(path: Path) -> bool:

@@ -2,8 +2,8 @@
 
 Parquet is compressed: reading one row decompresses a whole page. The hidden folder `.mapped` beside the files has the
 same rows uncompressed: codes in `NAME.npy`, and keys, captions and metadata in `NAME.arrow`. Both are written on first
-use, and again when the Parquet files have changed; they can be deleted at any time. Where that folder cannot be
-written, the user's cache, `~/.cache/seedtok/codes`, is used instead.
+use, and again when the Parquet files have changed or are copies; they can be deleted at any time. Where that folder
+cannot be written, the user's cache, `~/.cache/seedtok/codes`, is used instead.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from seedtok.core.errors import DataError
 
 ROWS = 16384  # in each record batch: row i is in batch i // ROWS
 TEXTS = ("key", "caption", "metadata")
+SCHEMA = pa.schema([(name, pa.string()) for name in TEXTS])
 
 
 def parquet_metadata(path: Path) -> pq.FileMetaData:
@@ -73,9 +74,17 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
 
 
 def _fingerprint(paths: list[Path]) -> str:
-    """A hash that changes when one of the files changes."""
-    found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return _hash(json.dumps([1, found]))
+    """A hash that changes when one of the files changes, or is copied.
+
+    The time of a file's last change (ctime), which an archive does not bring along, keeps unpacked rows that came in an
+    archive from being taken for those of the Parquet files beside them.
+    """
+    found = [
+        (path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        for path in paths
+        for status in [path.stat()]
+    ]
+    return _hash(json.dumps([2, found]))
 
 
 def _hash(text: str) -> str:
@@ -86,8 +95,8 @@ def _opened(path: Path) -> tuple[np.ndarray, pa.Table]:
     codes = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
     with pa.ipc.open_file(pa.memory_map(arrow_path(path.with_suffix(".arrow")))) as reader:
         texts = reader.read_all()
-    if len(codes) != len(texts):
-        raise ValueError("codes and texts differ in length")
+    if codes.dtype != np.dtype("<u2") or codes.ndim != 2 or texts.schema != SCHEMA or len(codes) != len(texts):
+        raise ValueError("not the unpacked rows of files of codes")
     return codes, texts
 
 
@@ -95,16 +104,15 @@ def _unpack(paths: list[Path], target: Path) -> None:
     count = sum(_checked(path).num_rows for path in paths)
     if not count:
         raise DataError(f"{paths[0].parent}: its files of codes have no rows")
-    schema = pa.schema([(name, pa.string()) for name in TEXTS])
     with (
         atomic_file(target.with_suffix(".npy")) as codes_path,
         atomic_file(target.with_suffix(".arrow")) as texts_path,
         codes_path.open("wb") as codes,
         pa.OSFile(arrow_path(texts_path), "wb") as file,
-        pa.ipc.new_file(file, schema) as writer,
+        pa.ipc.new_file(file, SCHEMA) as writer,
     ):
         width = first = None  # codes in a row, and the file that set it
-        waiting = schema.empty_table()
+        waiting = SCHEMA.empty_table()
         for path in paths:
             for matrix, texts in _batches(path):
                 if width is None:

@@ -8,6 +8,7 @@ import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -31,7 +32,8 @@ def loading_errors() -> tuple[type[Exception], ...]:
     """What transformers and peft raise for checkpoints that are missing or broken."""
     from huggingface_hub.errors import StrictDataclassError
 
-    return OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError
+    own = OSError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError
+    return *own, SafetensorError, StrictDataclassError
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,11 @@ def load_base(
             raise
         raise ConfigError(f"cannot quantize {name}: {' '.join(str(error).split())}") from None
     except loading_errors() as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if "trust_remote_code" in str(error):
             reason = "it needs Python code of its own (auto_map), which is not run"
+        elif isinstance(error, UnpicklingError):
+            reason = "its pickled weights hold more than tensors, or are broken; only tensors are read"
         elif "ignore_mismatched_sizes" in str(error):
             reason = "its tensors are not of the sizes in its config.json"
         elif "backend tokenizer" in str(error):

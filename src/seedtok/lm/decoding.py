@@ -23,6 +23,7 @@ from seedtok.lm.sequences import CachedSequences
 
 DRAFT = 16  # codes that one forward of Jacobi decoding checks, of one image
 BATCH_DRAFT = 4  # and of each of several
+COLDEST = 1e-6  # temperature below which the most likely token is chosen: logits divided by less are no numbers
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ class Sampling:
 
     def next_tokens(self, logits: Float[Tensor, "b n"]) -> Int[Tensor, " b"]:
         """One token a row."""
-        if self.temperature == 0:
+        if self.temperature < COLDEST:
             return logits.argmax(-1)
         probabilities = (logits.float() / self.temperature).softmax(-1)
         if self.top_p < 1:
             ordered, order = probabilities.sort(descending=True)
-            ordered[ordered.cumsum(-1) - ordered >= self.top_p] = 0
+            before = ordered.cumsum(-1) - ordered
+            ordered[..., 1:][before[..., 1:] >= self.top_p] = 0
             probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
         if self.generator is not None:  # probabilities have to be on its device
             probabilities = probabilities.to(self.generator.device)

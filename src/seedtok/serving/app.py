@@ -28,12 +28,14 @@ def create_app(
     keys: Sequence[str] = (),
     drawing_dtype: torch.dtype | None = None,
     with_page: bool = False,
+    hosts: Sequence[str] = (),
 ) -> FastAPI:
     """OpenAI's protocol over a model, which clients call `name`.
 
-    Without `keys` anyone may use it. `drawing_dtype` is what the image decoder computes in, as for
-    `SeedTokenizer.decode`. `with_page` adds the web page at `/`, which needs gradio. The thread that runs the model
-    starts and ends with the application's lifespan.
+    Without `keys` anyone may use it; with `hosts`, only requests to these names are answered, and none from web pages
+    of others. `drawing_dtype` is what the image decoder computes in, as for `SeedTokenizer.decode`. `with_page` adds
+    the web page at `/`, which needs gradio. The thread that runs the model starts and ends with the application's
+    lifespan.
     """
     metrics = Metrics()
     engine = Engine(model.eval(), limits.batch, drawing_dtype)
@@ -45,7 +47,7 @@ def create_app(
         try:
             yield
         finally:
-            service.worker.close()
+            service.close()
 
     app = FastAPI(title="seedtok", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
@@ -56,5 +58,5 @@ def create_app(
 
         add_page(app)
     handle_errors(app)
-    app.add_middleware(Guard, limits=limits, metrics=metrics, keys=Keys(keys))
+    app.add_middleware(Guard, limits=limits, metrics=metrics, keys=Keys(keys), hosts=hosts)
     return app

@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from PIL import Image
 
+from seedtok.serving.call import Call, TheCall
 from seedtok.serving.conversation import Conversation, most_tokens, read, task_of
 from seedtok.serving.errors import ClientGone, ErrorBody, as_api_error, body_of
 from seedtok.serving.pictures import data_url
@@ -25,7 +26,7 @@ from seedtok.serving.protocol import (
     ResponseMessage,
     Usage,
 )
-from seedtok.serving.service import Service, TheService
+from seedtok.serving.service import Service
 from seedtok.serving.stream import EventStream, Stream
 from seedtok.serving.tasks import Outcome, Task
 
@@ -36,15 +37,17 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/v1/chat/completions", responses=STREAM, response_model=Completion, response_model_exclude_none=True)
-async def complete(body: ChatRequest, request: Request, service: TheService) -> Any:
+async def complete(body: ChatRequest, call: TheCall) -> Any:
     """Answers a conversation: captions, short answers, drawings, or any mixture of texts and pictures."""
+    service = call.service
     service.check_model(body.model)
-    conversation = await read(body, service)
+    conversation = await read(body, call)
     if body.stream:
-        return await _streamed(body, request, service, conversation)
-    task = await service.in_thread(task_of, conversation, body, service.engine)
-    [outcome] = await service.work(request, [task])
-    return await service.in_thread(_completion, body, service, task, outcome)
+        return await _streamed(body, call, conversation)
+    task = await call.in_thread(service.threads, task_of, conversation, body, service.engine)
+    [outcome] = await call.work([task])
+    threads = service.picture_threads if outcome.pictures else service.threads
+    return await call.in_thread(threads, _completion, body, service, task, outcome)
 
 
 def _completion(body: ChatRequest, service: Service, task: Task, outcome: Outcome) -> Completion:
@@ -85,25 +88,25 @@ def _usage(outcome: Outcome) -> Usage:
 # ---------------------------------------------------------------- server-sent events
 
 
-async def _streamed(body: ChatRequest, request: Request, service: Service, conversation: Conversation) -> EventStream:
+async def _streamed(body: ChatRequest, call: Call, conversation: Conversation) -> EventStream:
     """Begins with the first piece of the answer or the end of the work, so that an error before it is one of HTTP."""
-    stream = Stream(service, request)
+    stream = Stream(call)
     on_part = None if body.stop else stream.put
-    task = await service.in_thread(task_of, conversation, body, service.engine, on_part)
+    task = await call.in_thread(call.service.threads, task_of, conversation, body, call.service.engine, on_part)
     first = await stream.start(task)
-    return EventStream(_events(body, service, stream, task, first))
+    return EventStream(_events(body, call, stream, task, first))
 
 
 async def _events(
-    body: ChatRequest, service: Service, stream: Stream, task: Task, piece: str | Image.Image | Outcome
+    body: ChatRequest, call: Call, stream: Stream, task: Task, piece: str | Image.Image | Outcome
 ) -> AsyncGenerator[str]:
     """Streams a reply in chunks, each text and picture as soon as it is decoded; beam search gives all at the end."""
-    chunks = _Chunks(service.name)
+    chunks = _Chunks(call.service.name)
     answer = _Sent()
     try:
         yield chunks.of({"role": "assistant", "content": ""})
         while not isinstance(piece, Outcome):
-            if delta := await answer.delta(piece, service):
+            if delta := await answer.delta(piece, call):
                 yield chunks.of(delta)
             piece = await stream.next()
         text, reason = _finished(body, task, piece)
@@ -111,7 +114,7 @@ async def _events(
             for word in re.findall(r"\s*\S+\s*?", text):
                 yield chunks.of({"content": word})
         for picture in piece.pictures[answer.pictures :]:
-            yield chunks.of(await answer.delta(picture, service))
+            yield chunks.of(await answer.delta(picture, call))
         warnings = {"warnings": list(piece.warnings)} if piece.warnings else {}
         yield chunks.of({}, reason, **warnings)
         if body.stream_options and body.stream_options.include_usage:
@@ -133,7 +136,7 @@ class _Sent:
     pictures: int = 0
     opens: bool = True  # whether the next piece of text begins a text
 
-    async def delta(self, piece: str | Image.Image, service: Service) -> dict[str, Any]:
+    async def delta(self, piece: str | Image.Image, call: Call) -> dict[str, Any]:
         """The change to the message that a piece is; empty for the spaces before a text."""
         if isinstance(piece, str):
             if self.opens:
@@ -142,7 +145,7 @@ class _Sent:
                 self.opens = not piece
             self.text += piece
             return {"content": piece} if piece else {}
-        images = await service.in_thread(_images, [piece], self.pictures)
+        images = await call.in_thread(call.service.picture_threads, _images, [piece], self.pictures)
         self.pictures, self.opens = self.pictures + 1, True
         return {"images": [image.model_dump() for image in images]}
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from PIL import Image
 
 from seedtok.lm.messages import CHATTED, latest_turns, wish_of
+from seedtok.serving.call import Call
 from seedtok.serving.engine import Engine
 from seedtok.serving.errors import ApiError
 from seedtok.serving.protocol import ChatRequest, ImagePart, Message
-from seedtok.serving.service import Service, new_seed
+from seedtok.serving.service import new_seed
 from seedtok.serving.tasks import Answer, Caption, Continue, Draw, OnPart, Task, Turns, Writing
 
 BEAMS = 5  # the library's own
@@ -37,8 +38,9 @@ class Conversation:
     picture: Image.Image | None
 
 
-async def read(request: ChatRequest, service: Service) -> Conversation:
+async def read(request: ChatRequest, call: Call) -> Conversation:
     """Decodes the pictures that count; raises ApiError for what is no prompt, and for URLs that are not opened."""
+    service = call.service
     users = [number for number, message in enumerate(request.messages) if message.role == "user"]
     if not users:
         raise ApiError(400, "no message of the user: say what to do", "invalid_value", "messages")
@@ -51,7 +53,7 @@ async def read(request: ChatRequest, service: Service) -> Conversation:
     if _text(own).strip() or not urls:
         service.check_prompt(_text(own), "messages")
     urls = [url for turn in turns for url in _urls(turn)] or urls
-    opened = await service.pictures(urls, "messages")
+    opened = await call.pictures(urls, "messages")
     pictures = iter(opened)
     made = (tuple(part if isinstance(part, str) else next(pictures) for part in turn if part != "") for turn in turns)
     text = "\n".join(part for part in own if isinstance(part, str)).strip()

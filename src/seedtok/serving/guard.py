@@ -1,4 +1,4 @@
-"""What every request passes before the endpoints: its key, limits on bodies, a line in the log, counters."""
+"""What every request passes before the endpoints: its host, its key, limits on bodies, a line in the log, counters."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from seedtok.serving.page.paths import is_page
 
 logger = logging.getLogger(__name__)
 OPEN_PATHS = ("/healthz",)  # asked for without a key, and answered also where too many requests are open
+PICTURE_PATHS = ("/v1/chat/completions", "/v1/seed/encode")  # whose bodies can have pictures
 
 
 def read_keys(path: Path) -> list[str]:
@@ -77,17 +80,15 @@ class _Exchange:
 class Guard:
     """An ASGI application before another one."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, keys: Keys):
-        self.app, self.limits, self.metrics, self.keys = app, limits, metrics, keys
-        self.open = self.held = 0  # requests, and bytes of their bodies
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, keys: Keys, hosts: Sequence[str] = ()):
+        self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
+        self.open = self.files = self.held = 0  # requests, those for the page's files, and bytes of bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope)
-        self.open += 1
-        self.metrics.open.set(self.open)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -96,32 +97,70 @@ class Guard:
             await send(message)
 
         try:
-            if refused := self._refusal(Headers(scope=scope), scope["path"]):
-                more = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(refused.status, {})
-                await JSONResponse(body_of(refused), refused.status, more)(scope, receive, answer)
-            else:
+            with self._counted(exchange):
                 await self.app(scope, self._limited(receive, exchange), answer)
+        except ApiError as refused:
+            more = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(refused.status, {})
+            await JSONResponse(body_of(refused), refused.status, more)(scope, receive, answer)
         except BaseException:
             exchange.status = exchange.status or 500
             raise
         finally:
-            self.open -= 1
-            self.held -= exchange.body_bytes
             self._note(exchange)
 
-    def _refusal(self, headers: Headers, path: str) -> ApiError | None:
-        """Why a request is not let in, if it is not."""
-        is_open = path in OPEN_PATHS
-        if not is_open and not is_page(path):  # the files of the page ask for a key themselves
-            scheme, _, key = headers.get("authorization", "").partition(" ")
-            if not self.keys.admit(key.strip() if scheme.lower() == "bearer" else ""):
-                return ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", "invalid_api_key")
-        if not is_open and self.open > self.limits.requests:
-            return ApiError(429, f"{self.limits.requests} requests are open; try again", "too_many_requests")
+    @contextmanager
+    def _counted(self, exchange: _Exchange) -> Iterator[None]:
+        """Counts a request as open; raises ApiError for one that is not let in."""
+        path = exchange.scope["path"]
+        is_file = is_page(path)
+        is_other = not is_file and path not in OPEN_PATHS
+        self._admit(Headers(scope=exchange.scope), path, is_file)
+        self.files += is_file
+        self.open += is_other
+        self.metrics.open.set(self.open)
+        try:
+            yield
+        finally:
+            self.files -= is_file
+            self.open -= is_other
+            self.held -= exchange.body_bytes
+            self.metrics.open.set(self.open)
+
+    def _admit(self, headers: Headers, path: str, is_file: bool) -> None:
+        """Raises ApiError for a request that is not let in."""
+        if self.hosts and not self._is_of_host(headers):
+            message = (
+                f"without keys this server answers requests to {', '.join(self.hosts)} alone, and from no other site's "
+                "page; to allow others, start it with --api-key-file, or with another --host"
+            )
+            raise ApiError(403, message, "forbidden_host")
+        if path not in OPEN_PATHS:
+            if not is_file:  # the files of the page ask for a key themselves
+                scheme, _, key = headers.get("authorization", "").partition(" ")
+                if not self.keys.admit(key.strip() if scheme.lower() == "bearer" else ""):
+                    raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", "invalid_api_key")
+            count, most = (self.files, self.limits.files) if is_file else (self.open, self.limits.requests)
+            if count >= most:
+                raise ApiError(429, f"{most} requests are open; try again", "too_many_requests")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.body_bytes:
-            return ApiError(413, f"a body has at most {self.limits.body_bytes:,} bytes", "too_large")
-        return None
+        if not length.isdecimal() or len(length) > 15 or int(length) > self._most_bytes(path):
+            raise self._too_large(path)
+
+    def _is_of_host(self, headers: Headers) -> bool:
+        """Whether a request names one of the hosts, and comes from no page of another.
+
+        A page of another site can give its own name this machine's address, and then reads the answers.
+        """
+        host = headers.get("host", "")
+        named = re.sub(r":\d*$", "", host).strip("[]").lower()
+        return named in self.hosts and headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
+
+    def _most_bytes(self, path: str) -> int:
+        limits = self.limits
+        return limits.body_bytes if path in PICTURE_PATHS else min(limits.text_bytes, limits.body_bytes)
+
+    def _too_large(self, path: str) -> ApiError:
+        return ApiError(413, f"a body has at most {self._most_bytes(path):,} bytes", "too_large")
 
     def _limited(self, receive: Receive, exchange: _Exchange) -> Receive:
         """Receives a body within the limits of its size and time; raises HTTPException beyond them."""
@@ -140,8 +179,9 @@ class Guard:
             size = len(message.get("body", b""))
             exchange.body_bytes += size
             self.held += size
-            if exchange.body_bytes > self.limits.body_bytes:
-                raise HTTPException(413, f"a body has at most {self.limits.body_bytes:,} bytes")
+            path = exchange.scope["path"]
+            if exchange.body_bytes > self._most_bytes(path):
+                raise HTTPException(413, self._too_large(path).message)
             if self.held > self.limits.total_bytes:
                 raise HTTPException(429, "too many large requests at once; try again", {"Retry-After": "1"})
             return message
@@ -151,7 +191,6 @@ class Guard:
     def _note(self, exchange: _Exchange) -> None:
         """Counts a request and logs it; never what is in it."""
         seconds = time.monotonic() - exchange.started
-        self.metrics.open.set(self.open)
         self.metrics.requests.labels(exchange.path, str(exchange.status)).inc()
         self.metrics.seconds.labels(exchange.path).observe(seconds)
         facts: dict[str, Any] = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from PIL import Image
 
+from seedtok.serving.call import TheCall
 from seedtok.serving.engine import FAR
 from seedtok.serving.errors import ApiError, ErrorBody
 from seedtok.serving.pictures import data_url, encoded
@@ -23,7 +24,7 @@ from seedtok.serving.protocol import (
     NearestResponse,
     PictureCodes,
 )
-from seedtok.serving.service import Service, TheService, new_seed
+from seedtok.serving.service import Service, new_seed
 from seedtok.serving.tasks import Decode, Draw, Encode
 
 router = APIRouter(responses={"4XX": {"model": ErrorBody}})
@@ -31,8 +32,9 @@ LARGEST = 2048  # pixels of a side
 
 
 @router.post("/v1/images/generations", response_model=ImagesResponse, response_model_exclude_none=True)
-async def generate(body: ImagesRequest, request: Request, service: TheService) -> Any:
+async def generate(body: ImagesRequest, call: TheCall) -> Any:
     """Draws a prompt: the language model writes codes, the image decoder draws them."""
+    service = call.service
     service.check_model(body.model)
     service.check_prompt(body.prompt, "prompt")
     if body.stream:
@@ -40,12 +42,12 @@ async def generate(body: ImagesRequest, request: Request, service: TheService) -
     size = _size(body.size)
     count, seed = body.n or 1, new_seed(body.seed)
     warmth = (0.0 if count == 1 else 1.0) if body.temperature is None else body.temperature
-    [outcome] = await service.work(request, [Draw(body.prompt, seed, count, warmth)])
+    [outcome] = await call.work([Draw(body.prompt, seed, count, warmth)])
     drawn = outcome.pictures
     kind = body.output_format or "png"
     return ImagesResponse(
         created=int(time.time()),
-        data=await service.in_thread(_written, drawn, kind, body.response_format == "url", size),
+        data=await call.in_thread(service.picture_threads, _written, drawn, kind, body.response_format == "url", size),
         size="x".join(map(str, size or drawn[0].size)),
         output_format=kind,
         seed=seed,
@@ -74,11 +76,12 @@ def _written(
 
 
 @router.post("/v1/seed/encode", response_model=EncodeResponse)
-async def encode(body: EncodeRequest, request: Request, service: TheService) -> Any:
+async def encode(body: EncodeRequest, call: TheCall) -> Any:
     """Encodes pictures as codes."""
+    service = call.service
     service.check_model(body.model)
-    pictures = await service.pictures(body.images, "images")
-    outcomes = await service.work(request, [Encode(picture) for picture in pictures])
+    pictures = await call.pictures(body.images, "images")
+    outcomes = await call.work([Encode(picture) for picture in pictures])
     return EncodeResponse(
         model=service.name,
         codebook=service.engine.codebook_id,
@@ -90,30 +93,31 @@ async def encode(body: EncodeRequest, request: Request, service: TheService) -> 
 
 
 @router.post("/v1/seed/decode", response_model=DecodeResponse, response_model_exclude_none=True)
-async def decode(body: DecodeRequest, request: Request, service: TheService) -> Any:
+async def decode(body: DecodeRequest, call: TheCall) -> Any:
     """Draws codes. All pictures start from the same noise, that of `seed`."""
+    service = call.service
     service.check_model(body.model)
     _check_codes(body, service)
     seed = new_seed(body.seed)
     tasks = [Decode(tuple(row), seed, body.steps, body.guidance_scale) for row in body.codes]
-    outcomes = await service.work(request, tasks)
+    outcomes = await call.work(tasks)
     pictures = [picture for outcome in outcomes for picture in outcome.pictures]
     kind = body.output_format or "png"
-    data = await service.in_thread(_written, pictures, kind)
+    data = await call.in_thread(service.picture_threads, _written, pictures, kind)
     return DecodeResponse(model=service.name, data=data, output_format=kind, seed=seed)
 
 
 @router.get("/v1/seed/codes/{code}", response_model=NearestResponse)
 async def nearest(
     code: Annotated[int, Path(ge=0, lt=2**31)],
-    service: TheService,
+    call: TheCall,
     count: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> Any:
     """Lists the codes whose vectors in the codebook are nearest to that of a code."""
-    engine = service.engine
+    engine = call.service.engine
     if code >= engine.codebook_size:
         raise ApiError(404, f"codes are from 0 to {engine.codebook_size - 1}", "not_found", "code")
-    found = await service.in_thread(engine.nearest_codes, code, count)
+    found = await call.in_thread(call.service.threads, engine.nearest_codes, code, count)
     data = [NearCode(code=other, distance=distance) for other, distance in found]
     return NearestResponse(codebook=engine.codebook_id, code=code, data=data)
 

@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
-LOGGERS = ("seedtok.serving", "uvicorn.error")
+LOGGERS = ("seedtok.serving", "uvicorn.error", "asyncio")
 
 
 class JsonLines(logging.Formatter):

@@ -9,6 +9,7 @@ from io import BytesIO
 from PIL import Image
 
 from seedtok.core.errors import ImageError
+from seedtok.core.image_headers import open_image
 from seedtok.core.images import load_image
 from seedtok.serving.errors import ApiError
 from seedtok.serving.limits import Limits
@@ -40,7 +41,9 @@ def decoded(url: str, limits: Limits, side: int, param: str) -> Image.Image:
 def _opened(data: bytes, limits: Limits, param: str) -> Image.Image:
     """A picture whose pixels are not decoded yet."""
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = open_image(data, FORMATS)
+    except ImageError:
+        raise
     except Exception:  # a hostile header can raise nearly anything
         message = f"not a picture that this server reads: {', '.join(FORMATS)}"
         raise ApiError(400, message, "invalid_image", param) from None

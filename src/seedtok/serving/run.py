@@ -7,6 +7,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from ipaddress import ip_address
 from threading import Thread
 from typing import TypeVar
 
@@ -14,10 +15,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from seedtok.core.errors import ConfigError, SeedTokWarning
+from seedtok.serving.connection import WAITING, Connection
 from seedtok.serving.limits import Limits
 from seedtok.serving.logs import log_as_json
 
 logger = logging.getLogger(__name__)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DRAINING = 5  # seconds beyond the limit of a request
 T = TypeVar("T")
 
@@ -36,6 +39,12 @@ def listening(host: str, port: int) -> socket.socket:
             f"cannot listen on {host!r}, port {port}: {getattr(error, 'strerror', None) or error}"
         ) from None
     return found
+
+
+def own_hosts(host: str, server_socket: socket.socket) -> list[str]:
+    """The names by which programs on this machine reach a socket that no others reach; none for any other socket."""
+    address = server_socket.getsockname()[0]
+    return sorted({*LOOPBACK, address, host.lower()}) if ip_address(address).is_loopback else []
 
 
 def from_short_thread(load: Callable[[], T]) -> T:
@@ -68,8 +77,8 @@ def serve(app: FastAPI, server_socket: socket.socket, limits: Limits) -> None:
     log_as_json()
     warnings.simplefilter("ignore", SeedTokWarning)  # clients are told in their answers
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, http="h11", ws="none", lifespan="on",
-        timeout_graceful_shutdown=int(limits.seconds) + DRAINING,
+        app, log_config=None, access_log=False, server_header=False, http=Connection, ws="none", lifespan="on",
+        backlog=WAITING, timeout_graceful_shutdown=int(limits.seconds) + DRAINING,
     )  # fmt: skip
     server_socket.listen(config.backlog)  # from here on clients are heard
     host, port, *_ = server_socket.getsockname()

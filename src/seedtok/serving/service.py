@@ -1,30 +1,24 @@
-"""What the endpoints share: the model's name, the limits, and the way from a request to the worker and back."""
+"""What the endpoints share: the model and its name, the limits, and the threads."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import anyio
-from anyio import to_thread
 from fastapi import Depends, Request
-from PIL import Image
 
 from seedtok.serving.engine import Engine
-from seedtok.serving.errors import ApiError, ClientGone
+from seedtok.serving.errors import ApiError
 from seedtok.serving.limits import Limits
 from seedtok.serving.metrics import Metrics
-from seedtok.serving.pictures import decoded
-from seedtok.serving.tasks import Outcome, Task
-from seedtok.serving.worker import Job, Worker
+from seedtok.serving.worker import Worker
 
-T = TypeVar("T")
-DECODERS = 4  # threads that read and write pictures: each may hold a large one
+new_threads = partial(ThreadPoolExecutor, 4)  # each of those for pictures may hold a large one
 
 
 @dataclass
@@ -37,9 +31,15 @@ class Service:
     metrics: Metrics
     worker: Worker
     created: int = field(default_factory=lambda: int(time.time()))
-    threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DECODERS))
+    threads: ThreadPoolExecutor = field(default_factory=new_threads)  # for what reads and writes no pictures
+    picture_threads: ThreadPoolExecutor = field(default_factory=new_threads)
+    unread: int = 0  # pictures that wait to be read
 
-    # ------------------------------------------------------------ what is asked for
+    def close(self) -> None:
+        """Ends all threads, the worker's once its queue is empty."""
+        self.worker.close()
+        for threads in (self.threads, self.picture_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError, 404, for another model than the one that is served; None is that one."""
@@ -59,59 +59,6 @@ class Service:
         if (length := sum(map(len, texts))) > self.limits.chat_chars:
             message = f"a chat of {length:,} characters; at most {self.limits.chat_chars:,} are read: shorten it"
             raise ApiError(400, message, "prompt_too_long", param)
-
-    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        """Calls a function that takes a while in a thread of a small pool."""
-        return await to_thread.run_sync(partial(function, *arguments), limiter=self.threads)
-
-    async def pictures(self, urls: Sequence[str], param: str) -> list[Image.Image]:
-        """The pictures of data URLs, at the ViT's size; raises ApiError for one that is none, or for too many."""
-        if len(urls) > self.limits.pictures:
-            message = f"{len(urls)} pictures in one request; at most {self.limits.pictures} are read"
-            raise ApiError(400, message, "too_many_images", param)
-        return [await self.in_thread(decoded, url, self.limits, self.engine.side, param) for url in urls]
-
-    # ------------------------------------------------------------ work
-
-    async def work(self, request: Request, tasks: Sequence[Task]) -> list[Outcome]:
-        """Outcomes of tasks, which run with those of other requests.
-
-        Raises ApiError when the queue is full or time is up, ClientGone when the client has gone, and what a task
-        raises; then the tasks that are left are dropped.
-        """
-        jobs = self.worker.submit(tasks)
-        outcomes = asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
-        gone = asyncio.ensure_future(disconnected(request))
-        try:
-            await asyncio.wait({outcomes, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
-            if outcomes.done():
-                return outcomes.result()
-            raise ClientGone if gone.done() else self.too_slow()
-        finally:
-            self.drop(jobs, outcomes, gone)
-
-    def drop(self, jobs: Sequence[Job], *waiting: asyncio.Future[Any]) -> None:
-        """Abandons jobs that are not done, and those who wait for them."""
-        self.worker.abandon(jobs)
-        for future in waiting:
-            future.cancel()
-            future.add_done_callback(_seen)
-
-    def too_slow(self) -> ApiError:
-        """What is raised when a request's time is up."""
-        return ApiError(503, f"no answer within {self.limits.seconds:g} seconds; try again later", "timeout")
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Asks for the error of a future, since asyncio complains of those that nobody has asked for."""
-    if not future.cancelled():
-        future.exception()
-
-
-async def disconnected(request: Request) -> None:
-    """Returns once the client has closed the connection; for after its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def new_seed(given: int | None) -> int:

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from fastapi import Request
 from PIL import Image
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from seedtok.serving.errors import ClientGone
-from seedtok.serving.service import Service, disconnected
+from seedtok.serving.call import Call, drop
 from seedtok.serving.tasks import Outcome, Task
 from seedtok.serving.worker import Job
 
@@ -20,8 +18,8 @@ from seedtok.serving.worker import Job
 class Stream:
     """Pieces of text and pictures from the worker's thread, in order, and then the outcome of the work."""
 
-    def __init__(self, service: Service, request: Request):
-        self.service, self.request = service, request
+    def __init__(self, call: Call):
+        self.call = call
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[str | Image.Image | None] = asyncio.Queue()  # None is the end
         self._jobs: list[Job] = []
@@ -32,11 +30,9 @@ class Stream:
 
     async def start(self, task: Task) -> str | Image.Image | Outcome:
         """Puts a task in the queue and waits for what `next` returns first."""
-        self._ends = self._loop.time() + self.service.limits.seconds
-        self._jobs = self.service.worker.submit([task])
+        self._jobs = self.call.service.worker.submit([task])
         self._outcome = asyncio.wrap_future(self._jobs[0].future)
         self._outcome.add_done_callback(lambda _: self._pieces.put_nowait(None))
-        self._gone = asyncio.ensure_future(disconnected(self.request))
         try:
             return await self.next()
         except BaseException:
@@ -44,21 +40,18 @@ class Stream:
             raise
 
     async def next(self) -> str | Image.Image | Outcome:
-        """The next piece, or the outcome once there is none left; raises as `Service.work` does."""
+        """The next piece, or the outcome once there is none left; raises as `Call.work` does."""
         piece = asyncio.ensure_future(self._pieces.get())
         try:
-            left = self._ends - self._loop.time()
-            await asyncio.wait({piece, self._gone}, timeout=max(0, left), return_when=asyncio.FIRST_COMPLETED)
-            if not piece.done():
-                raise ClientGone if self._gone.done() else self.service.too_slow()
-            found = piece.result()
+            found = await self.call.until(piece)
             return self._outcome.result() if found is None else found
         finally:
             piece.cancel()
 
     def drop(self) -> None:
         """Ends the work, if it has not ended."""
-        self.service.drop(self._jobs, self._outcome, self._gone)
+        self.call.service.worker.abandon(self._jobs)
+        drop(self._outcome)
 
 
 class EventStream(Response):
