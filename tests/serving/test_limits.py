@@ -88,6 +88,8 @@ def test_without_keys_only_this_machine_is_answered(lm: SeedLM):
             assert server.get("/v1/models", headers={"host": host}).status_code == 200
             own = {"host": host, "origin": f"http://{host}"}
             assert server.post(DRAW, json=FOX, headers=own).status_code == 200
+            program = {"host": host, "origin": "vscode-webview://1f2e"}
+            assert server.get("/v1/models", headers=program).status_code == 200
             for origin in ("null", "http://evil.example", f"http://{host}.evil.example"):
                 error_of(server.get("/v1/models", headers={"host": host, "origin": origin}), 403, "forbidden_host")
         for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "x@localhost"):

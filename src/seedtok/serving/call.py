@@ -60,8 +60,8 @@ class Call:
             raise ApiError(429, f"{service.unread} pictures wait to be read; try again", "queue_full")
         service.unread += len(urls)
         try:
-            side, threads = service.engine.side, service.picture_threads
-            return [await self.in_thread(threads, decoded, url, limits, side, param) for url in urls]
+            square, threads = service.engine.square, service.picture_threads
+            return [await self.in_thread(threads, decoded, url, limits, square, param) for url in urls]
         finally:
             service.unread -= len(urls)
 

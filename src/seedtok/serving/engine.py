@@ -32,7 +32,7 @@ class Engine:
 
     def __init__(self, model: SeedLM, batch: int = 16, drawing_dtype: torch.dtype | None = None):
         self.model, self.batch, self.drawing_dtype = model, batch, drawing_dtype
-        self.side = model.seed.config.embedder.vision.image_size
+        self.square = model.seed.config.embedder.vision.square
         self.code_count = model.seed.config.embedder.qformer.queries
         self.codebook_size = model.seed.config.codebook.size
         self.codebook_id = model.seed.codebook_id

@@ -147,13 +147,16 @@ class Guard:
             raise self._too_large(path)
 
     def _is_of_host(self, headers: Headers) -> bool:
-        """Whether a request names one of the hosts, and comes from no page of another.
+        """Whether a request names one of the hosts, and comes from no web page of another.
 
-        A page of another site can give its own name this machine's address, and then reads the answers.
+        A page of another site can give its own name this machine's address, and then reads the answers. Programs with
+        pages of their own, such as editors, send origins like "vscode-webview://...", which no site can.
         """
         host = headers.get("host", "")
         named = re.sub(r":\d*$", "", host).strip("[]").lower()
-        return named in self.hosts and headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
+        origin = headers.get("origin", f"http://{host}")
+        is_site = origin == "null" or origin.startswith(("http:", "https:"))
+        return named in self.hosts and (origin in (f"http://{host}", f"https://{host}") or not is_site)
 
     def _most_bytes(self, path: str) -> int:
         limits = self.limits

@@ -10,15 +10,15 @@ from PIL import Image
 
 from seedtok.core.errors import ImageError
 from seedtok.core.image_headers import open_image
-from seedtok.core.images import load_image
+from seedtok.core.images import Square, load_image
 from seedtok.serving.errors import ApiError
 from seedtok.serving.limits import Limits
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # other readers of Pillow's, such as EPS, start programs
 
 
-def decoded(url: str, limits: Limits, side: int, param: str) -> Image.Image:
-    """The picture of a data URL as the ViT takes it: RGB, `side` x `side`, so that a waiting one is small.
+def decoded(url: str, limits: Limits, square: Square, param: str) -> Image.Image:
+    """The picture of a data URL as the ViT takes it: RGB, and stretched by `square`, so that a waiting one is small.
 
     Raises ApiError, of status 400 or 413, for any other URL and for what is no picture within the limits.
     """
@@ -32,10 +32,9 @@ def decoded(url: str, limits: Limits, side: int, param: str) -> Image.Image:
     except (binascii.Error, ValueError):
         raise ApiError(400, "the data URL is not valid base64", "invalid_base64", param) from None
     try:
-        picture = load_image(_opened(data, limits, param))
+        return square(load_image(_opened(data, limits, param)))
     except ImageError as error:
         raise ApiError(400, str(error), "invalid_image", param) from None
-    return picture if picture.size == (side, side) else picture.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _opened(data: bytes, limits: Limits, param: str) -> Image.Image:
