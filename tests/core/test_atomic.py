@@ -137,10 +137,16 @@ def test_what_is_left_is_not_moved_through_links_or_from_others(tmp_path, monkey
     assert found(home) == {"file": "old", "more/sub/file": "new"}
     assert link.is_symlink()
     link.unlink()
-    put(others := left_by(gone, folder, "done"), {"file": "theirs"})
-    monkeypatch.setattr(os, "geteuid", lambda: others.stat().st_uid + 1)
+    put(mapped := left_by(gone, folder, "done"), {"own": "mine"})
+    monkeypatch.setattr(os, "geteuid", lambda: mapped.stat().st_uid + 1)  # but the folder's owner is the file's
     remove_leftovers(folder)
-    assert sorted(folder.iterdir()) == sorted([folder / "sub", others])
+    assert sorted(folder.iterdir()) == sorted([folder / "sub", folder / "own"])
+    put(others := left_by(gone, folder, "done"), {"file": "theirs"})
+    stat, other = Path.stat, os.stat_result((0o40700, 0, 0, 1, os.getuid() + 1, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: other if path == folder else stat(path, **how))
+    monkeypatch.setattr(os, "geteuid", lambda: other.st_uid)
+    remove_leftovers(folder)
+    assert others.is_dir()
 
 
 def test_names_are_never_used_twice(tmp_path):

@@ -139,6 +139,8 @@ def test_templates_go_by_the_published_names():
     assert template_of("AILab-CVC/seed-llama-14b-sft", large) is INSTRUCTED_14B
     assert template_of("AILab-CVC/seed-llama-8b-pretrain", small) is PRETRAINED
     assert template_of("/data/sft/seed-llama-8b-pretrain", small) is PRETRAINED
+    in_cache = "/hub/models--AILab-CVC--seed-llama-8b-sft/snapshots/0123abc"
+    assert template_of(in_cache, small) is INSTRUCTED_8B
     assert template_of("fnlp/AnyGPT-base", small, ANYGPT) is TEMPLATES["anygpt"]
     assert template_of("fnlp/AnyGPT-chat", small, ANYGPT) is TEMPLATES["anygpt-chat"]
     assert INSTRUCTED_8B.wrap([["a", "b"]]) == ["USER: ", "a", "b", "\nASSISTANT:"]
@@ -172,6 +174,27 @@ def test_what_anygpt_says_ends_with_its_own_tokens(folders, seed):
     assert None not in joint.end_ids
     assert joint.text_tokenizer.unk_token_id not in joint.end_ids
     assert joint.text_of([*joint.text_ids("a fox"), *stops]) == "a fox"
+
+
+def test_a_stop_behind_the_codes_can_end_a_text(folders, seed, monkeypatch):
+    model = SeedLM.from_pretrained(folders["anygpt"], seed=seed)
+    head = model.joint.lm.lm_head
+    last = len(head.weight) - 1  # no code, and no boundary
+    head.weight.data[:] = 0  # all are equally likely: the first that is possible is taken
+    monkeypatch.setattr(type(model.joint), "end_ids", property(lambda _: [last]))
+    prompt = torch.tensor([model.sequence(["what is it"])])
+    head.weight.data[last] = model.joint.states(model.joint.embed(prompt))[0, -1]
+    assert last >= model.vocabulary.text
+    assert model.chat([["what is it"]], max_new_tokens=4) == []
+    for beams in (1, 5):
+        assert len(model.caption(torch.arange(32)[None], num_beams=beams, max_new_tokens=8, min_new_tokens=0)) == 1
+
+
+def test_a_tokenizer_whose_unknown_token_ends_texts_too_ends_them(folders, seed):
+    """As OPT's and GPT-2's."""
+    joint = SeedLM.from_pretrained(folders["anygpt"], seed=seed).joint
+    joint.text_tokenizer.unk_token = joint.text_tokenizer.eos_token
+    assert joint.text_tokenizer.eos_token_id in joint.end_ids
 
 
 def test_what_it_lacks_is_said(folders, bases, seed, tmp_path):

@@ -93,7 +93,8 @@ def test_without_keys_only_this_machine_is_answered(lm: SeedLM):
             for origin in ("null", "http://evil.example", f"http://{host}.evil.example"):
                 error_of(server.get("/v1/models", headers={"host": host, "origin": origin}), 403, "forbidden_host")
         for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "x@localhost"):
-            assert "--api-key-file" in error_of(server.get("/healthz", headers={"host": host}), 403, "forbidden_host")
+            assert "--api-key-file" in error_of(server.get("/v1/models", headers={"host": host}), 403, "forbidden_host")
+        assert server.get("/healthz", headers={"host": ""}).status_code == 200
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "short\n", "two words\n", "caf\xe9-caf\xe9\n"])

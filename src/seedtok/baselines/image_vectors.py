@@ -20,6 +20,7 @@ from seedtok.baselines.vqkd import VqkdTokenizer
 from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.core.errors import CheckpointError
 from seedtok.core.hub import locate, recorded, resolve
+from seedtok.core.images import Square
 from seedtok.core.kinds import NAMES, TOKENIZER, VQKD, VQVAE, kind_of
 from seedtok.core.notices import quietly
 from seedtok.tokenizer.codebook import mean_and_scale
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 class ImageVectors(nn.Module, ABC):
     """Pixels (B, 3, side, side), normalised as CLIP's are -> `count` vectors of `width` numbers an image.
 
-    `row` is what a result calls a language model that reads them; `image_size` is the side in pixels.
+    `row` is what a result calls a language model that reads them; `square` stretches images.
     """
 
     row: str
-    image_size: int
+    square: Square
     count: int
     width: int
     mean: Tensor
@@ -98,7 +99,7 @@ class QFormerVectors(ImageVectors):
     def __init__(self, embedder: ImageTextEmbedder) -> None:
         super().__init__(embedder.config.qformer.width)
         self.embedder = embedder
-        self.image_size = embedder.config.vision.image_size
+        self.square = embedder.config.vision.square
         self.count = embedder.config.qformer.queries
 
     def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
@@ -143,7 +144,7 @@ class SeedCodes(CodeVectors):
         config = tokenizer.config
         super().__init__(config.codebook.dim)
         self.tokenizer, self.source = tokenizer, source
-        self.image_size, self.count = config.embedder.vision.image_size, config.embedder.qformer.queries
+        self.square, self.count = config.embedder.vision.square, config.embedder.qformer.queries
 
     @torch.no_grad()
     def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
@@ -163,7 +164,7 @@ class VqkdCodes(CodeVectors):
         super().__init__(tokenizer.config.codebook.dim)
         self.tokenizer, self.source = tokenizer, source
         vision = tokenizer.config.vision
-        self.image_size, self.count = vision.image_size, vision.patches
+        self.square, self.count = vision.square, vision.patches
 
     @torch.no_grad()
     def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
@@ -182,8 +183,8 @@ class VqvaeCodes(CodeVectors):
         config: Any = model.config
         super().__init__(config.vq_embed_dim)
         self.model, self.source = model, source
-        self.image_size = config.sample_size
-        self.count = (self.image_size >> (len(config.block_out_channels) - 1)) ** 2
+        self.square = Square(config.sample_size)
+        self.count = (config.sample_size >> (len(config.block_out_channels) - 1)) ** 2
 
     @torch.no_grad()
     def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:

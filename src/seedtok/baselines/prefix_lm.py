@@ -62,7 +62,7 @@ class PrefixLM(AdaptedLM):
     def pixels(self, images: Images) -> Float[Tensor, "b 3 h w"]:
         """Images, as for `normalized_pixels` -> normalised pixels, in the size, dtype and device of this model."""
         weight = self.language_projection.weight
-        return normalized_pixels(images, self.images.image_size, weight.dtype, weight.device)
+        return normalized_pixels(images, self.images.square, weight.dtype, weight.device)
 
     # ------------------------------------------------------------ tensors
 

@@ -58,8 +58,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a path is no link, and this user's."""
-    return not path.is_symlink() and (os.name == "nt" or path.lstat().st_uid == os.geteuid())
+    """Whether a path is no link, and this user's or that of its folder's owner (some file systems change users)."""
+    try:
+        owners = {os.geteuid(), path.parent.stat().st_uid} if os.name != "nt" else {path.lstat().st_uid}
+        return not path.is_symlink() and path.lstat().st_uid in owners
+    except FileNotFoundError:
+        return False
 
 
 def remove(path: Path) -> None:

@@ -90,7 +90,8 @@ def rank_and_world() -> tuple[int, int]:
 def inference(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
     """Decorates a function of a module, or a method of it: it computes in eval mode and without gradients.
 
-    Every part of the module is in the mode that it was in before when the function returns or raises.
+    Every part of the module is in the mode that it was in before when the function returns or raises. Of a module in
+    training mode, one thread at a time may call such functions.
     """
 
     @functools.wraps(function)

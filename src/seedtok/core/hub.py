@@ -212,10 +212,13 @@ def recorded(source: str, part: str, folder: Path, new: Path, copy: bool = False
 
 
 def _check_links(folder: Path) -> None:
-    """Raises CheckpointError for a link to a file that is neither in the folder nor in the hub's cache."""
+    """Raises CheckpointError for a link to a file that is neither in the folder nor in a cache of the hub."""
+    folder = folder.resolve()
+    blobs = folder.parents[1] / "blobs" if folder.parent.name == "snapshots" else folder
     for path in folder.rglob("*"):
         target = path.resolve()
-        if path.is_symlink() and not target.is_relative_to(folder.resolve()) and not _in_hub_cache(target):
+        allowed = target.is_relative_to(folder) or target.is_relative_to(blobs) or _in_hub_cache(target)
+        if path.is_symlink() and not allowed:
             raise CheckpointError(f"{path} is a link out of its folder, which is not copied: put the file itself there")
 
 

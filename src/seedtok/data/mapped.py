@@ -64,11 +64,12 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
         except OSError as error:
             problem = error
             continue
+        rows = _opened(folder / full_name)  # first: a process that sees other times would take these for stale
         for stale in folder.glob(f"{name}-*"):
             if stale.stem != full_name:
                 with suppress(OSError):  # another process may be using it
                     stale.unlink()
-        return _opened(folder / full_name)
+        return rows
     assert problem is not None
     raise DataError(f"cannot unpack the codes of {source} into {beside} or {elsewhere}: {problem.strerror or problem}")
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from seedtok.core.images import Square
+from seedtok.core.images import Interpolation, Square
 
 
 @dataclass(frozen=True)
 class Transform:
-    """`size` is that of the square in pixels.
+    """`size` is that of the square in pixels, to which `interpolation` stretches.
 
     With `crop`, the least share of an image's area, a random part is cut out, of an aspect ratio from 3:4 to 4:3; with
     `flip`, half of the images are mirrored.
@@ -20,6 +20,7 @@ class Transform:
     size: int
     crop: float | None = None
     flip: bool = False
+    interpolation: Interpolation = "bicubic"
 
     @property
     def is_random(self) -> bool:
@@ -28,11 +29,11 @@ class Transform:
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> Image.Image:
         """A size x size image; `rng` is needed where the transform is random."""
         if not self.is_random:
-            return Square(self.size)(image)
+            return Square(self.size, self.interpolation)(image)
         size = (self.size, self.size)
         assert rng is not None
         box = None if self.crop is None else random_box(image.size, self.crop, rng)
-        cut = image.resize(size, Image.Resampling.BICUBIC, box=box)
+        cut = image.resize(size, Image.Resampling[self.interpolation.upper()], box=box)
         return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and rng.random() < 0.5 else cut
 
 

@@ -137,7 +137,7 @@ class PrefixReader:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"preprocessing": stretched(self.model.images.image_size)}
+        return {"preprocessing": stretched(self.model.images.square)}
 
     def write(
         self, pictures: Sequence[Image.Image], prompts: Sequence[Sequence[str]], decoding: TextSettings

@@ -63,12 +63,12 @@ def generate(
 
 
 def _between_images(model: JointLM, states: Float[Tensor, "1 hidden"], image_fits: bool) -> Float[Tensor, "1 n"]:
-    """Logits of the joint vocabulary with text, and begin-of-image if an image fits, alone possible."""
+    """Logits of the joint vocabulary with text, its end, and begin-of-image if an image fits, alone possible."""
     logits = model.logits(states)
-    begin = logits[:, model.vocabulary.begin].clone()
+    possible = [*model.end_ids, *([model.vocabulary.begin] if image_fits else [])]
+    kept = logits[:, possible].clone()
     logits[:, model.vocabulary.text :] = float("-inf")
-    if image_fits:
-        logits[:, model.vocabulary.begin] = begin
+    logits[:, possible] = kept
     return logits
 
 

@@ -76,8 +76,9 @@ class JointLM(AdaptedLM):
         config, words = self.lm.generation_config, cast(Any, self.text_tokenizer)
         named = None if config is None else config.eos_token_id
         ids = [] if named is None else [named] if isinstance(named, int) else list(named)
-        own = words.convert_tokens_to_ids([] if self.names is None else list(self.names.stops))
-        return list(dict.fromkeys(i for i in (*ids, words.eos_token_id, *own) if i not in (None, words.unk_token_id)))
+        stops = words.convert_tokens_to_ids([] if self.names is None else list(self.names.stops))
+        own = [words.eos_token_id, *(stop for stop in stops if stop != words.unk_token_id)]
+        return list(dict.fromkeys([*ids, *(i for i in own if i is not None)]))
 
     @property
     def start_ids(self) -> list[int]:

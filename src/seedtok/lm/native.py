@@ -151,11 +151,12 @@ def template_named(name: str | None) -> Template | None:
 
 
 def template_of(name: str, config: Any, names: TokenNames | None = SEED_LLAMA) -> Template:
-    """The template of a published model by its name, without the folders above it, its sizes and its names of codes.
+    """The template of a published model by its name, as in the hub's cache too, its sizes and its names of codes.
 
     Of SEED-LLaMA's, only those whose name has "sft" are instructed; of AnyGPT's, that with "chat" is.
     """
-    own = PurePath(name).name.lower()
+    path = PurePath(name)
+    own = (path.parts[-3] if "snapshots" in path.parts[-2:-1] else path.name).lower()  # models--ORG--NAME/snapshots/...
     if names == ANYGPT:
         return ANYGPT_CHAT if "chat" in own else ANYGPT_BASE
     if "sft" not in own:

@@ -20,11 +20,15 @@ def question_prompt(question: str, template: str = QUESTION) -> str:
 
 
 def drawing_prompt(caption: str, instruction: str = DRAW) -> str:
-    """The prompt that asks for an image of a caption, which follows the instruction, or replaces `{}` in it."""
+    """The prompt that asks for an image of a caption, which follows the instruction, or replaces `{}` in it.
+
+    A full stop after `{}` is left out where the caption ends with one, or otherwise as a sentence does.
+    """
     caption = written(caption, instruction)
     if "{}" not in instruction:
         return f"{instruction} {caption}".strip()
-    return instruction.replace("{}", caption.rstrip(".") if "{}." in instruction else caption)
+    place = "{}." if caption.endswith((".", "!", "?")) and "{}." in instruction else "{}"
+    return instruction.replace(place, caption)
 
 
 def written(caption: str, instruction: str = DRAW) -> str:

@@ -106,7 +106,8 @@ def _generate(
     ids, mask = left_pad(prompts, model.device)
     options: dict[str, Any] = {"pad_token_id": model.pad_id, "eos_token_id": model.end_ids or None}
     if model.adapter is None:  # the head of a plain language model has visual ids too
-        options["suppress_tokens"] = list(range(model.vocabulary.text, model.lm.config.get_text_config().vocab_size))
+        others = range(model.vocabulary.text, model.lm.config.get_text_config().vocab_size)
+        options["suppress_tokens"] = sorted({*others}.difference(model.end_ids))
     options |= settings.arguments()
     if options["num_beams"] == 1:
         options.pop("length_penalty", None)  # `generate` says that it has no effect
@@ -118,7 +119,7 @@ def _generate(
 
 def can_search(model: JointLM, prompts: Sequence[Sequence[int]], settings: TextSettings) -> bool:
     """Whether our beam search finds what `generate` would, with these settings and the LM's own."""
-    if settings.generate_options:
+    if settings.generate_options or max(model.end_ids, default=0) >= model.vocabulary.text:  # it scores text ids alone
         return False
     config, own = model.lm.config.get_text_config(), model.lm.generation_config
     if own is not None and not own.to_diff_dict().keys() <= NEUTRAL_SETTINGS:

@@ -77,6 +77,11 @@ class _Exchange:
         return getattr(self.scope.get("route"), "path", None) or "other"
 
 
+def _path(scope: Scope) -> str:
+    """The path of a request below that of the application."""
+    return scope["path"].removeprefix(scope.get("root_path", ""))
+
+
 class Guard:
     """An ASGI application before another one."""
 
@@ -111,7 +116,7 @@ class Guard:
     @contextmanager
     def _counted(self, exchange: _Exchange) -> Iterator[None]:
         """Counts a request as open; raises ApiError for one that is not let in."""
-        path = exchange.scope["path"]
+        path = _path(exchange.scope)
         is_file = is_page(path)
         is_other = not is_file and path not in OPEN_PATHS
         self._admit(Headers(scope=exchange.scope), path, is_file)
@@ -128,7 +133,7 @@ class Guard:
 
     def _admit(self, headers: Headers, path: str, is_file: bool) -> None:
         """Raises ApiError for a request that is not let in."""
-        if self.hosts and not self._is_of_host(headers):
+        if self.hosts and path not in OPEN_PATHS and not self._is_of_host(headers):
             message = (
                 f"without keys this server answers requests to {', '.join(self.hosts)} alone, and from no other site's "
                 "page; to allow others, start it with --api-key-file, or with another --host"
@@ -182,7 +187,7 @@ class Guard:
             size = len(message.get("body", b""))
             exchange.body_bytes += size
             self.held += size
-            path = exchange.scope["path"]
+            path = _path(exchange.scope)
             if exchange.body_bytes > self._most_bytes(path):
                 raise HTTPException(413, self._too_large(path).message)
             if self.held > self.limits.total_bytes:

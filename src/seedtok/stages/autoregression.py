@@ -82,6 +82,7 @@ class AutoregressionStage(PackedStage):
             model.joint.adapter.add_neighbour_head()
         self.model = model
         self.seed = freeze(model.seed)
+        self.interpolation = model.seed.config.embedder.vision.interpolation
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
         super().cast_frozen(dtype)  # the tokenizer's codebook stays in float32: stored codes are of these very vectors

@@ -139,6 +139,7 @@ class ContrastiveStage(Stage):
         super().__init__()
         self.settings = settings
         self.embedder = embedder
+        self.interpolation = embedder.config.vision.interpolation
         if not settings.train_vision:
             freeze(self.embedder.vision)
         self.log_temperature = nn.Parameter(embedder.temperature.float().log())

@@ -138,6 +138,7 @@ class QuantizationStage(Stage):
             self.seed = _from_start(settings.start, embedder.config, source)
             settings.check_kept(_kept(self.seed.config), settings.start)
         self.seed.embedder = freeze(embedder)
+        self.interpolation = embedder.config.vision.interpolation
         self.seed.codebook.start_weight = settings.start_weight
         if not settings.train_codebook:
             freeze(self.seed.codebook)

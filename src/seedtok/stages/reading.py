@@ -73,6 +73,7 @@ class ReadingStage(Stage):
     def __init__(self, model: PrefixLM, standardizes: bool = True) -> None:
         super().__init__()
         self.model, self.standardizes = model, standardizes
+        self.interpolation = model.images.square.interpolation
         if not has_lora(model.network):
             freeze(model.network)
 

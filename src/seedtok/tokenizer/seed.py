@@ -266,7 +266,7 @@ class SeedTokenizer(CompositeModule):
         if lcm_lora is not None:
             self.image_decoder.add_lcm_lora(lcm_lora)
             names = ("num_inference_steps", "guidance_scale")
-            self._stored_drawing = {name: getattr(self.config, name) for name in names}
+            self._stored_drawing = {name: getattr(self._stored_config, name) for name in names}
         if image_decoder is None and lcm_lora is None:
             return  # the image decoder is not loaded before it is used
         if steps := self.image_decoder.few_steps:
@@ -286,7 +286,10 @@ class SeedTokenizer(CompositeModule):
 
     @property
     def unchanged_source(self) -> str | None:
-        """The source that this tokenizer was loaded from; None for a new one, or one that was changed since."""
+        """The source that this tokenizer was loaded from; None for a new one, or one that was changed since.
+
+        Of each tensor of weights a few values are compared, as training changes them all, and the whole codebook.
+        """
         is_loaded = self._loaded == (self._stored_config, self.codebook_id) and has_values(
             self._tensors(), self._stored
         )

@@ -127,6 +127,11 @@ def _stage(
     data, size, seed = config.data, config.optimization.batch_size, config.seed
     torch.manual_seed(seed)
     stage = config.stage.build()
+    if data.codes is None and data.interpolation != stage.interpolation:
+        raise ConfigError(
+            f"the image encoder takes images stretched by {stage.interpolation} interpolation: set "
+            f"data.interpolation={stage.interpolation}"
+        )
     stage.cast_frozen(getattr(torch, config.frozen_precision))  # first: the device needs room for that alone
     stage.to(accelerator.device)
     stride = Stride(rank=accelerator.process_index, world_size=accelerator.num_processes)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from seedtok.core.errors import ConfigError, DataError
+from seedtok.core.images import Interpolation
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride
 from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import code_files
@@ -34,6 +35,7 @@ class Data(Settings):
     size: int = Field(default=128, ge=1, le=8192)  # pixels a side
     crop: float | None = Field(default=None, gt=0, le=1)  # of shards: least share of an image's area in a random crop
     flip: bool = False  # of shards: mirror half of the images
+    interpolation: Interpolation = "bicubic"  # of shards: how images are stretched, as the image encoder takes them
     workers: int = Field(default=0, ge=0)  # of shards: processes of each rank that read ahead
     bad_share: float = Field(default=0.01, ge=0, le=1)  # of shards: share of unreadable samples that is left out
 
@@ -78,7 +80,9 @@ class Data(Settings):
             return code_batches(self.codes, batch_size, stride, seed=seed, part=part)
         assert self.shards is not None, "check() comes first"
         samples = open_shards(self.shards, seed=seed, part=part, limits=SkipLimits(self.bad_share, log=skipped))
-        return shard_batches(samples, batch_size, Transform(self.size, self.crop, self.flip), stride, self.workers)
+        return shard_batches(
+            samples, batch_size, Transform(self.size, self.crop, self.flip, self.interpolation), stride, self.workers
+        )
 
     def first(self, batch_size: int, seed: int, count: int) -> Iterator[Batch]:
         """The first training batches of all ranks together, read by this process itself."""
@@ -99,7 +103,8 @@ class Data(Settings):
             return list(code_batches_once(codes, batch_size, count, stride, part=part))
         assert shards is not None
         samples = open_shards(shards, shuffle=False, part=part, limits=SkipLimits(self.bad_share))
-        return list(shard_batches_once(samples, batch_size, count, Transform(self.size), stride))
+        transform = Transform(self.size, interpolation=self.interpolation)
+        return list(shard_batches_once(samples, batch_size, count, transform, stride))
 
 
 def data_files(source: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seedtok.core.errors import ConfigError, TrainingError
 from seedtok.core.files import check_tensors
+from seedtok.core.images import Interpolation
 from seedtok.data.batches import Batch
 from seedtok.training.distributed import mean_over_ranks
 
@@ -58,6 +59,8 @@ class Stage(nn.Module, ABC):
     Where "loss" is a mean over tokens, of which batches have more or fewer, `forward` returns their number as "count":
     over a step's micro-batches and ranks, the loop then minimises the mean over all tokens.
     """
+
+    interpolation: Interpolation = "bicubic"  # by which its image encoder takes images stretched to squares
 
     @abstractmethod
     def forward(self, batch: Batch) -> Losses: ...
