@@ -361,6 +361,13 @@ def test_precisions_that_do_not_fit_are_refused(tmp_path, precision, frozen, mes
         train(config, tmp_path / "run")
 
 
+def test_pictures_are_stretched_as_the_image_encoder_takes_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(Stage, "interpolation", "bilinear")
+    with pytest.raises(ConfigError, match=r"stretched by bilinear interpolation: set data\.interpolation=bilinear"):
+        train(tiny_run(), tmp_path / "run")
+    train(tiny_run("data.interpolation=bilinear"), tmp_path / "run")
+
+
 def test_a_validation_without_a_learnt_token_says_so():
     with pytest.raises(TrainingError, match="no token of the validation batches is learnt"):
         mean_losses([{"loss": torch.tensor(torch.nan), "count": torch.tensor(0)}])

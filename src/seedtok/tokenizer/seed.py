@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from seedtok.tokenizer.image_decoder import ImageDecoder
 
 VERSION = 1
+LOADING = Lock()  # of image decoders, which several threads may ask for at once
 
 
 class SeedOutput(NamedTuple):
@@ -243,16 +245,18 @@ class SeedTokenizer(CompositeModule):
     @property
     def image_decoder(self) -> ImageDecoder:
         """The frozen diffusion model, on the device of this model; loaded on first use."""
-        decoder = self._image_decoder
-        if decoder is None or decoder.device != self.device:  # this module may have been moved as a child of another
-            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # whatever it is first used in
-                if decoder is None:
-                    from seedtok.tokenizer.image_decoder import ImageDecoder
+        with LOADING:
+            decoder = self._image_decoder
+            # this module may have been moved as a child of another
+            if decoder is None or decoder.device != self.device:
+                with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # whatever it is first used in
+                    if decoder is None:
+                        from seedtok.tokenizer.image_decoder import ImageDecoder
 
-                    source = locate(self.config.image_decoder, "diffusion", self._folder)
-                    decoder = ImageDecoder.from_pretrained(source, self.dtype)
-                self._image_decoder = decoder.to(self.device)
-        return decoder
+                        source = locate(self.config.image_decoder, "diffusion", self._folder)
+                        decoder = ImageDecoder.from_pretrained(source, self.dtype)
+                    self._image_decoder = decoder.to(self.device)
+            return decoder
 
     def draw_by(self, image_decoder: str | Path | None = None, lcm_lora: str | Path | None = None) -> None:
         """From now on draws by another image decoder, or by an LCM-LoRA on it (never saved), in few steps if it can.
