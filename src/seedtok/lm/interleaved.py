@@ -65,8 +65,9 @@ def generate(
 def _between_images(model: JointLM, states: Float[Tensor, "1 hidden"], image_fits: bool) -> Float[Tensor, "1 n"]:
     """Logits of the joint vocabulary with text, its end, and begin-of-image if an image fits, alone possible."""
     logits = model.logits(states)
-    possible = [*model.end_ids, *([model.vocabulary.begin] if image_fits else [])]
-    kept = logits[:, possible].clone()
+    named = [*model.end_ids, *([model.vocabulary.begin] if image_fits else [])]
+    possible = torch.tensor(named, dtype=torch.int64, device=logits.device)
+    kept = logits[:, possible]
     logits[:, model.vocabulary.text :] = float("-inf")
     logits[:, possible] = kept
     return logits
