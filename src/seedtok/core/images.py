@@ -43,14 +43,17 @@ Interpolation = Literal["bicubic", "bilinear"]
 
 @dataclass(frozen=True)
 class Square:
-    """Stretches images to squares of `side` pixels; one that is such a square stays as it is."""
+    """Stretches images, or a part of each, to squares of `side` pixels; one that is such a square stays as it is."""
 
     side: int
     interpolation: Interpolation = "bicubic"
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Image.Image, box: tuple[int, int, int, int] | None = None) -> Image.Image:
+        """The square of an image, or of its part `box`: left, top, right and bottom."""
         size = (self.side, self.side)
-        return image if image.size == size else image.resize(size, Image.Resampling[self.interpolation.upper()])
+        if box is None and image.size == size:
+            return image
+        return image.resize(size, Image.Resampling[self.interpolation.upper()], box)
 
 
 def load_image(source: ImageSource) -> Image.Image:

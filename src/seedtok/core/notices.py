@@ -15,13 +15,7 @@ from seedtok.core.shared import SharedContext
 
 DEPRECATIONS = (DeprecationWarning, FutureWarning, PendingDeprecationWarning)
 LIBRARIES = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers)(\.|$)"
-OF_CALLS = (
-    "seedtok",
-    "torch",
-    "contextlib",
-    "jaxtyping",
-    "beartype",
-)  # whose frames are between a caller and a warning
+OF_CALLS = ("seedtok", "torch", "contextlib", "jaxtyping", "beartype")  # whose frames a warning is not attributed to
 
 
 def warn(message: str) -> None:

@@ -28,12 +28,11 @@ class Transform:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None = None) -> Image.Image:
         """A size x size image; `rng` is needed where the transform is random."""
+        square = Square(self.size, self.interpolation)
         if not self.is_random:
-            return Square(self.size, self.interpolation)(image)
-        size = (self.size, self.size)
+            return square(image)
         assert rng is not None
-        box = None if self.crop is None else random_box(image.size, self.crop, rng)
-        cut = image.resize(size, Image.Resampling[self.interpolation.upper()], box=box)
+        cut = square(image, None if self.crop is None else random_box(image.size, self.crop, rng))
         return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and rng.random() < 0.5 else cut
 
 

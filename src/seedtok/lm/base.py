@@ -100,7 +100,7 @@ def load_base(
             name, trust_remote_code=False, local_files_only=cached, output_loading_info=True, **held
         )
         lm, report = loaded
-        text_tokenizer = _text_tokenizer(*(name, cached) if words is None else (str(words), True))
+        text_tokenizer = _text_tokenizer(name, cached) if words is None else _text_tokenizer(str(words), True)
     except CheckpointError:
         raise
     except ImportError as error:

@@ -229,7 +229,7 @@ class SeedLM(CompositeModule):
         return self.joint.context - len(self.sequence(*parts))
 
     def _codes(self, images: Any, batch_size: int) -> Int[Tensor, "b n"]:
-        """The codes of images, or codes as they are given."""
+        """Codes (B, 32) int64 of images, which are encoded `batch_size` at a time, or of what is codes already."""
         texts.check_batch_size(batch_size)
         if are_codes(images, self.vocabulary.span):
             return as_codes(images, self.vocabulary.span)

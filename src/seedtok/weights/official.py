@@ -163,7 +163,7 @@ def _config(tensors: dict[str, Tensor], heads: Heads) -> SeedConfig:
 
 
 def _reverse(tensors: dict[str, Tensor], heads: Heads, width: int, kind: str) -> ReverseQFormerConfig | None:
-    if "reverse_tokens" not in tensors or (kind == "image" and "image_down.0.weight" in tensors):
+    if "reverse_tokens" not in tensors or "reverse_tokens" in left_out(tensors):
         return None
     first = "Reverse_Qformer.bert.encoder.layer.0"
     return ReverseQFormerConfig(
