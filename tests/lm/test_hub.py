@@ -21,6 +21,7 @@ from seedtok.cli.app import app
 from seedtok.core.errors import CheckpointError
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.seed import SeedTokenizer
+from seedtok.weights.sources import tokenizer_folder
 
 pytestmark = pytest.mark.slow
 
@@ -127,6 +128,16 @@ def test_gated_missing_offline_and_unreachable_are_one_line_each(here, monkeypat
         assert "the hub cannot be reached" in line("me/gone")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE forbids a download" in line("me/gone")
+
+
+def test_of_a_text_tokenizer_only_its_own_files_are_downloaded_and_the_cache_serves_when_offline(here, monkeypatch):
+    here.repos["me/bert"] = {"vocab.txt": b"[PAD]", "tokenizer_config.json": b"{}", "model.safetensors": b"large"}
+    files = {path.name for path in tokenizer_folder("me/bert").iterdir()}
+    assert files == {"vocab.txt", "tokenizer_config.json"}
+    with pytest.raises(CheckpointError, match="me/gone: no such folder, and no such model on the hub"):
+        tokenizer_folder("me/gone")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert (tokenizer_folder("me/bert") / "vocab.txt").read_bytes() == b"[PAD]"
 
 
 def test_what_is_in_the_cache_is_used_when_the_hub_is_not_there(here, monkeypatch, tiny_tokenizer):

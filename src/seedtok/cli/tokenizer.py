@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -31,7 +30,8 @@ from seedtok.cli.support import (
     say,
     write_image,
 )
-from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokError, SeedTokWarning
+from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokError
+from seedtok.core.notices import warn
 from seedtok.core.progress import progress
 from seedtok.core.text import one_line
 
@@ -149,9 +149,7 @@ def tokenize(
     if report.skipped:
         say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
     if report.far:
-        warnings.warn(
-            f"{report.far} of them are far from the images that this model was trained on", SeedTokWarning, stacklevel=2
-        )
+        warn(f"{report.far} of them are far from the images that this model was trained on")
 
 
 def decode(

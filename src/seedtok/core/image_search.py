@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedtok.core.errors import ImageError, SeedTokWarning
+from seedtok.core.errors import ImageError
+from seedtok.core.notices import warn
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -55,7 +55,7 @@ def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         listed.images += found.images
         listed.ignored += found.ignored
     if listed.ignored:
-        warnings.warn(listed.summary(), SeedTokWarning, stacklevel=2)
+        warn(listed.summary())
     return listed.images
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +15,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.errors import DataError
 from seedtok.core.images import Square
+from seedtok.core.notices import warn
 from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, arrow_path, mapped_rows
 from seedtok.data.origins import Maker, origin_of, plan_shards
@@ -267,4 +267,4 @@ def _warn_of_links(source: Path) -> None:
         inside[:] = [name for name in inside if not name.startswith(".")]
         for name in inside:
             if (path := Path(folder) / name).is_symlink():
-                warnings.warn(f"{path} is a link to a folder, and is left out", SeedTokWarning, stacklevel=3)
+                warn(f"{path} is a link to a folder, and is left out")

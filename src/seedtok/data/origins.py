@@ -1,13 +1,13 @@
 """What a file of codes was made with and of, and which files of a folder are complete."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.errors import DataError
 from seedtok.core.images import Square
+from seedtok.core.notices import warn
 from seedtok.data.mapped import parquet_metadata
 
 # keys in the metadata of a file
@@ -99,7 +99,7 @@ def _warn_of_others(source: str | Path, out: Path, targets: set[Path]) -> None:
         return
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
     problem = f"{others[0]}{more}: of no shard in {source}, and training on {out} reads them as well"
-    warnings.warn(f"{problem}; remove them if their shards are gone", SeedTokWarning, stacklevel=3)
+    warn(f"{problem}; remove them if their shards are gone")
 
 
 def _finished_rows(target: Path, shard: Path, maker: Maker, overwrite: bool) -> int | None:

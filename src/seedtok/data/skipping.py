@@ -1,14 +1,14 @@
 """Bad samples: they are skipped, counted and reported; reading stops when there are too many."""
 
 import json
-import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.errors import DataError
+from seedtok.core.notices import warn
 
 SKIPPED = ".skipped.jsonl"  # suffix of the file, beside one of codes, that lists its skipped samples
 NAMED = 5  # samples that warnings name; the log has all
@@ -57,7 +57,7 @@ class Skipped:
             )
         if len(self.reasons) <= NAMED:
             last = "; further ones are counted, not named" if len(self.reasons) == NAMED else ""
-            warnings.warn(f"skipped: {where}: {reason}{last}", SeedTokWarning, stacklevel=2)
+            warn(f"skipped: {where}: {reason}{last}")
 
     def _append(self, log: Path, shard: str, key: str, reason: str) -> None:
         """Appends a bad sample to the log, unless it is there, as after an earlier part of a run."""

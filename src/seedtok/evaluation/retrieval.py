@@ -1,6 +1,5 @@
 """Table 1: zero-shot image-text retrieval, each picture with all its captions."""
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -13,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.errors import SeedTokWarning
 from seedtok.core.files import write_tensors
+from seedtok.core.notices import warn
 from seedtok.core.recalls import best_cosines, retrieval_recalls
 from seedtok.evaluation.dataset import EvaluationSet, check_has
 from seedtok.evaluation.predictions import Predictions, Record
@@ -45,11 +44,10 @@ def warn_of_ties(data: EvaluationSet) -> None:
     counts = Counter(text for index in range(len(data)) for text in set(data[index].captions))
     repeated = sum(count for count in counts.values() if count > 1)
     if repeated > REPEATED * counts.total():
-        warnings.warn(
+        warn(
             f"{repeated:,} of {counts.total():,} captions are of several pictures each: such ties count against the "
-            "pair, so recalls at 1 are low",
-            SeedTokWarning, stacklevel=2,
-        )  # fmt: skip
+            "pair, so recalls at 1 are low"
+        )
 
 
 def score_retrieval(predictions: Predictions, device: torch.device | str = "cpu") -> dict[str, Any]:

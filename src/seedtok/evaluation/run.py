@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from seedtok.core.errors import ConfigError, DataError, ImageError, SeedTokWarning
+from seedtok.core.errors import ConfigError, DataError, ImageError
 from seedtok.core.locks import locked
+from seedtok.core.notices import warn
 from seedtok.core.progress import progress
 from seedtok.data.entries import Entry
 from seedtok.evaluation.dataset import EvaluationSet
@@ -134,7 +134,7 @@ def scored(
     if unreadable:
         first = "; ".join(f"{record['image_id']}: {record['unreadable']}" for record in unreadable[:3])
         message = f"{len(unreadable):,} of {len(data):,} pictures cannot be used, and are in no score: {first}"
-        warnings.warn(message, SeedTokWarning, stacklevel=2)
+        warn(message)
     # of a folder's pictures those that cannot be compared are not counted as lacking, elsewhere they are
     lacking = {
         name: count - (0 if name == "pictures" else len(unreadable))
@@ -142,7 +142,7 @@ def scored(
     }
     if lacking := {name: count for name, count in lacking.items() if count > 0}:
         message = ", ".join(f"{count:,} of {name}" for name, count in lacking.items())
-        warnings.warn(f"predictions are missing, and in no score: {message}", SeedTokWarning, stacklevel=2)
+        warn(f"predictions are missing, and in no score: {message}")
     known = {"counts": counts, "settings": settings, **{name: scores[name] for name in ("clip",) if name in scores}}
     return scores | known | {"hash": hash_of(known)}
 

@@ -1,7 +1,6 @@
 """The numbers of a run: JSON lines, TensorBoard, and the console with its progress bar."""
 
 import json
-import warnings
 from pathlib import Path
 
 from PIL import Image
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from seedtok.core.errors import SeedTokWarning
+from seedtok.core.notices import warn
 from seedtok.core.records import json_value
 from seedtok.training.run import Run
 from seedtok.training.schedule import learning_rate
@@ -88,7 +87,7 @@ class Log:
         """A line in the log and a SeedTokWarning, which commands print."""
         if self.enabled:
             self._append({"step": step, "kind": "warning", "message": message})
-            warnings.warn(f"step {step}: {message}", SeedTokWarning, stacklevel=3)
+            warn(f"step {step}: {message}")
 
     def _write(self, step: int, numbers: dict[str, float], kind: str) -> None:
         self._append({"step": step, "kind": kind, **numbers})

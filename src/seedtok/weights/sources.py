@@ -9,12 +9,11 @@ from typing import Any
 from zipfile import BadZipFile
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json, read_tensors
+from seedtok.core.hub import downloaded
 
 WEIGHT_KEYS = ("model", "state_dict", "module")  # where training checkpoints store the weights
 VISION = "visual_encoder."
@@ -94,15 +93,13 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 def tokenizer_folder(name: str) -> Path:
     """The folder of a BERT tokenizer, given by a folder or a hub id; only the tokenizer's files are downloaded.
 
-    Raises CheckpointError where there is none: transformers would silently make an empty one.
+    Raises CheckpointError where there is none (transformers would silently make an empty one), and as
+    `hub.downloaded` does.
     """
     folder = Path(name)
     if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=[*TOKENIZER_FILES, "tokenizer_config.json"]))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"{name}: no such folder, and no text tokenizer from the hub: {reason}") from None
+        settings = "tokenizer_config.json"
+        folder = downloaded(name, settings, [*TOKENIZER_FILES, settings])
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise CheckpointError(f"no text tokenizer in {name}: expected {' or '.join(TOKENIZER_FILES)}")
     return folder
