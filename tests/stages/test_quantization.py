@@ -48,6 +48,21 @@ def test_the_output_projections_bias_starts_at_the_mean_text_feature_where_asked
     torch.testing.assert_close(stage.seed.reverse_qformer.output.bias.detach(), mean if wanted else bias)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_decode_head_is_scaled_on_vectors_as_it_gets_them(runs, normalize):
+    config = tiny("stage2", runs, f"stage.normalize={str(normalize).lower()}")
+    stage = config.stage.build()
+    batches = list(first_batches(config, 8))
+    stage.initialize(batches)
+    vectors = torch.cat([stage._encoder_outputs(batch) for batch in batches])
+    if normalize:
+        vectors = vectors / vectors.norm(dim=-1, keepdim=True)
+    out = stage.seed.decode_head(vectors)
+    torch.testing.assert_close(out.mean(0), torch.zeros_like(out[0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.std(0), torch.ones_like(out[0]), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("world", [1, 3])
 def test_k_means_gets_as_many_outputs_as_the_codes_need_whatever_the_ranks(runs, monkeypatch, world):
     """64 codes at 9 outputs a code are 576: 5 batches of 4 pictures of 32 outputs, or 6 where 3 ranks share them."""

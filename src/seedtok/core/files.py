@@ -34,15 +34,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def hash_of_files(folder: Path) -> str:
-    """16 hexadecimal digits that tell a checkpoint from others, wherever it lies.
+def hash_of_files(folder: Path, pattern: str = "*") -> str:
+    """16 hexadecimal digits that tell a checkpoint from others, wherever it lies; of its files that match.
 
     Of a large file its size and 64 blocks, evenly spaced, stand for all of it: that takes seconds for any model, and
     two trainings of one size differ in nearly every block. Raises CheckpointError for a file that cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in sorted(path for path in folder.rglob(pattern) if path.is_file()):
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode(errors="replace"))
             with path.open("rb") as file:

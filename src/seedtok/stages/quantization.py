@@ -33,7 +33,7 @@ from seedtok.training.losses import cosine_loss
 from seedtok.training.settings import NameOrFolder
 from seedtok.training.stage import Losses, Stage, freeze, full_precision, mean_losses
 
-MEAN_BATCHES = 8  # whose captions the mean text feature is taken over, and whose codes the decode head is scaled on
+MEAN_BATCHES = 8  # for the mean text feature, and for the vectors that the decode head is scaled on
 USAGE_SAMPLES = 20  # vectors a code, on average, that are counted before the usage of the codebook is judged
 
 
@@ -178,7 +178,8 @@ class QuantizationStage(Stage):
             wanted = s.kmeans_per_code * s.codebook_size / rank_and_world()[1]  # of each rank
             self.seed.codebook.initialise(encoder_samples(chain(first, stream), self._encoder_outputs, wanted))
         if s.scale_decode_head:
-            self._scale_decode_head(torch.cat([self._encoder_outputs(batch) for batch in first]))
+            vectors = torch.cat([self._encoder_outputs(batch) for batch in first])
+            self._scale_decode_head(self.seed.codebook.normalized(vectors))
         if s.position_std:
             for decoder in (self.seed.code_decoder, self.seed.text_decoder):
                 torch.nn.init.normal_(decoder.positions, std=s.position_std)

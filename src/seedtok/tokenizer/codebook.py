@@ -126,7 +126,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         if any). The loss is `vq_loss`, or with moving averages its commitment term alone.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z = self._normalized(z.float())
+            z = self.normalized(z.float())
             if self.training and self.config.restart_after is not None:
                 self._restart(z.detach().flatten(0, 1))
             table = self.table()
@@ -147,7 +147,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
     def encode(self, z: Float[Tensor, "*b d"]) -> Int[Tensor, "*b"]:
         """The codes (...), int64, of vectors (..., dim)."""
         with torch.autocast(z.device.type, enabled=False):
-            return nearest(self._normalized(z.float()).flatten(0, -2), self.table())[0].view(z.shape[:-1])
+            return nearest(self.normalized(z.float()).flatten(0, -2), self.table())[0].view(z.shape[:-1])
 
     def lookup(self, codes: Int[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
         """Codes (...) -> their vectors (..., dim).
@@ -177,7 +177,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         own = -(-size // ranks)
         if len(samples) < own:
             raise DataError(f"{len(samples)} samples for {own} codes; expected at least {own}")
-        samples = self._normalized(samples.detach().float().to(self.weight.device))
+        samples = self.normalized(samples.detach().float().to(self.weight.device))
         start = torch.randperm(len(samples), generator=generator)[:own]
         table = _of_all_ranks(samples[start.to(samples.device)])[:size]
         sizes = torch.ones(size, device=table.device)
@@ -188,7 +188,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
             if step >= iterations and not len(empty):
                 break
             used = sizes > 0
-            table[used] = self._normalized(sums[used] / sizes[used, None])
+            table[used] = self.normalized(sums[used] / sizes[used, None])
             if len(empty):  # `own` at a time, as many as each rank has samples
                 moved = empty[:own]
                 table[moved] = _from_rank_0(samples[distances.topk(len(moved)).indices])
@@ -199,12 +199,13 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         if self.config.restart_after is not None:
             self.unused_steps.zero_()
 
-    def _normalized(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
+        """Vectors (..., dim) as they are compared with codes: of unit length where `normalize` says so."""
         return F.normalize(x, dim=-1) if self.config.normalize else x
 
     def table(self) -> Tensor:
         """The code vectors (size, dim) in float32, normalised where `normalize` says so."""
-        return self._normalized(self.weight.float())
+        return self.normalized(self.weight.float())
 
     def _loss(self, z: Tensor, z_q: Tensor) -> Tensor:
         if self.config.ema_decay is None:
@@ -243,7 +244,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
             self.ema_sums.lerp_(sums.to(self.ema_sums.dtype), 1 - decay)
             total, epsilon = self.ema_sizes.sum(), 1e-5
             smoothed = (self.ema_sizes + epsilon) / (total + self.config.size * epsilon) * total
-            self.weight.copy_(self._normalized(self.ema_sums / smoothed[:, None]))
+            self.weight.copy_(self.normalized(self.ema_sums / smoothed[:, None]))
 
 
 def nearest(

@@ -10,13 +10,15 @@ import torch
 from seedtok.cli.support import check_folder
 from seedtok.core.errors import ConfigError
 from seedtok.mini.comparison import run as comparison
+from seedtok.mini.comparison.made_of import made_of
 from seedtok.mini.comparison.measures import MEASURES, Measured, row_of, scores_file
 from seedtok.mini.comparison.measures import main as measure
 from seedtok.mini.comparison.questions import QUESTIONS
 from seedtok.mini.comparison.results import markdown, shown, statistic, write_result
 from seedtok.mini.comparison.run import compare, jobs_of
-from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, seeded
+from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of, parts_of, seeded
 from seedtok.mini.comparison.shipped import place_shipped
+from seedtok.mini.identities import identities
 from seedtok.mini.parts import check_same, result
 from seedtok.mini.reproduction.jobs import Job
 from seedtok.mini.reproduction.run import Place, reproduce
@@ -149,6 +151,45 @@ def test_scores_that_are_kept_are_gone_on_from(tmp_path):
     names = {job.name for job in jobs_of(["codebook"], Place(out), terms)}
     assert "codebook-restart/seed1" in names
     assert not {"codebook-ema/seed1", "codebook-l2/seed3"} & names
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (
+            {"settings": {"codebook-ema/seed1": {"optimization.steps": 9}}},
+            "optimization.steps=9, which would now be 1200",
+        ),
+        ({"foundations": {"stage1": "another"}}, "is of runs on another stage1"),
+    ],
+)
+def test_scores_of_other_settings_or_foundations_are_not_mixed_with_new_ones(tmp_path, record, said):
+    """Although the run that they are of is gone."""
+    place_shipped(tmp_path, ["stage1"])
+    terms = Terms(1, 0.2, 0.25, shipped=True, precision="no")
+    row = next(row for row in QUESTIONS["codebook"].rows if row.name == "EMA")
+    path = scores_file(tmp_path, row.measurement, "test", QUESTIONS["codebook"].count, 1)
+    path.parent.mkdir(parents=True)
+    part = part_of(RUNS["codebook-ema"], 1, terms, smoke=False)
+    (tmp_path / "runs" / part.name).mkdir(parents=True)
+    write_config(with_overrides(part.recipe(), part.overrides(tmp_path, smoke=False)), tmp_path / "runs" / part.name)
+    kept = made_of(tmp_path, [part.name], parts_of([1]))
+    shutil.rmtree(tmp_path / "runs" / part.name)
+    path.write_text(json.dumps({"scores": {}, **kept}))
+    assert part.name not in {job.name for job in jobs_of(["codebook"], Place(tmp_path), terms)}
+    path.write_text(json.dumps({"scores": {}, **record}))
+    with pytest.raises(ConfigError, match=said):
+        jobs_of(["codebook"], Place(tmp_path), terms)
+
+
+def test_scores_of_a_model_that_has_been_replaced_are_in_no_table(tmp_path):
+    path = scores_file(tmp_path, "codebook-codebook-ema", "test", QUESTIONS["codebook"].count, 1)
+    path.parent.mkdir(parents=True)
+    result(tmp_path, "codebook-ema/seed1").mkdir(parents=True)
+    (result(tmp_path, "codebook-ema/seed1") / "config.json").write_text("{}")
+    for of, there in ((identities(tmp_path, ["codebook-ema/seed1"]), True), ({"codebook-ema/seed1": "another"}, False)):
+        path.write_text(json.dumps({"scores": {"": {"used": 10.0}}, "models": of}))
+        assert bool(write_result(tmp_path, "codebook", Terms(seeds=1))["sets"]["test"]["EMA"]) == there
 
 
 def test_runs_that_are_compared_have_the_precision_of_the_first(tmp_path, monkeypatch):
@@ -323,6 +364,7 @@ def in_process(monkeypatch, runs):
     for module in ("reproduction", "comparison"):  # tiny parts are of other settings than the recipes
         monkeypatch.setattr(f"seedtok.mini.{module}.run.check_settings", lambda *_: None)
     monkeypatch.setattr(comparison, "run_jobs", run_jobs)
+    monkeypatch.setattr(comparison, "check_made_of", lambda *_: None)
 
 
 def test_a_question_from_start_to_end(runs, in_process, tmp_path):

@@ -24,8 +24,9 @@ from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.decoding import image_log_probs
 from seedtok.lm.prompts import CAPTION, CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
+from seedtok.mini.comparison.made_of import made_of
 from seedtok.mini.comparison.questions import QUESTIONS, Row
-from seedtok.mini.comparison.runs import seeded
+from seedtok.mini.comparison.runs import parts_of, seeded
 from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
 from seedtok.mini.identities import MADE_BY, NAME, Identities, identities, remove_others
 from seedtok.mini.parts import result
@@ -182,14 +183,16 @@ def needs_of(row: Row, seed: int) -> tuple[str, ...]:
 def main(out: Path, measurement: str, seed: int, set_name: str, count: int, device: str) -> None:
     """Measures, and writes the scores; predictions stay beside them. Those of other models are removed first."""
     row, path = row_of(measurement), scores_file(out, measurement, set_name, count, seed)
-    runs = tuple(seeded(run, seed) for run in row.runs)
-    of = identities(out, needs_of(row, seed))
+    runs, needs = tuple(seeded(run, seed) for run in row.runs), needs_of(row, seed)
+    of = identities(out, needs)
     remove_others(path.with_suffix(""), of)
     what = Measured(out, runs, seed, set_name, count, torch.device(device), of)
     scores = MEASURES[row.measure](what, path.with_suffix(""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"scores": scores, NAME: of}, indent=1))
+        temporary.write_text(
+            json.dumps({"scores": scores, NAME: of, **made_of(out, needs, parts_of([seed]))}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -84,13 +84,16 @@ TABLE2 = Question(
     sets=("test",),
 )  # fmt: skip
 
+BLIND = Row("blind prior", "the most frequent answer to each wording of a question, without the picture", "blind", ())
+
 TABLE3 = Question(
     "Table 3: do codes serve a language model as well as embeddings?",
     "The same OPT, scenes, batch and steps; LoRA, where there is any, of the same rank. Before, all Q-Formers had the "
-    "same steps and losses, of one seed; vectors are read with zero mean and unit variance. SEED-OPT has the rate of "
-    "its recipe, twice that of the others, in two schedules, a head that scores codes by their neighbours too, and "
-    "under half of its samples are captions. VQA is zero-shot but for the instructed row; texts that are replayed, to "
-    "SEED-OPT alone, have questions with answers about scenes without a picture.",
+    "same steps and losses, of one seed. Vectors are read with zero mean and unit variance, but for SEED-OPT's, which "
+    "are the codebook's own, of which all codes share a mean. SEED-OPT has the rate of its recipe, twice that of the "
+    "others, in two schedules, a head that scores codes by their neighbours too, and under half of its samples are "
+    "captions. An FC layer reads 32 numbers of a code and 256 of an embedding. VQA is zero-shot but for the instructed "
+    "row; texts that are replayed, to SEED-OPT alone, have questions with answers about scenes without a picture.",
     (
         Row("SEED-OPT", "IIIa, then IIIb from the same scenes on: LoRA, an FC layer and a visual head; samples are "
             "captions, drawings and a fifth text that the OPT knows", "reader", ("seed-opt",)),
@@ -106,29 +109,32 @@ TABLE3 = Question(
             ("read-blip2-lora",)),
         Row("causal embeddings", "captions alone, what SEED's codes are made of: LoRA and an FC layer", "reader",
             ("read-causal-lora",)),
-        Row("blind prior", "the most frequent answer to each wording of a question, without the picture", "blind", ()),
+        BLIND,
     ),
     count=300,
 )  # fmt: skip
 
 PILOT = Question(
     "Pilot: do high-level tokens help?",
-    "The same OPT, scenes, captions, batch, rate and steps; code vectors, standardised, through one FC layer. Each "
-    "tokenizer is trained once, with a codebook of 8192 x 32 that starts from k-means and restarts dead codes, for the "
-    "same steps; before that SEED's Q-Former was trained, and the others have no such part. Seeds are of the language "
-    "model.",
-    tuple(
-        Row(f"{tokens}, {label}", f"{what}; {trained}", "reader", (f"pilot-{name}-{way}",))
-        for name, tokens, what in (
-            ("vqvae", "VQ-VAE", "64 codes an image, trained on pixels"),
-            ("beit2", "BEiT v2", "64 codes an image, trained on the image encoder's features"),
-            ("seed", "SEED", "32 codes an image, from the image encoder's features, trained on captions and on what "
-                "stands where"),
-        )
-        for way, label, trained in (
-            ("projection", "projection alone", "the FC layer is trained"),
-            ("lora", "LoRA", "the FC layer and LoRA are trained"),
-        )
+    "The same OPT, scenes, captions, batch, rate and steps; code vectors, with zero mean and unit variance over the "
+    "codebook, through one FC layer. Each tokenizer is trained once, with a codebook of 8192 x 32 that starts from "
+    "k-means and restarts dead codes, for the same steps; before that SEED's Q-Former was trained, and the others have "
+    "no such part. Seeds are of the language model.",
+    (
+        *(
+            Row(f"{tokens}, {label}", f"{what}; {trained}", "reader", (f"pilot-{name}-{way}",))
+            for name, tokens, what in (
+                ("vqvae", "VQ-VAE", "64 codes an image, trained on pixels"),
+                ("beit2", "BEiT v2", "64 codes an image, trained on the image encoder's features"),
+                ("seed", "SEED", "32 codes an image, from the image encoder's features, trained on captions and on "
+                    "what stands where"),
+            )
+            for way, label, trained in (
+                ("projection", "projection alone", "the FC layer is trained"),
+                ("lora", "LoRA", "the FC layer and LoRA are trained"),
+            )
+        ),
+        BLIND,
     ),
     count=300,
 )  # fmt: skip

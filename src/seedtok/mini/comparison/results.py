@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from seedtok.core.atomic import atomic_file
-from seedtok.mini.comparison.measures import scores_file
+from seedtok.mini.comparison.measures import needs_of, scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import Terms
+from seedtok.mini.identities import is_outdated
+from seedtok.mini.parts import result
 
 PRODUCTS = {"bf16": "; trained with products in bfloat16", "no": "; trained with products in float32"}
 FINE = ("next_code_loss",)  # scores that are small numbers, and not in percent
@@ -46,8 +48,13 @@ def write_result(out: Path, question: str, terms: Terms, smoke: bool = False) ->
 
 
 def _over_seeds(out: Path, row: Row, set_name: str, count: int, seeds: list[int]) -> dict[str, Statistic]:
-    paths = (scores_file(out, row.measurement, set_name, count, seed) for seed in seeds)
-    every = [json.loads(path.read_text("utf-8"))["scores"][row.key] for path in paths if path.is_file()]
+    """A row's scores over the seeds that are measured, but for scores of other models than those that lie there."""
+    every = []
+    for seed in seeds:
+        path = scores_file(out, row.measurement, set_name, count, seed)
+        models = {part: result(out, part) for part in needs_of(row, seed)}
+        if path.is_file() and not is_outdated(path, models):
+            every.append(json.loads(path.read_text("utf-8"))["scores"][row.key])
     return {name: statistic([scores[name] for scores in every if name in scores]) for name in columns_of(every)}
 
 
@@ -84,8 +91,13 @@ def markdown(found: Mapping[str, Any]) -> str:
         for row, scores in rows.items():
             lines.append(f"| {row} | {' | '.join(shown(column, scores.get(column), seeds) for column in columns)} |")
         lines.append("")
-    lines += [f"- {row}: {differs}" for row, differs in found["differs"].items() if differs != row]
+    lines += [f"- {line}" for line in differences(found)]
     return "\n".join(lines) + "\n"
+
+
+def differences(found: Mapping[str, Any]) -> list[str]:
+    """What the rows of a result differ in, a line each."""
+    return [f"{row}: {differs}" for row, differs in found["differs"].items() if differs != row]
 
 
 def conditions(found: Mapping[str, Any]) -> str:

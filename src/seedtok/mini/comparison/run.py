@@ -9,10 +9,11 @@ import torch
 from seedtok.core.errors import ConfigError
 from seedtok.core.files import read_json
 from seedtok.core.locks import locked
+from seedtok.mini.comparison.made_of import check_made_of
 from seedtok.mini.comparison.measures import needs_of, scores_file
 from seedtok.mini.comparison.questions import QUESTIONS, Question
 from seedtok.mini.comparison.results import result_file, write_result
-from seedtok.mini.comparison.runs import FOUNDATIONS, RUNS, Terms, part_of
+from seedtok.mini.comparison.runs import Terms, parts_of
 from seedtok.mini.comparison.shipped import check_none_trained, place_shipped
 from seedtok.mini.parts import Part, check_same, holds_checkpoint, keep_same, result
 from seedtok.mini.reproduction.jobs import Job, Report, run_jobs
@@ -38,7 +39,7 @@ def compare(names: Sequence[str], place: Place, say: Report, terms: Terms) -> li
         parts = [job.name for job in jobs_of(names, place, terms)]
         if terms.shipped:
             check_none_trained(place.out, parts)
-        keep_same(place.out / COMPARISONS, terms.kept())  # nothing refuses any more
+        keep_same(place.out / COMPARISONS, terms.kept())
         if terms.shipped and (placed := place_shipped(place.out, parts)):
             say(f"of the package: {', '.join(placed)}")
         try:
@@ -68,11 +69,14 @@ def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
     Runs of which all is measured are not needed any more.
     """
     measuring = _measuring(names, place, terms)
-    parts = _parts(place, terms)
+    parts = parts_of(terms.seed_numbers, terms, place.smoke)
     left = [job for job in measuring if not job.is_done]
     needed = _needed(left, parts, lambda name: holds_checkpoint(result(place.out, name)))
     for name in _needed(measuring, parts, lambda _: False) - needed:  # training_job checks the others
         check_settings(parts[name], place)
+    for job in measuring:
+        if job not in left:
+            check_made_of(job.makes, place.out, parts, place.smoke)
     return [*measuring, *(training_job(part, place) for name, part in parts.items() if name in needed)]
 
 
@@ -85,12 +89,6 @@ def _measuring(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
         for job in _measurements(question, set_name, seed, place)
     )
     return list({job.name: job for job in jobs}.values())
-
-
-def _parts(place: Place, terms: Terms) -> dict[str, Part]:
-    """All that can be trained, by name: foundations, and each run with each seed."""
-    compared = [part_of(run, s, terms, place.smoke) for s in terms.seed_numbers for run in RUNS.values()]
-    return {part.name: part for part in (*FOUNDATIONS, *compared)}
 
 
 def _needed(measuring: Iterable[Job], parts: dict[str, Part], is_there: Callable[[str], bool]) -> set[str]:

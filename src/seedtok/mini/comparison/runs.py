@@ -1,10 +1,11 @@
 """The training runs of all comparisons. Each is a recipe and the settings in which it differs from others.
 
-Runs that are compared have one recipe, so that start, data, batch, rate and steps are the same; what stands on another
-run of a comparison is trained for each seed on that of the same seed. What all of them stand on, the foundations of a
-reproduction, is trained once.
+Runs that are compared have one recipe, so that start, data, batch, rate and steps are the same, but where the terms of
+a question say otherwise (`questions`). What stands on another run of a comparison is trained for each seed on that of
+the same seed. What all of them stand on, the foundations of a reproduction, is trained once.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from seedtok.mini import recipes
@@ -50,7 +51,10 @@ class ComparedRun:
     steps: int | None = None
 
     def budget(self, terms: Terms) -> list[str]:
-        """Steps, warm-up and batch, as settings; what a recipe counts in batches stays of as many pictures."""
+        """Steps, warm-up and batch, as settings; what a recipe counts in batches stays of as many pictures.
+
+        What starts from the mean and deviation of some first batches is of that many smaller ones.
+        """
         recipe = self.part.recipe()
         own, batches = recipe.optimization, 1 / terms.batch_scale
         settings: dict[str, float] = {
@@ -84,6 +88,12 @@ def part_of(run: ComparedRun, seed: int, terms: Terms, smoke: bool) -> Part:
     return replace(
         part, name=seeded(part.name, seed), inputs=inputs, settings=(*budget, *part.settings, f"seed={seed}")
     )
+
+
+def parts_of(seeds: Iterable[int], terms: Terms = Terms(), smoke: bool = False) -> dict[str, Part]:
+    """All that can be trained, by name: foundations, and each run with each seed."""
+    compared = [part_of(run, seed, terms, smoke) for seed in seeds for run in RUNS.values()]
+    return {part.name: part for part in (*FOUNDATIONS, *compared)}
 
 
 # ---------------------------------------------------------------- Q-Formers and codebooks

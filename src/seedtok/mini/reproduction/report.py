@@ -14,7 +14,7 @@ from seedtok.evaluation.codebook import NAME as CODES
 from seedtok.evaluation.predictions import Predictions
 from seedtok.evaluation.run import rows_by_columns
 from seedtok.mini.comparison.questions import QUESTIONS
-from seedtok.mini.comparison.results import columns_of, conditions, result_file, shown
+from seedtok.mini.comparison.results import columns_of, conditions, differences, result_file, shown
 from seedtok.mini.identities import NAME as MODELS
 from seedtok.mini.reproduction.charts import bar_chart, line_chart, picture
 from seedtok.mini.reproduction.parts import PARTS, SETS, TABLES
@@ -117,6 +117,7 @@ def _comparisons(out: Path) -> str:
             )
             table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             parts.append(f"<h3>mini:{set_name}</h3>{table}")
+        parts.append(f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in differences(found))}</ul>")
     return "".join(parts)
 
 
