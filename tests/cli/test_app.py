@@ -326,6 +326,10 @@ def test_train_runs_and_resumes(cli, tmp_path: Path):
     assert (tmp_path / "run" / "final" / "config.json").is_file()
     check_refused(cli(*run, *settings), "--resume")
     assert cli(*run, "--resume", "optimization.steps=2", *settings)[0] == 0
+    for steps in (1, 2):  # begins, and goes on
+        assert cli(*run[:-1], tmp_path / "job", "--auto-resume", f"optimization.steps={steps}", *settings)[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "job" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [0, 1]
     kept = (tmp_path / "run" / "config.json").read_text()
     check_refused(cli("train", "mini.text", "--out", tmp_path / "run", "--resume"), "is a run of mini.autoencoder")
     check_refused(

@@ -100,6 +100,8 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     put(left_by(gone, tmp_path, "tmp.png"), {"a/b": "1"})
     remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == kept
+    remove_leftovers(tmp_path, alone=True)
+    assert set(tmp_path.iterdir()) == kept - {path for path in kept if "another-host" in path.name}
 
 
 def test_every_writer_sweeps_where_it_writes(tmp_path):

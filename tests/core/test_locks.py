@@ -92,8 +92,12 @@ def test_another_hosts_file_lock_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(seedtok.core.locks, "fcntl", None)
     record = {"host": "elsewhere-1", "pid": 1, "started": 1, "command": "seedtok train", "since": "2026"}
     (tmp_path / NAME).write_text(json.dumps(record))
-    with pytest.raises(BusyError, match=r"process 1 on elsewhere \(`seedtok train`, since 2026\)"), locked(tmp_path):
+    with (
+        pytest.raises(BusyError, match=r"process 1 on elsewhere \(`seedtok train`, since 2026\)") as busy,
+        locked(tmp_path),
+    ):
         pass
+    assert str(busy.value).endswith(f"if it was killed there, remove {tmp_path / NAME}")
     (tmp_path / NAME).write_text("half a rec")
     with pytest.raises(BusyError, match=NAME), locked(tmp_path):
         pass

@@ -100,6 +100,23 @@ def test_moving_averages_by_hand():
     assert torch.equal(codebook.weight, before)
 
 
+def test_what_is_not_finite_is_not_learnt():
+    """As where float16 overflows: the step is left out, and the codebook must be left as it was by it."""
+    one, other = (build(ema_decay=0.9, restart_after=1).train() for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    z = torch.randn(1, 12, 4)
+    broken = torch.cat([z, torch.full((1, 2, 4), torch.nan), torch.full((1, 1, 4), torch.inf)], dim=1)
+    for _ in range(3):
+        torch.manual_seed(0)
+        one(z)
+        torch.manual_seed(0)
+        other(broken)
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor)
+    other(torch.full((1, 2, 4), torch.nan))
+    assert other.weight.isfinite().all()
+
+
 @pytest.mark.parametrize(("weight", "left"), [(1.0, 0.7), (0.02, 0.05)])
 def test_how_soon_moving_averages_leave_k_means_depends_on_what_that_weighs(weight, left):
     codebook = build(ema_decay=0.9).train()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,17 +25,18 @@ from seedtok.mini.world.source import SceneData
 from seedtok.training.checkpoints import list_checkpoints
 from seedtok.training.config import Optimization, RunConfig, StageSettings, with_overrides
 from seedtok.training.ema import Ema
+from seedtok.training.log import Log
 from seedtok.training.loop import train
 from seedtok.training.losses import contrastive_loss
 from seedtok.training.optimizer import decay_groups
 from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.settings import NameOrFolder, Settings
-from seedtok.training.setup import set_up
+from seedtok.training.setup import accelerator_for, set_up
 from seedtok.training.source import Data
 from seedtok.training.sources import replaced_sources, write_sources
 from seedtok.training.stage import Losses, Stage, freeze, mean_losses
-from seedtok.training.step import take_step
+from seedtok.training.step import MAX_LEFT_OUT, take_step
 
 pytestmark = pytest.mark.slow
 
@@ -315,6 +317,54 @@ def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, clipp
     with pytest.raises(TrainingError, match=r"the gradient is (inf|nan) at step 0: lower optimization\.lr"):
         take_step(run, run.batches(), 0)
     assert all(torch.equal(now, then) for now, then in zip(run.stage.parameters(), before, strict=True))
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Runs scale their losses as with fp16, which a CPU does not have."""
+
+    def accelerator(config: RunConfig) -> Accelerator:
+        found = accelerator_for(config)
+        found.scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+        return found
+
+    monkeypatch.setattr("seedtok.training.setup.accelerator_for", accelerator)
+
+
+@pytest.mark.usefixtures("scaled")
+def test_a_step_that_float16_cannot_represent_is_left_out(tmp_path):
+    run = set_up(tiny_run("stage.nan_at=2"), tmp_path / "run", resume=False)
+    data = run.batches()
+    first = take_step(run, data, 0)
+    assert (float(first["scale"]), float(first["left_out"])) == (65536, 0)
+    before = [parameter.detach().clone() for parameter in run.stage.parameters()]
+    second = take_step(run, data, 1)
+    assert (float(second["scale"]), float(second["left_out"])) == (32768, 1)
+    assert all(torch.equal(now, then) for now, then in zip(run.stage.parameters(), before, strict=True))
+    assert float(take_step(run, data, 2)["left_out"]) == 0
+    assert not all(torch.equal(now, then) for now, then in zip(run.stage.parameters(), before, strict=True))
+    with Log(run) as log:
+        log.losses(1, {name: float(value) for name, value in second.items()})
+    assert logged(tmp_path / "run")[-1]["left_out"] == 1
+    assert "loss" not in logged(tmp_path / "run")[-1], "JSON has no nan"
+
+
+@pytest.mark.usefixtures("scaled")
+def test_too_many_steps_left_out_end_the_run_which_may_go_on_in_another_precision(tmp_path):
+    run = set_up(tiny_run(), tmp_path / "run", resume=False)
+    learnt = next(parameter for parameter in run.stage.parameters() if parameter.requires_grad)
+    learnt.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    data = run.batches()
+    for step in range(MAX_LEFT_OUT):
+        take_step(run, data, step)
+    with pytest.raises(
+        TrainingError, match=r"25 steps in a row, up to step 24, had no finite gradient: .*precision=bf16"
+    ):
+        take_step(run, data, MAX_LEFT_OUT)
+    fp16, bf16 = (
+        tiny_run(f"precision={p}", f"frozen_precision={f}") for p, f in (("fp16", "float16"), ("bf16", "bfloat16"))
+    )
+    assert len(changes(fp16, bf16)) == 2
 
 
 def test_what_goes_wrong_at_the_end_loses_nothing(tmp_path, monkeypatch):

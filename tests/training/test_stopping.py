@@ -83,6 +83,29 @@ def test_training_saves_a_checkpoint_says_where_and_goes_on(tmp_path, number):
 
 
 @pytest.mark.slow
+def test_who_is_stopped_saves_before_validating_and_makes_up_for_it(tmp_path, monkeypatch):
+    forward, calls = SlowStage.forward, []
+
+    def asked_to_stop(self: SlowStage, batch: Batch) -> Losses:
+        calls.append(self.training)
+        if sum(calls) == 2 and self.training:
+            signal.raise_signal(signal.SIGTERM)
+        return forward(self, batch)
+
+    config = slow_run().model_copy(update={"validate_every": 2})
+    config = config.model_copy(update={"optimization": config.optimization.model_copy(update={"steps": 4})})
+    with monkeypatch.context() as stopping:
+        stopping.setattr(SlowStage, "forward", asked_to_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["00000002"]
+    assert '"validation"' not in (tmp_path / "log.jsonl").read_text()
+    train(config, tmp_path, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 4]
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("hangups")
 def test_a_closed_terminal_stops_training_after_a_checkpoint(tmp_path):
     """Shell and kernel both say so, and nothing can be written to the terminal any more."""

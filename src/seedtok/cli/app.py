@@ -29,7 +29,7 @@ from seedtok.cli import plan as cli_plan
 from seedtok.cli import reproduce as cli_reproduce
 from seedtok.cli import serve as cli_serve
 from seedtok.cli import tokenizer as cli_tokenizer
-from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipe_named, recipes, resumed_run, say
+from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipes, run_to_train, say
 from seedtok.core.errors import ConfigError, SeedTokError
 from seedtok.core.extras import missing_extra
 from seedtok.core.processes import (
@@ -150,6 +150,7 @@ def train(
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; leave it at auto with `accelerate launch`.")
     ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR from its last checkpoint.")] = False,
+    auto: Annotated[bool, typer.Option("--auto-resume", help="Resume if DIR has a checkpoint, else begin.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the recipes and exit.")] = False,
 ) -> None:
     """Train a part of the tokenizer or of SEED-OPT by a recipe.
@@ -157,7 +158,7 @@ def train(
     With --resume the run continues with its own settings. The recipe may then be omitted, and only settings that do not
     change what the steps learn from may be given, or where its data and checkpoints lie now. On CPUs the number of
     threads is OMP_NUM_THREADS, or else the number of free cores. Ctrl-C or SIGTERM, and a closed terminal, finish the
-    step, save a checkpoint and exit with 130 or 143; a second Ctrl-C or SIGTERM stops at once.
+    step, save a checkpoint and exit with 130 or 143; a second Ctrl-C, or a SIGTERM ten seconds later, stops at once.
     """
     quiet(loading=True)
     if show:
@@ -167,8 +168,7 @@ def train(
         return
     if folder is None or (recipe is None and not resume):
         raise ConfigError("expected a recipe and --out DIR; `seedtok train --list` lists the recipes")
-    given = overrides or []
-    config = resumed_run(folder, recipe, given) if resume else recipe_named(recipe or "", given)
+    config, resume = run_to_train(folder, recipe, overrides or [], resume, auto)
     import torch
 
     from seedtok.core.device import set_training_device

@@ -257,6 +257,20 @@ def recipe_named(name: str, overrides: Sequence[str]) -> RunConfig:
     return with_overrides(known[name](), overrides)
 
 
+def run_to_train(
+    folder: Path, recipe: str | None, overrides: Sequence[str], resume: bool, auto: bool
+) -> tuple[RunConfig, bool]:  # fmt: skip
+    """The configuration of a run in a folder, and whether it is resumed, with `auto` only from a checkpoint.
+
+    Raises as `resumed_run` and `recipe_named` do.
+    """
+    from seedtok.training.checkpoints import list_checkpoints
+
+    if resume or (auto and list_checkpoints(folder)):
+        return resumed_run(folder, recipe, overrides), True
+    return recipe_named(recipe or "", overrides), False
+
+
 def resumed_run(folder: Path, recipe: str | None, overrides: Sequence[str]) -> RunConfig:
     """The configuration of the run in a folder, with overrides; training checks which of them are allowed.
 

@@ -41,15 +41,20 @@ def is_empty(folder: Path) -> bool:
     return not folder.is_dir() or all(path.name.startswith(HIDDEN) for path in folder.iterdir())
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, alone: bool = False) -> None:
     """Removes the temporary files of killed processes from a folder, and finishes moves that they had begun.
 
     Files of a process that still runs, or that ran on another host, stay, and so do links and another user's files.
+    With `alone` those of other hosts are removed too: where the caller's lock says that nobody else writes there.
     """
+    here = ProcessId.current().host
     with suppress(OSError):
         for path in list(folder.iterdir()):
             found = TEMPORARY.fullmatch(path.name)
-            if found and _is_own(path) and ProcessId(found[1], int(found[2]), int(found[3])).is_gone():
+            if not found or not _is_own(path):
+                continue
+            writer = ProcessId(found[1], int(found[2]), int(found[3]))
+            if writer.is_gone() or (alone and writer.host != here):
                 with suppress(OSError):
                     if found[4] == "done":
                         _check_targets(path, folder)

@@ -139,7 +139,7 @@ def _file_lock(folder: Path) -> Callable[[], None] | None:
         if holder and holder[0].is_gone():
             path.unlink(missing_ok=True)
             return None
-        raise _busy(folder) from None
+        raise _busy(folder, holder is not None and holder[0].host != ProcessId.current().host) from None
 
 
 def _own_file(path: Path, descriptor: int) -> Callable[[], None]:
@@ -172,7 +172,9 @@ def _holder(path: Path) -> tuple[ProcessId, str] | None:
         return None
 
 
-def _busy(folder: Path) -> BusyError:
+def _busy(folder: Path, elsewhere: bool = False) -> BusyError:
+    """`elsewhere`: the holder was on another host and may have been killed, which nothing tells us."""
     holder = _holder(folder / NAME)
     who = holder[1] if holder else f"another process (if there is none, remove {folder / NAME})"
-    return BusyError(f"{folder} is being written by {who}: wait until it has ended, or choose another folder")
+    remedy = f", or if it was killed there, remove {folder / NAME}" if elsewhere else ""
+    return BusyError(f"{folder} is being written by {who}: wait until it has ended, or choose another folder{remedy}")

@@ -20,6 +20,7 @@ from typing import Any
 
 HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is closed; Windows has none
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
+FORWARDED = 10.0  # seconds within which a second SIGTERM is taken for the first one
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
@@ -122,6 +123,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.since = 0.0  # of `time.monotonic`
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -135,16 +137,19 @@ class StopRequest:
 def stop_requests(message: str) -> Iterator[StopRequest]:
     """Within the block, Ctrl-C or SIGTERM sets the yielded request and prints `message` to stderr; a second one raises.
 
-    So does SIGHUP, but for the second one, unless it is ignored. Outside the main thread, where Python delivers no
-    signals, the request is never set.
+    So does SIGHUP, but for the second one, unless it is ignored. Nor does a second SIGTERM within `FORWARDED` seconds
+    raise: a launcher forwards to its processes what the scheduler has sent to all of them. Outside the main thread,
+    where Python delivers no signals, the request is never set.
     """
     request, owner = StopRequest(), os.getpid()
 
     def handle(number: int, _: FrameType | None) -> None:
         if _is_for_parent(owner, number):
             return
+        if request.signal == number == signal.SIGTERM and time.monotonic() - request.since < FORWARDED:
+            return
         second = bool(request) and number != HANGUP  # the shell sends that, and the kernel again
-        request.signal = number
+        request.signal, request.since = number, time.monotonic()
         if second:
             raise request.error()
         if message:

@@ -127,15 +127,17 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         """
         with torch.autocast(z.device.type, enabled=False):
             z = self.normalized(z.float())
-            if self.training and self.config.restart_after is not None:
-                self._restart(z.detach().flatten(0, 1))
+            learnt = z.detach().flatten(0, 1)
+            is_finite = learnt.isfinite().all(dim=1) if self.training else None  # not all are where float16 overflows
+            if is_finite is not None and self.config.restart_after is not None:
+                self._restart(learnt[is_finite])
             table = self.table()
-            codes = nearest(z.detach().flatten(0, 1), table.detach())[0].view(z.shape[:-1])
+            codes = nearest(learnt, table.detach())[0].view(z.shape[:-1])
             z_q = F.embedding(codes, table)
             loss = self._loss(z, z_q)
             vectors = z_q.detach() + (z - z.detach())  # exactly z_q, without the rounding error of z + (z_q - z)
-            if self.training:
-                self._track(z.detach().flatten(0, 1), codes.flatten())
+            if is_finite is not None:
+                self._track(learnt[is_finite], codes.flatten()[is_finite])
         return Quantized(vectors.to(self.weight.dtype), codes, loss)
 
     def fingerprint(self, order: tuple[int, ...] | None = None) -> str:

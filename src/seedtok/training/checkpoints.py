@@ -25,6 +25,7 @@ from seedtok.core.atomic import (
     temporary_path,
     to_disk,
 )
+from seedtok.core.device import rank_and_world
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json, read_tensors, write_tensors
 
@@ -105,6 +106,15 @@ def save_checkpoint(out: Path, step: int, files: State, records: dict[str, Any],
     _drop_old(out, keep)
 
 
+def save_by_main_rank(out: Path, step: int, files: State, records: dict[str, Any], keep: int) -> None:
+    """As `save_checkpoint`, called on every rank, of which the first writes; raises CheckpointError on all of them."""
+    rank, ranks = rank_and_world()
+    if ranks == 1:
+        save_checkpoint(out, step, files, records, keep)
+    elif problem := _problem_of_any(lambda: save_checkpoint(out, step, files, records, keep) if rank == 0 else None):
+        raise CheckpointError(problem)
+
+
 def save_sharded_checkpoint(out: Path, step: int, files: State, records: dict[str, Any], keep: int) -> None:
     """As `save_checkpoint`, called on every rank, each of which writes its own part of what is sharded.
 
@@ -141,7 +151,7 @@ def _problem_of_any(act: Callable[[], None]) -> str:
     problem = ""
     try:
         act()
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, CheckpointError) as error:
         problem = str(error) or type(error).__name__
     problems: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(problems, problem)

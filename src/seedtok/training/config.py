@@ -57,6 +57,7 @@ class RunConfig(Settings):
     precision: Literal["auto", "bf16", "fp16", "no"] = "auto"  # of products while training; auto: bf16 where it is fast
     frozen_precision: Literal["float32", "float16", "bfloat16"] = "float32"
     sharded: bool = False  # over ranks, FSDP2: each holds a part of every parameter; else DDP: each holds them all
+    timeout_minutes: int = Field(default=10, ge=1)  # that a rank waits for the others before it gives up
     seed: int = Field(default=0, ge=0, lt=2**63)
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=500, ge=1)

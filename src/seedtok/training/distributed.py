@@ -50,6 +50,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return values.cpu()
 
 
+def differs_over_ranks(number: int) -> bool:
+    """Whether ranks do not all have the same number; called on every rank."""
+    numbers = [number] * rank_and_world()[1]
+    if len(numbers) > 1:
+        dist.all_gather_object(numbers, number)
+    return len(set(numbers)) > 1
+
+
 def per_rank(count: int) -> int:
     """How many each rank takes so that all of them together take `count`, or a few more."""
     return -(-count // rank_and_world()[1])

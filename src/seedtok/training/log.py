@@ -1,6 +1,7 @@
 """The numbers of a run: JSON lines, TensorBoard, and the console with its progress bar."""
 
 import json
+import math
 from pathlib import Path
 
 from PIL import Image
@@ -90,8 +91,9 @@ class Log:
             warn(f"step {step}: {message}")
 
     def _write(self, step: int, numbers: dict[str, float], kind: str) -> None:
-        self._append({"step": step, "kind": kind, **numbers})
-        for name, value in numbers.items():
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}  # of fp16 some may not be
+        self._append({"step": step, "kind": kind, **finite})
+        for name, value in finite.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def _append(self, record: dict[str, object]) -> None:

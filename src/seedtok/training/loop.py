@@ -49,8 +49,8 @@ def train_steps(run: Run) -> None:
     data = run.batches()
     run.stage.train()
     with Log(run) as log, stop_requests(STOPPING if run.is_main else "") as stop:
-        if run.first_step == steps and not _on_any_rank(log.is_validated(steps), run):  # killed in that validation
-            log.validation(steps, *validate(run))
+        if _is_due(run) and not _on_any_rank(log.is_validated(run.first_step), run):  # stopped before it, or in it
+            log.validation(run.first_step, *validate(run))
         for step in range(run.first_step, steps):
             losses = take_step(run, data, step)
             done = step + 1
@@ -62,9 +62,10 @@ def train_steps(run: Run) -> None:
             log.advance(done)
             if last:
                 save(run, done)  # first: nothing that goes wrong from here on loses what is trained
-            if done % config.validate_every == 0 or last:
-                log.validation(done, *validate(run))  # but for the last, before saving: if killed between, done again
             stops = _on_any_rank(bool(stop), run)
+            if last or (done % config.validate_every == 0 and not stops):  # who stops may have seconds to save
+                log.validation(done, *validate(run))  # but for the last, before saving: if killed between, done again
+                stops = _on_any_rank(bool(stop), run)
             if not last and (stops or done % config.checkpoint_every == 0):
                 save(run, done)
             if stops:
@@ -72,6 +73,12 @@ def train_steps(run: Run) -> None:
                     saved = f"saved as {list_checkpoints(run.out)[-1]}"
                     log.say(f"stopped after step {done} of {steps}, {saved}: {GOING_ON}")
                 raise stop.error()
+
+
+def _is_due(run: Run) -> bool:
+    """Whether a run goes on from a step after which it is validated."""
+    first, config = run.first_step, run.config
+    return first > 0 and (first % config.validate_every == 0 or first == config.optimization.steps)
 
 
 def _on_any_rank(is_so: bool, run: Run) -> bool:

@@ -28,6 +28,7 @@ class Run:
     sharded: bool = False  # whether each of several ranks holds a part of every parameter
     first_step: int = 0
     first_sample: int = 0  # samples that all ranks together had seen before the first step
+    left_out: int = 0  # the last steps in a row whose gradients fp16 could not represent
     changes: list[str] = field(default_factory=list)  # settings that differ from those the run began with
 
     @property

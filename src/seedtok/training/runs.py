@@ -15,14 +15,14 @@ from seedtok.training.settings import Settings, read_settings, settings_json
 # What changes neither the steps of a run nor what they learn from.
 HARMLESS = (
     "sharded", "data.workers", "log_every", "validate_every", "validate_batches", "checkpoint_every",
-    "keep_checkpoints", "data.bad_share", "stage.usage_warning",
+    "keep_checkpoints", "data.bad_share", "stage.usage_warning", "timeout_minutes",
 )  # fmt: skip
 # What a run may go on with otherwise, and is then shown. The first line is for a run whose loss was no longer a number.
 # None of the others changes what a step learns from, as long as batch size, accumulation and ranks multiply to the
 # same; but accumulation does in stages I and II, whose negatives and codebook are of micro-batches. More steps stretch
 # the rest of the learning rate's cosine.
 MAY_CHANGE = (
-    "optimization.lr", "optimization.max_grad_norm",
+    "optimization.lr", "optimization.max_grad_norm", "precision", "frozen_precision",
     "optimization.steps", "optimization.batch_size", "optimization.accumulate", *HARMLESS,
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from seedtok.training.checkpoints import optimizer_state, save_checkpoint, save_sharded_checkpoint
+from seedtok.training.checkpoints import optimizer_state, save_by_main_rank, save_sharded_checkpoint
 from seedtok.training.distributed import gather_full
 from seedtok.training.run import Run
 
@@ -11,7 +11,7 @@ from seedtok.training.run import Run
 def save(run: Run, step: int) -> None:
     """Writes the checkpoint of the state after so many steps; called on every rank.
 
-    Raises CheckpointError when it cannot be written.
+    Raises CheckpointError, on all ranks, when it cannot be written.
     """
     run.accelerator.wait_for_everyone()
     tensors = {"stage": run.stage.own_state(), "optimizer": optimizer_state(run.optimizer, run.stage)}
@@ -24,8 +24,8 @@ def save(run: Run, step: int) -> None:
         records["scaler"] = run.accelerator.scaler.state_dict()
     if run.sharded:
         save_sharded_checkpoint(run.out, step, tensors, records, run.config.keep_checkpoints)
-    elif run.is_main:
-        save_checkpoint(run.out, step, tensors, records, run.config.keep_checkpoints)
+    else:
+        save_by_main_rank(run.out, step, tensors, records, run.config.keep_checkpoints)
     run.accelerator.wait_for_everyone()  # if a rank ended earlier, the launcher would stop the one that writes
 
 

@@ -1,18 +1,19 @@
 """How a run is set up: device, stage and optimizer, new or as the run's last checkpoint left them."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
-from seedtok.core.atomic import LAST, hidden_folder
+from seedtok.core.atomic import LAST, hidden_folder, remove_leftovers
 from seedtok.core.device import computes_bfloat16_fast
-from seedtok.core.errors import ConfigError
+from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.data.batches import Batch, Stride
 from seedtok.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, load_optimizer_state
 from seedtok.training.config import RunConfig
-from seedtok.training.distributed import check_can_shard, shard_parameters
+from seedtok.training.distributed import check_can_shard, differs_over_ranks, shard_parameters
 from seedtok.training.ema import Ema
 from seedtok.training.optimizer import adamw
 from seedtok.training.run import Run
@@ -36,6 +37,14 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
     else:
         config, changed, checkpoint = with_precision(config), [], None
     accelerator = accelerator_for(config)
+    if differs_over_ranks(checkpoint.step if checkpoint else 0):
+        raise CheckpointError(
+            f"processes of this run see different checkpoints under {out}: some file systems show new ones late, so "
+            "start it again in a minute"
+        )
+    if accelerator.is_main_process:  # which holds the lock of the folder
+        for folder in (out, out / "checkpoints"):
+            remove_leftovers(folder, alone=True)
     sharded = config.sharded and accelerator.num_processes > 1
     if sharded and config.precision == "fp16":
         raise ConfigError(
@@ -79,9 +88,14 @@ def with_precision(config: RunConfig) -> RunConfig:
     """The configuration with precision "auto" resolved, for the device of this process."""
     if config.precision != "auto":
         return config
-    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **_waiting(config).to_kwargs()).device
     assert device is not None
     return config.model_copy(update={"precision": fast_precision(device)})
+
+
+def _waiting(config: RunConfig) -> InitProcessGroupKwargs:
+    """How long ranks wait for one another, for whatever first connects them."""
+    return InitProcessGroupKwargs(timeout=timedelta(minutes=config.timeout_minutes))
 
 
 def fast_precision(device: torch.device) -> str:
@@ -102,7 +116,7 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     try:
         accelerator = Accelerator(
             mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
-            step_scheduler_with_optimizer=False,
+            step_scheduler_with_optimizer=False, kwargs_handlers=[_waiting(config)],
         )  # fmt: skip
     except ValueError as error:  # some releases of accelerate look at the device themselves
         if config.precision == "fp16" and "requires a GPU" in str(error):
@@ -159,8 +173,9 @@ def try_export(stage: Stage, out: Path) -> None:
 
 def _continue(run: Run, checkpoint: Checkpoint) -> None:
     """Restores what is neither the stage's nor the optimizer's: scaler, moving average, place in the data."""
-    if run.accelerator.scaler is not None:
-        run.accelerator.scaler.load_state_dict(checkpoint.record("scaler"))
+    scaling = checkpoint.records.get("scaler", {})  # none where the run had another precision before
+    if run.accelerator.scaler is not None and scaling.get("scale", 0) >= 1:  # less would lose what it is to go on with
+        run.accelerator.scaler.load_state_dict(scaling)
     if run.ema:
         run.ema.load(checkpoint.tensors_of("ema"))
     run.first_step = checkpoint.step
