@@ -19,11 +19,11 @@ from seedtok.core.text import clean_caption
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, drawn_caption, read_sample
+from seedtok.data.shard_index import Entry
 from seedtok.data.shard_writer import ShardReport, writing
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
 from seedtok.data.stored import stored_bytes
 from seedtok.data.tars import (
-    Entry,
     count_samples,
     ends_early,
     index_samples,
@@ -182,7 +182,7 @@ class ShardSamples:
         """The samples at these places, which ascend, of the endless line that all ranks share."""
         following = iter(turns)
         turn = next(following, None)
-        indexes: dict[int, list[Entry]] = {}
+        indexes: dict[int, Sequence[Entry]] = {}
         while turn is not None:
             epoch, position = divmod(turn, self.epoch_size)
             windows, begin = self._windows(epoch), 0
@@ -220,20 +220,20 @@ class ShardSamples:
 
         A key is that of the shard; the metadata has another one where the JSON of a sample says so.
         """
-        entries: dict[int, list[Entry]] = {}
+        entries: dict[int, Sequence[Entry]] = {}
         for index in range(self._counts[number]):
             with suppress(BadSample):
                 sample = self._sample(number, index, entries, 0)
                 yield entries[number][index].key, sample
 
-    def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, list[Entry]], epoch: int) -> Sample:
+    def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, Sequence[Entry]], epoch: int) -> Sample:
         for shard, index in places:
             with suppress(BadSample):
                 return self._sample(shard, index, indexes, epoch)
         shard, key, reason = self.skipped.reasons[-1]
         raise DataError(f"none of many samples in a row can be read; the last: {shard}, sample {key}: {reason}")
 
-    def _sample(self, shard: int, index: int, indexes: dict[int, list[Entry]], epoch: int) -> Sample:
+    def _sample(self, shard: int, index: int, indexes: dict[int, Sequence[Entry]], epoch: int) -> Sample:
         """Raises BadSample for one that cannot be read, which is then noted."""
         if (shard, index) in self._bad:
             raise BadSample("noted before")
@@ -255,7 +255,7 @@ class ShardSamples:
             return np.arange(length)
         return np.random.default_rng([self.seed, epoch, part]).permutation(length)
 
-    def _index(self, shard: int) -> list[Entry]:
+    def _index(self, shard: int) -> Sequence[Entry]:
         path = self.paths[shard]
         entries, count = index_samples(path), self._counts[shard]
         more = entries[count:]
