@@ -138,8 +138,9 @@ def test_an_index_leads_to_nothing_outside_its_shard(shard, place):
 
 
 @pytest.mark.parametrize("change", [
-    {"keys": 4}, {"keys": [0, 1, 2, 3]}, {"keys": ["0"] * 5}, {"bad": [4], "problems": ["x"]}, {"bad": [0]}, {"bad": None},
-    {"problems": [[]], "bad": [0]}, {"hashed": True}, {"hashed": 10}, {"state": None}, None, [], "nested",
+    {"keys": 4}, {"keys": [0, 1, 2, 3]}, {"keys": ["0"] * 5}, {"bad": [4], "problems": ["x"]}, {"bad": [0]},
+    {"bad": None}, {"problems": [[]], "bad": [0]}, {"hashed": True}, {"hashed": 10}, {"state": None}, None, [],
+    "nested",
 ])  # fmt: skip
 def test_an_index_of_another_form_is_not_believed(shard, change):
     state = state_of(shard)

@@ -157,7 +157,7 @@ class ShardSamples:
         self._bad: set[tuple[int, int]] = set()  # the places that `skipped` has, by shard and index
         for shard, (path, count, lost) in enumerate(zip(self.paths, self._counts, missing, strict=True)):
             if lost:
-                self.skipped.add(path, "", ends_early(count), lost)
+                self.skipped.add(path, "", ends_early(count), lost, is_common=True)
             elif not count:  # no place leads to what it may hold all the same
                 self._index(shard)
         self._inside = samples_inside(self.paths, self._counts, part)  # of each shard, what epochs are of
@@ -192,6 +192,7 @@ class ShardSamples:
                     indexes = {s: indexes[s] for s in window if s in indexes}
                     mixed = self._mixed(window, epoch, number)
                 while turn is not None and position < end:
+                    self.skipped.came_to(turn)
                     candidates = itertools.chain(
                         _half_round(mixed, position - begin), self._others(windows, epoch, number)
                     )
@@ -264,7 +265,7 @@ class ShardSamples:
         for index, entry in enumerate(more, count):
             if (shard, index) not in self._bad:
                 self._bad.add((shard, index))
-                self.skipped.add(path, entry.key, entry.problem or "")
+                self.skipped.add(path, entry.key, entry.problem or "", is_common=True)
         return entries
 
     def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:
