@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seedtok.data import shard_index, tars
-from seedtok.data.held_out import image_hash, shard_hashes
+from seedtok.data.held_out import Part, image_hash, shard_hashes
 from seedtok.data.shard_index import Index, index_path, read_index, state_of, write_index
+from seedtok.data.shards import ShardSamples
+from seedtok.data.stored import png_bytes
 from seedtok.data.tars import index_samples, walk_samples
 
 
@@ -177,3 +180,21 @@ def test_where_no_index_can_be_written_shards_are_read_without(shard, tmp_path):
     before = shard.read_bytes()
     assert list(index_samples(shard)) == walk_samples(shard)
     assert shard.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", [None, Part(0.5, held_out=False)])
+def test_readers_go_through_each_shard_once(tmp_path, monkeypatch, part):
+    picture = png_bytes(Image.new("RGB", (8, 8), "red"))
+    for number in range(10):
+        files = samples(4, first=4 * number)
+        write(
+            tmp_path / f"{number}.tar",
+            {k.replace("jpg", "png"): picture if "jpg" in k else v for k, v in files.items()},
+        )
+    walked = []
+    monkeypatch.setattr(tars, "walk_samples", lambda path: walked.append(path.name) or walk_samples(path))
+    for rank in (0, 1):
+        reader = ShardSamples(tmp_path, rank=rank, world_size=2, part=part)
+        found = [sample.metadata["url"] for sample, _ in zip(reader, range(reader.epoch_size), strict=False)]
+        assert len(found) > 10
+    assert sorted(walked) == [f"{number}.tar" for number in range(10)]
