@@ -95,7 +95,9 @@ def samples_inside(
     if part is None:
         return [range(count) for count in counts]
     inside: list[np.ndarray] = [np.empty(0)] * len(paths)
-    for shard in np.random.default_rng().permutation(len(paths)):  # processes that start together index others first
+    for shard in np.random.default_rng().permutation(
+        len(paths)
+    ):  # so that processes that start together share the indexing
         inside[shard] = part.of(shard_hashes(paths[shard]))
     if not sum(map(len, inside)):
         raise part.nothing_left(paths[0].parent, sum(counts))
