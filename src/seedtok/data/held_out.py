@@ -95,9 +95,8 @@ def samples_inside(
     if part is None:
         return [range(count) for count in counts]
     inside: list[np.ndarray] = [np.empty(0)] * len(paths)
-    for shard in np.random.default_rng().permutation(
-        len(paths)
-    ):  # so that processes that start together share the indexing
+    order = np.random.default_rng().permutation(len(paths))  # so processes that start together share the indexing
+    for shard in order:
         inside[shard] = part.of(shard_hashes(paths[shard]))
     if not sum(map(len, inside)):
         raise part.nothing_left(paths[0].parent, sum(counts))

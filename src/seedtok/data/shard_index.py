@@ -28,7 +28,7 @@ from seedtok.core.records import json_value
 FORMAT = b"seedidx1"
 DIGEST = 16  # bytes
 LENGTH = 8  # bytes of the length of the JSON object, little-endian
-LARGEST = 1 << 26  # bytes of an index that is written or read: a million samples
+LARGEST = 1 << 26  # bytes of an index that is written or read: about a million samples
 SETTLED = 2.0  # seconds without a change, after which a shard is indexed: a later change then has another time
 State = tuple[int, int, int]  # size of a shard, and the times of the last change of its contents and of the file
 
