@@ -22,6 +22,7 @@ from encoders import StubEncoder
 from seedtok import SeedTokenizer
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.core.images import Square
+from seedtok.data import mapped
 from seedtok.data.batches import Stride
 from seedtok.data.bulk import tokenize_shard
 from seedtok.data.code_batches import code_batches
@@ -263,9 +264,10 @@ def test_files_that_do_not_name_their_encoder_are_kept(shards, tmp_path):
 
 
 def test_codes_of_shards_that_are_gone_are_named(shards, tmp_path):
-    for path in shards.iterdir():
-        (tmp_path / "shards" / path.name).parent.mkdir(exist_ok=True)
-        shutil.copy(path, tmp_path / "shards" / path.name)
+    (tmp_path / "shards").mkdir()
+    for path in shards.glob("*.*"):
+        if path.is_file():
+            shutil.copy(path, tmp_path / "shards" / path.name)
     tokenize_shards(tmp_path / "shards", tmp_path / "codes", encode, "mini")
     for number in (1, 2):
         (tmp_path / "shards" / f"0000{number}.tar").unlink()
@@ -453,6 +455,24 @@ def test_what_is_unpacked_is_used_again_until_the_files_change(tmp_path, monkeyp
     assert list(read_codes(tmp_path).keys) == [f"{i:05}" for i in range(12)]
     assert len(list((tmp_path / ".mapped").iterdir())) == 2  # the old ones are gone
     assert len(read_codes(tmp_path / "0.parquet")) == 12
+
+
+def test_rows_that_another_process_unpacked_meanwhile_stay(tmp_path, monkeypatch):
+    write(tmp_path / "0.parquet", rows(10))
+    other = read_codes(tmp_path)
+    kept = {path: path.stat().st_ino for path in (tmp_path / ".mapped").iterdir()}
+    looks = []
+
+    def missing_at_first(path: Path):
+        looks.append(path)
+        if len(looks) <= 2:  # beside the files and in the cache, before it unpacks
+            raise FileNotFoundError(path)
+        return opened(path)
+
+    opened = mapped._opened
+    monkeypatch.setattr(mapped, "_opened", missing_at_first)
+    assert list(read_codes(tmp_path).keys) == list(other.keys)
+    assert {path: path.stat().st_ino for path in (tmp_path / ".mapped").iterdir()} == kept
 
 
 def test_unpacked_rows_that_came_in_an_archive_are_not_believed(tmp_path):

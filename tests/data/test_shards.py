@@ -21,7 +21,7 @@ from seedtok.mini.world.shards import write_scene_shards
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def keys(samples, count: int) -> list[str]:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.data import skipping
 from seedtok.data.mixtures import MixedSamples
 from seedtok.data.shard_batches import open_shards, shard_batches
 from seedtok.data.shards import ShardSamples
-from seedtok.data.skipping import SkipLimits
+from seedtok.data.skipping import SkipLimits, Skipped
 from seedtok.data.transforms import Transform
 from seedtok.mini.world.shards import write_scene_shards
 
@@ -115,6 +116,48 @@ def test_too_many_stop_with_a_line(shards):
     with pytest.raises(DataError, match="4 of 24 samples"):
         list(islice(ShardSamples(shards, limits=SkipLimits(share=0.1, at_least=3)), 48))
     assert len(keys(ShardSamples(shards, limits=SkipLimits(share=0.2, at_least=1)), 48)) == 48
+
+
+def skipped_by(reader: int, readers: int, bad_every: int, asked: int) -> Skipped:
+    """What one of several readers notes of 100,000 samples, of which it comes to so many."""
+    skipped = Skipped(SkipLimits(0.01), 100_000)
+    for number in range(asked):
+        place = reader + number * readers
+        skipped.came_to(place)
+        if number % bad_every == bad_every - 1:
+            skipped.add(Path("0.tar"), str(place), "broken")
+    return skipped
+
+
+@quietly
+def test_one_of_many_readers_is_measured_by_its_part():
+    with pytest.raises(DataError, match=r"26 of about 1,0\d\d samples, which are one reader's part of 100,000, cannot"):
+        skipped_by(7, 100, bad_every=10, asked=1000)
+    assert skipped_by(7, 100, bad_every=120, asked=1000).count == 8
+    assert skipped_by(7, 100, bad_every=1, asked=10).count == 10  # the first few end no run
+    assert skipped_by(7, 100, bad_every=120, asked=20_000).count == 166  # over many epochs
+    assert skipped_by(0, 1, bad_every=1, asked=1000).count == 1000  # alone: of all
+    with pytest.raises(DataError, match="1001 of 100,000 samples cannot be read"):
+        skipped_by(0, 1, bad_every=1, asked=1001)
+
+
+@quietly
+def test_what_every_reader_finds_is_of_all():
+    skipped = Skipped(SkipLimits(0.01), 100_000)
+    skipped.add(Path("0.tar"), "", "the shard ends early", 900, is_common=True)
+    for place in range(0, 50_000, 100):
+        skipped.came_to(place)
+    skipped.add(Path("1.tar"), "0", "broken")
+    assert skipped.count == 901
+
+
+@quietly
+def test_a_rank_with_more_than_its_part_stops(shards, monkeypatch):
+    monkeypatch.setattr(skipping, "CHANCE", 0)
+    ranks = [ShardSamples(shards, shuffle=False, rank=r, world_size=3, limits=SkipLimits(0.1, 1)) for r in range(3)]
+    with pytest.raises(DataError, match="2 of about 10 samples, which are one reader's part of 24, cannot be read"):
+        keys(ranks[0], 8)
+    assert len(keys(ranks[2], 8)) == 8
 
 
 @quietly

@@ -12,7 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from seedtok.core.errors import DataError
-from seedtok.data.tars import Entry, index_samples, slice_of
+from seedtok.data.retries import retried
+from seedtok.data.shard_index import Entry
+from seedtok.data.tars import index_samples, slice_of
 
 CHUNK = 16384  # samples hashed at a time
 IMAGE_FIELDS = ("sha256", "image", "url", "scene")  # the first in the JSON of a sample identifies its image
@@ -92,19 +94,22 @@ def samples_inside(
         raise DataError(f"{paths[0].parent}: its shards have no samples")
     if part is None:
         return [range(count) for count in counts]
-    inside = [part.of(shard_hashes(path)) for path in paths]
+    inside: list[np.ndarray] = [np.empty(0)] * len(paths)
+    order = np.random.default_rng().permutation(len(paths))  # so processes that start together share the indexing
+    for shard in order:
+        inside[shard] = part.of(shard_hashes(paths[shard]))
     if not sum(map(len, inside)):
         raise part.nothing_left(paths[0].parent, sum(counts))
     return inside
 
 
 def shard_hashes(path: Path) -> np.ndarray:
-    """The hashes (N,) uint64 of the images of a shard, in its order. Reads the shard once per process.
+    """The hashes (N,) uint64 of the images of a shard, in its order, from its index or else from its samples.
 
     Raises DataError as `index_samples` does.
     """
     try:
-        found = path.stat()
+        found = retried(path.stat)
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
     return _shard_hashes(path, found.st_size, found.st_mtime_ns)
@@ -112,7 +117,13 @@ def shard_hashes(path: Path) -> np.ndarray:
 
 @cache
 def _shard_hashes(path: Path, size: int, changed: int) -> np.ndarray:
-    entries = index_samples(path)
+    hashes = index_samples(path, _hashes).hashes
+    assert hashes is not None
+    return hashes
+
+
+def _hashes(path: Path, entries: Sequence[Entry]) -> np.ndarray:
+    """As `shard_hashes`, from the JSON of each sample."""
     with path.open("rb") as file:
         return image_hashes({"key": entry.key} | _record(file, entry) for entry in entries)
 

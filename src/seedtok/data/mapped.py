@@ -3,7 +3,9 @@
 Parquet is compressed: reading one row decompresses a whole page. The hidden folder `.mapped` beside the files has the
 same rows uncompressed: codes in `NAME.npy`, and keys, captions and metadata in `NAME.arrow`. Both are written on first
 use, and again when the Parquet files have changed or are copies; they can be deleted at any time. Where that folder
-cannot be written, the user's cache, `~/.cache/seedtok/codes`, is used instead.
+cannot be written, the user's cache, `~/.cache/seedtok/codes`, is used instead. Of processes that unpack the same files
+at a time, the rows of the first one stay: on a network file system, what another machine has mapped must not be
+replaced.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.format import write_array_header_1_0
 
-from seedtok.core.atomic import atomic_file
+from seedtok.core.atomic import atomic_file, to_disk
 from seedtok.core.errors import DataError
 
 ROWS = 16384  # in each record batch: row i is in batch i // ROWS
@@ -60,7 +62,8 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
     for folder in (beside, elsewhere):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _unpack(paths, folder / full_name)
+            with suppress(_Overtaken):
+                _unpack(paths, folder / full_name)
         except OSError as error:
             problem = error
             continue
@@ -101,13 +104,25 @@ def _opened(path: Path) -> tuple[np.ndarray, pa.Table]:
     return codes, texts
 
 
+class _Overtaken(Exception):
+    """Another process has unpacked the same files meanwhile."""
+
+
 def _unpack(paths: list[Path], target: Path) -> None:
+    """Writes the rows of Parquet files, unless another process has done so meanwhile: then raises _Overtaken."""
+    with atomic_file(target.with_suffix(".npy")) as codes_path, atomic_file(target.with_suffix(".arrow")) as texts_path:
+        _write(paths, codes_path, texts_path)
+        to_disk(codes_path, texts_path)  # which takes long: now, so that no time passes after the next look
+        with suppress(OSError, EOFError, ValueError, pa.ArrowException):
+            _opened(target)
+            raise _Overtaken
+
+
+def _write(paths: list[Path], codes_path: Path, texts_path: Path) -> None:
     count = sum(_checked(path).num_rows for path in paths)
     if not count:
         raise DataError(f"{paths[0].parent}: its files of codes have no rows")
     with (
-        atomic_file(target.with_suffix(".npy")) as codes_path,
-        atomic_file(target.with_suffix(".arrow")) as texts_path,
         codes_path.open("wb") as codes,
         pa.OSFile(arrow_path(texts_path), "wb") as file,
         pa.ipc.new_file(file, SCHEMA) as writer,

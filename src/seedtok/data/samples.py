@@ -1,6 +1,7 @@
 """One sample of a shard: a picture, its caption, and what else is known of it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,10 @@ from PIL import Image
 from seedtok.core.errors import DataError, ImageError
 from seedtok.core.images import MAX_BYTES, load_image
 from seedtok.core.records import json_value
+from seedtok.data.retries import retried
+from seedtok.data.shard_index import Entry
 from seedtok.data.skipping import BadSample
-from seedtok.data.tars import Entry, slice_of
+from seedtok.data.tars import slice_of
 
 
 class Sample(NamedTuple):
@@ -23,21 +26,26 @@ class Sample(NamedTuple):
 def read_sample(path: Path, entry: Entry) -> Sample:
     """A sample of a shard, as it was stored.
 
-    Raises BadSample where it lacks something or cannot be read, and DataError where the shard cannot.
+    Raises BadSample where it lacks something or cannot be read, and DataError where the shard cannot, in several tries.
     """
     if entry.problem:
         raise BadSample(entry.problem)
     if max(size for _, size in entry[1:4]) > MAX_BYTES:
         raise BadSample(f"larger than {MAX_BYTES:,} bytes")
     try:
-        with path.open("rb") as file:
-            image, text, known = (slice_of(file, part) for part in entry[1:4])
+        image, text, known = retried(partial(_files, path, entry))
         metadata = {"key": entry.key} | json_value(known or b"{}")
         return Sample(load_image(image), text.decode(), metadata)
     except OSError as error:
         raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None
     except (ImageError, ValueError, TypeError, MemoryError) as error:
         raise BadSample(str(error) or type(error).__name__) from None
+
+
+def _files(path: Path, entry: Entry) -> tuple[bytes, bytes, bytes]:
+    """The image, the caption and the JSON of a sample, as they are stored."""
+    with path.open("rb") as file:
+        return slice_of(file, entry.image), slice_of(file, entry.text), slice_of(file, entry.metadata)
 
 
 def drawn_caption(metadata: Mapping[str, Any], seed: Sequence[int]) -> str | None:

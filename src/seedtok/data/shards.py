@@ -19,11 +19,11 @@ from seedtok.core.text import clean_caption
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, drawn_caption, read_sample
+from seedtok.data.shard_index import Entry
 from seedtok.data.shard_writer import ShardReport, writing
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
 from seedtok.data.stored import stored_bytes
 from seedtok.data.tars import (
-    Entry,
     count_samples,
     ends_early,
     index_samples,
@@ -157,7 +157,7 @@ class ShardSamples:
         self._bad: set[tuple[int, int]] = set()  # the places that `skipped` has, by shard and index
         for shard, (path, count, lost) in enumerate(zip(self.paths, self._counts, missing, strict=True)):
             if lost:
-                self.skipped.add(path, "", ends_early(count), lost)
+                self.skipped.add(path, "", ends_early(count), lost, is_common=True)
             elif not count:  # no place leads to what it may hold all the same
                 self._index(shard)
         self._inside = samples_inside(self.paths, self._counts, part)  # of each shard, what epochs are of
@@ -182,7 +182,7 @@ class ShardSamples:
         """The samples at these places, which ascend, of the endless line that all ranks share."""
         following = iter(turns)
         turn = next(following, None)
-        indexes: dict[int, list[Entry]] = {}
+        indexes: dict[int, Sequence[Entry]] = {}
         while turn is not None:
             epoch, position = divmod(turn, self.epoch_size)
             windows, begin = self._windows(epoch), 0
@@ -192,6 +192,7 @@ class ShardSamples:
                     indexes = {s: indexes[s] for s in window if s in indexes}
                     mixed = self._mixed(window, epoch, number)
                 while turn is not None and position < end:
+                    self.skipped.came_to(turn)
                     candidates = itertools.chain(
                         _half_round(mixed, position - begin), self._others(windows, epoch, number)
                     )
@@ -220,20 +221,20 @@ class ShardSamples:
 
         A key is that of the shard; the metadata has another one where the JSON of a sample says so.
         """
-        entries: dict[int, list[Entry]] = {}
+        entries: dict[int, Sequence[Entry]] = {}
         for index in range(self._counts[number]):
             with suppress(BadSample):
                 sample = self._sample(number, index, entries, 0)
                 yield entries[number][index].key, sample
 
-    def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, list[Entry]], epoch: int) -> Sample:
+    def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, Sequence[Entry]], epoch: int) -> Sample:
         for shard, index in places:
             with suppress(BadSample):
                 return self._sample(shard, index, indexes, epoch)
         shard, key, reason = self.skipped.reasons[-1]
         raise DataError(f"none of many samples in a row can be read; the last: {shard}, sample {key}: {reason}")
 
-    def _sample(self, shard: int, index: int, indexes: dict[int, list[Entry]], epoch: int) -> Sample:
+    def _sample(self, shard: int, index: int, indexes: dict[int, Sequence[Entry]], epoch: int) -> Sample:
         """Raises BadSample for one that cannot be read, which is then noted."""
         if (shard, index) in self._bad:
             raise BadSample("noted before")
@@ -255,7 +256,7 @@ class ShardSamples:
             return np.arange(length)
         return np.random.default_rng([self.seed, epoch, part]).permutation(length)
 
-    def _index(self, shard: int) -> list[Entry]:
+    def _index(self, shard: int) -> Sequence[Entry]:
         path = self.paths[shard]
         entries, count = index_samples(path), self._counts[shard]
         more = entries[count:]
@@ -264,7 +265,7 @@ class ShardSamples:
         for index, entry in enumerate(more, count):
             if (shard, index) not in self._bad:
                 self._bad.add((shard, index))
-                self.skipped.add(path, entry.key, entry.problem or "")
+                self.skipped.add(path, entry.key, entry.problem or "", is_common=True)
         return entries
 
     def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:

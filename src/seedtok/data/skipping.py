@@ -1,6 +1,7 @@
 """Bad samples: they are skipped, counted and reported; reading stops when there are too many."""
 
 import json
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from seedtok.core.errors import DataError
 from seedtok.core.notices import warn
 
 SKIPPED = ".skipped.jsonl"  # suffix of the file, beside one of codes, that lists its skipped samples
+CHANCE = 5  # standard deviations by which one of several readers may find more than its part of the bad samples
 NAMED = 5  # samples that warnings name; the log has all
 
 
@@ -23,7 +25,8 @@ class SkipLimits:
     """How many samples of a source may be bad: a fraction `share` of all, or `at_least` if that is more.
 
     A `share` of 0 allows none. `log` is a file to which a JSON line is appended for each bad sample that it lacks, with
-    shard, key and reason. Each process that reads samples counts and logs its own.
+    shard, key and reason. Each process that reads samples counts and logs its own: where several share a source, none
+    may have more bad samples than are allowed of its part.
     """
 
     share: float = 0.01
@@ -31,22 +34,54 @@ class SkipLimits:
     log: Path | None = None
 
     def allowed(self, total: int) -> int:
+        """How many of `total` samples may be bad."""
         return max(self.at_least if self.share else 0, int(self.share * total))
+
+    def allowed_of_part(self, part: float, total: int) -> int:
+        """How many may be bad of a random `part` of `total` samples: its share and what chance may add, up to all's."""
+        if part >= total:
+            return self.allowed(total)
+        expected = self.share * part
+        allowed = int(expected + CHANCE * math.sqrt(expected))
+        return min(self.allowed(total), max(self.at_least if self.share else 0, allowed))
 
 
 class Skipped:
-    """The bad samples found so far in a source of `total` samples; `reasons` has shard, key and reason of each."""
+    """The bad samples found so far in a source of `total` samples; `reasons` has shard, key and reason of each.
+
+    A reader that gives the places it comes to (`came_to`) may be one of several, with a part of the samples each.
+    """
 
     def __init__(self, limits: SkipLimits, total: int) -> None:
         self.limits, self.total = limits, total
         self.reasons: list[tuple[str, str, str]] = []
         self.count = 0
+        self._own = 0  # of `count`, those that other readers of the source do not find as well
+        self._asked, self._first, self._last = 0, 0, 0  # how many places were come to, and from which to which
         self._logged: set[tuple[str, str]] | None = None  # shard and key of what the log has; None before it is read
 
-    def add(self, shard: Path, key: str, reason: str, count: int = 1) -> None:
-        """Records a bad sample, or `count` missing ones; raises DataError when more are bad than allowed."""
+    def came_to(self, place: int) -> None:
+        """Notes that the sample at a place of the stream that all readers of the source share was asked for."""
+        if not self._asked:
+            self._first = self._last = place
+        self._first, self._last = min(self._first, place), max(self._last, place)
+        self._asked += 1
+
+    def _part(self) -> float:
+        """How many of the samples are this reader's: its part of an epoch, or what it asked for if that is more."""
+        if not self._asked:
+            return self.total
+        share = self._asked / (self._last - self._first + 1)  # of the places: 1 for a reader that is alone
+        return min(self.total, max(share * self.total, self._asked))
+
+    def add(self, shard: Path, key: str, reason: str, count: int = 1, *, is_common: bool = False) -> None:
+        """Records a bad sample, or `count` missing ones; raises DataError when more are bad than allowed.
+
+        What `is_common` is found by every reader of the source.
+        """
         self.reasons.append((str(shard), key, reason))
         self.count += count
+        self._own += 0 if is_common else count
         where = f"{shard}, sample {key}" if key else str(shard)
         if self.limits.log is not None:
             self._append(self.limits.log, str(shard), key, reason)
@@ -54,6 +89,13 @@ class Skipped:
             raise DataError(
                 f"{self.count} of {self.total:,} samples cannot be read; at most {self.limits.share:g} of all may be "
                 f"bad; the last: {where}: {reason}; repair the shards, or allow more"
+            )
+        part = self._part()
+        if self._own > self.limits.allowed_of_part(part, self.total):
+            raise DataError(
+                f"{self._own} of about {part:,.0f} samples, which are one reader's part of {self.total:,}, cannot be "
+                f"read; at most {self.limits.share:g} of all may be bad; the last: {where}: {reason}; repair the "
+                "shards, or allow more"
             )
         if len(self.reasons) <= NAMED:
             last = "; further ones are counted, not named" if len(self.reasons) == NAMED else ""

@@ -1,32 +1,25 @@
 """Shards as tar files, indexed for random access to samples."""
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+import numpy as np
 
 from seedtok.core.errors import DataError
 from seedtok.core.records import json_value
 from seedtok.data.headers import BLOCK, LINK, Contents, is_cut, read_headers
+from seedtok.data.retries import retried
+from seedtok.data.shard_index import Entry, Index, read_index, state_of, write_index
 
 IMAGES = ("png", "jpg", "jpeg", "webp")  # suffixes of a sample's image; the first that it has is used
 READ = (*IMAGES, "txt", "json")  # suffixes of the files of a sample that are read
 SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: one header for an image and one for a caption
 DOTTED = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
 Part = tuple[int, int]  # offset and size in the tar
-
-
-class Entry(NamedTuple):
-    """A sample of a shard: its key and the (offset, size) of its files in the tar, (0, 0) for a missing .json.
-
-    `problem` is the reason why it cannot be read, if the headers of the tar show one.
-    """
-
-    key: str
-    image: tuple[int, int]
-    text: tuple[int, int]
-    metadata: tuple[int, int]
-    problem: str | None = None
 
 
 def slice_of(file: BinaryIO, part: tuple[int, int]) -> bytes:
@@ -60,7 +53,7 @@ def count_samples(path: Path) -> int:
 def _counted(path: Path) -> int | None:
     """The number of samples in the file of counts of a shard; None where there is no valid one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        counted = json_value(stats_path(path).read_bytes())["successes"]
+        counted = json_value(retried(stats_path(path).read_bytes))["successes"]
         if type(counted) is int and counted >= 0:
             return counted
     return None
@@ -81,17 +74,41 @@ def ends_early(count: int) -> str:
 def is_truncated(path: Path) -> bool:
     """Whether a tar file is truncated, as one of less than a header is; raises DataError where it is not a tar."""
     try:
-        with path.open("rb") as file:
-            head = file.read(BLOCK)
-        if len(head) == BLOCK and head[257:262] != b"ustar" and head.strip(b"\0"):
-            raise DataError(f"{path} is not a tar file")
-        return len(head) < BLOCK or is_cut(path)
+        return retried(partial(_lacks_end, path))
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
 
 
-def index_samples(path: Path) -> list[Entry]:
-    """The samples of a shard, from its headers; raises DataError for a file that is not a tar.
+def _lacks_end(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(BLOCK)
+    if len(head) == BLOCK and head[257:262] != b"ustar" and head.strip(b"\0"):
+        raise DataError(f"{path} is not a tar file")
+    return len(head) < BLOCK or is_cut(path)
+
+
+def index_samples(path: Path, hashes: Callable[[Path, Sequence[Entry]], np.ndarray] | None = None) -> Index:
+    """The samples of a shard, as `walk_samples` gives them, from its stored index if that is of the shard as it is.
+
+    Else from its headers, and the index is stored for the next time (see `shard_index`). With `hashes`, which computes
+    those (N,) uint64 of the images from a shard and its entries, the index has them. Raises DataError for a file that
+    is not a tar or cannot be read.
+    """
+    try:
+        state = retried(partial(state_of, path))
+        found = read_index(path, state)
+        if found is not None and (hashes is None or found.hashes is not None):
+            return found
+        entries = retried(partial(walk_samples, path)) if found is None else found
+        index = Index.of(entries, retried(partial(hashes, path, entries)) if hashes else None)
+    except OSError as error:
+        raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
+    write_index(path, state, index)
+    return index
+
+
+def walk_samples(path: Path) -> list[Entry]:
+    """The samples of a shard, from its headers; raises DataError for a file that is not a tar, and OSError.
 
     After the samples come those that no count of the shard takes for one of its own, all of which cannot be read: a
     place where it is damaged, if no sample beside it lacks a file, and further pictures with a dot in their name.
@@ -100,6 +117,8 @@ def index_samples(path: Path) -> list[Entry]:
         size = path.stat().st_size
         contents = read_headers(path) if size >= BLOCK else Contents([], [])
     except Exception as error:  # on broken headers, tarfile can raise almost any exception
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: of an offset in a header
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is truncated or not a tar file ({reason}); copy or write it again") from None
     samples: dict[str, dict[str, Part]] = {}

@@ -128,17 +128,16 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         with torch.autocast(z.device.type, enabled=False):
             z = self.normalized(z.float())
             learnt = z.detach().flatten(0, 1)
-            is_finite = learnt.isfinite().all(dim=1) if self.training else None  # not all are where float16 overflows
-            if is_finite is not None and self.config.restart_after is not None:
+            is_finite = learnt.isfinite().all(dim=1)  # not all are where float16 overflows
+            if self.training and self.config.restart_after is not None:
                 self._restart(learnt[is_finite])
             table = self.table()
             codes = nearest(learnt, table.detach())[0].view(z.shape[:-1])
             z_q = F.embedding(codes, table)
-            loss = self._loss(z, z_q)
             vectors = z_q.detach() + (z - z.detach())  # exactly z_q, without the rounding error of z + (z_q - z)
-            if is_finite is not None:
+            if self.training:
                 self._track(learnt[is_finite], codes.flatten()[is_finite])
-        return Quantized(vectors.to(self.weight.dtype), codes, loss)
+            return Quantized(vectors.to(self.weight.dtype), codes, self._loss(z, z_q))
 
     def fingerprint(self, order: tuple[int, ...] | None = None) -> str:
         """A hash of the code vectors, and of the order of an image's codes where that is not the causal one."""
@@ -259,16 +258,14 @@ def nearest(
     chunk = chunk or (64 if z.device.type == "cpu" else 4096)
     squares = table.square().sum(dim=1)
     best = [_smallest(torch.addmm(squares, part, table.T, alpha=-2)) for part in z.split(chunk)]
-    codes = torch.cat([indices for _, indices in best])
     distances = torch.cat([values for values, _ in best]) + z.square().sum(dim=1)
-    return codes, distances.clamp(min=0)
+    return torch.cat([indices for _, indices in best]), distances.clamp(min=0)
 
 
 def _smallest(distances: Float[Tensor, "n size"], block: int = 64) -> tuple[Tensor, Tensor]:
     """`distances.min(dim=1)` in two steps, first within blocks and then over them, which is three times as fast."""
     if distances.shape[1] % block:
-        values, indices = distances.min(dim=1)
-        return values, indices
+        return distances.min(dim=1)
     blocks = distances.unflatten(1, (-1, block))
     values, which = blocks.amin(dim=2).min(dim=1)
     within = blocks[torch.arange(len(blocks), device=blocks.device), which].argmin(dim=1)
