@@ -131,9 +131,8 @@ def test_gated_missing_offline_and_unreachable_are_one_line_each(here, monkeypat
 
 
 def test_of_a_text_tokenizer_only_its_own_files_are_downloaded_and_the_cache_serves_when_offline(here, monkeypatch):
-    here.repos["me/bert"] = {"vocab.txt": b"[PAD]", "tokenizer_config.json": b"{}", "model.safetensors": b"large"}
-    files = {path.name for path in tokenizer_folder("me/bert").iterdir()}
-    assert files == {"vocab.txt", "tokenizer_config.json"}
+    here.repos["me/bert"] = {"vocab.txt": b"[PAD]", "model.safetensors": b"large"}
+    assert {path.name for path in tokenizer_folder("me/bert").iterdir()} == {"vocab.txt"}
     with pytest.raises(CheckpointError, match="me/gone: no such folder, and no such model on the hub"):
         tokenizer_folder("me/gone")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

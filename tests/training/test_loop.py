@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -361,10 +361,41 @@ def test_too_many_steps_left_out_end_the_run_which_may_go_on_in_another_precisio
         TrainingError, match=r"25 steps in a row, up to step 24, had no finite gradient: .*precision=bf16"
     ):
         take_step(run, data, MAX_LEFT_OUT)
-    fp16, bf16 = (
-        tiny_run(f"precision={p}", f"frozen_precision={f}") for p, f in (("fp16", "float16"), ("bf16", "bfloat16"))
-    )
-    assert len(changes(fp16, bf16)) == 2
+
+
+@pytest.mark.parametrize("other", ["bf16 frozen_precision=bfloat16", "no frozen_precision=float32"])
+def test_what_may_be_chosen_in_place_of_float16_fits(other):
+    before = tiny_run("precision=fp16", "frozen_precision=float16")
+    now = with_overrides(before, f"precision={other}".split())
+    assert len(changes(before, now)) == 2
+    try:
+        accelerator_for(now)
+    except ConfigError as error:  # this process may have another one
+        assert "had another precision" in str(error)
+
+
+@pytest.mark.parametrize("minutes", [10, 20])
+def test_ranks_wait_as_long_as_they_are_told(monkeypatch, minutes):
+    given = []
+    monkeypatch.setattr("seedtok.training.setup.PartialState", lambda **kwargs: given.append(kwargs) or PartialState())
+    accelerator_for(tiny_run(f"timeout_minutes={minutes}"))
+    assert given[0]["timeout"].total_seconds() == 60 * minutes
+
+
+def test_ranks_that_see_different_checkpoints_do_not_go_on(tmp_path, monkeypatch):
+    train(tiny_run("optimization.steps=1"), tmp_path)
+    monkeypatch.setattr("seedtok.training.setup.differs_over_ranks", lambda step: step == 1)
+    with pytest.raises(CheckpointError, match="see different checkpoints"):
+        train(tiny_run("optimization.steps=2"), tmp_path, resume=True)
+
+
+def test_what_a_lost_node_was_writing_is_removed(tmp_path):
+    train(tiny_run("optimization.steps=1"), tmp_path)
+    left = [tmp_path / name / ".seedtok.another-host-1.7.7.0.tmp" for name in ("checkpoints", "final")]
+    for folder in left:
+        folder.mkdir()
+    train(tiny_run("optimization.steps=2"), tmp_path, resume=True)
+    assert not any(folder.exists() for folder in left)
 
 
 def test_what_goes_wrong_at_the_end_loses_nothing(tmp_path, monkeypatch):

@@ -87,6 +87,24 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+def of_all_ranks(x: Tensor) -> Tensor:
+    """Gathers (N, ...) of every rank -> (N * ranks, ...), rank 0 first."""
+    ranks = rank_and_world()[1]
+    if ranks == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(ranks)]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def from_rank_0(x: Tensor) -> Tensor:
+    """The tensor of rank 0, on every rank."""
+    x = x.contiguous()
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(x, src=0)
+    return x
+
+
 def inference(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
     """Decorates a function of a module, or a method of it: it computes in eval mode and without gradients.
 

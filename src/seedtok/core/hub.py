@@ -92,26 +92,27 @@ def resolve(name: str | Path, part: str = "tokenizer", beside: Path | None = Non
 # ------------------------------------------------------------ the hub
 
 
-def downloaded(repo_id: str, file: str = "config.json", patterns: list[str] | None = None) -> Path:
+def downloaded(repo_id: str, *files: str, patterns: list[str] | None = None) -> Path:
     """The local folder of a repository on the hub, downloaded or from the cache.
 
-    `file` is one that it has; only the files of `patterns` are downloaded, where there are any. Raises CheckpointError
-    for a repository that is missing, gated or cannot be reached.
+    `files` are those of which it has one, "config.json" where none are given; only the files of `patterns` are
+    downloaded, where there are any. Raises CheckpointError for a repository that is missing or gated, and where the hub
+    cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    only_cache = cache_only(repo_id, file)
+    only_cache = cache_only(repo_id, *(files or ("config.json",)))
     try:
         return Path(snapshot_download(repo_id, local_files_only=only_cache, allow_patterns=patterns))
     except Exception as error:  # also of the HTTP library, which differs between releases of huggingface_hub
         raise CheckpointError(f"cannot download {repo_id}: {_first_line(error)}") from None
 
 
-def cache_only(repo_id: str, file: str) -> bool:
+def cache_only(repo_id: str, *files: str) -> bool:
     """Whether to read a repository from the cache, because the hub does not answer within `ANSWER_SECONDS`.
 
-    `file` is any file of the repository. Raises CheckpointError for a repository that does not exist or is not
-    accessible, and for one that is not in the cache while the hub cannot be reached.
+    `files` are those of which the repository has one. Raises CheckpointError for a repository that does not exist or is
+    not accessible, and for one that is not in the cache while the hub cannot be reached.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -129,7 +130,7 @@ def cache_only(repo_id: str, file: str) -> bool:
         raise CheckpointError(
             f"{repo_id}: no such folder, and no such model on the hub (if it is private, log in with `hf auth login`)"
         )
-    if isinstance(try_to_load_from_cache(repo_id, file), str):
+    if any(isinstance(try_to_load_from_cache(repo_id, file), str) for file in files):
         return True
     if isinstance(problem, OfflineModeIsEnabled):
         raise CheckpointError(f"{repo_id}: no such folder, not in the cache, and HF_HUB_OFFLINE forbids a download")

@@ -13,7 +13,7 @@ import numpy as np
 
 from seedtok.core.errors import DataError
 from seedtok.data.retries import retried
-from seedtok.data.shard_index import Entry
+from seedtok.data.shard_index import Entry, in_random_order
 from seedtok.data.tars import index_samples, slice_of
 
 CHUNK = 16384  # samples hashed at a time
@@ -94,10 +94,7 @@ def samples_inside(
         raise DataError(f"{paths[0].parent}: its shards have no samples")
     if part is None:
         return [range(count) for count in counts]
-    inside: list[np.ndarray] = [np.empty(0)] * len(paths)
-    order = np.random.default_rng().permutation(len(paths))  # so processes that start together share the indexing
-    for shard in order:
-        inside[shard] = part.of(shard_hashes(paths[shard]))
+    inside = in_random_order(lambda path: part.of(shard_hashes(path)), paths)
     if not sum(map(len, inside)):
         raise part.nothing_left(paths[0].parent, sum(counts))
     return inside

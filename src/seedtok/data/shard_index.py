@@ -13,23 +13,25 @@ not unpickled, and leads to nothing outside its shard.
 import json
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.records import json_value
 
+T = TypeVar("T")
 FORMAT = b"seedidx1"
 DIGEST = 16  # bytes
 LENGTH = 8  # bytes of the length of the JSON object, little-endian
 LARGEST = 1 << 26  # bytes of an index that is written or read: about a million samples
 SETTLED = 2.0  # seconds without a change, after which a shard is indexed: a later change then has another time
+_refused: set[Path] = set()  # folders that could not be written: some take new files and cannot rename or remove them
 State = tuple[int, int, int]  # size of a shard, and the times of the last change of its contents and of the file
 
 
@@ -94,6 +96,14 @@ def index_path(shard: Path) -> Path:
     return shard.parent / ".mapped" / f"index-{shard.name}.bin"
 
 
+def in_random_order(read: Callable[[Path], T], shards: Sequence[Path]) -> list[T]:
+    """What `read` gives for each shard; processes that start together so index different ones, and share the work."""
+    found: dict[int, T] = {}
+    for number in np.random.default_rng().permutation(len(shards)).tolist():
+        found[number] = read(shards[number])
+    return [found[number] for number in range(len(shards))]
+
+
 def read_index(shard: Path, state: State) -> Index | None:
     """The stored index of a shard in this state; None where there is none that is whole and of that state."""
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -107,12 +117,15 @@ def read_index(shard: Path, state: State) -> Index | None:
 def write_index(shard: Path, state: State, index: Index) -> None:
     """Stores the index of a shard in this state, for `read_index`.
 
-    Does nothing where the folder cannot be written or is a link, where the shard has changed since or within the last
-    `SETTLED` seconds, and where another process has stored as much meanwhile.
+    Does nothing where the folder cannot be written or is a link, which this process then does not try again, where the
+    shard has changed since or within the last `SETTLED` seconds, and where as much is stored already. Indexes of shards
+    that are gone stay.
     """
     path = index_path(shard)
-    with suppress(OSError):
-        if time.time() - state[2] / 1e9 < SETTLED or state_of(shard) != state or path.parent.is_symlink():
+    if path.parent in _refused:
+        return
+    try:
+        if time.time() - max(state[1:]) / 1e9 < SETTLED or state_of(shard) != state or path.parent.is_symlink():
             return
         there = read_index(shard, state)
         packed = _packed(index, state)
@@ -120,6 +133,8 @@ def write_index(shard: Path, state: State, index: Index) -> None:
             path.parent.mkdir(exist_ok=True)
             with atomic_file(path) as temporary:
                 temporary.write_bytes(packed)
+    except OSError:
+        _refused.add(path.parent)
 
 
 def _packed(index: Index, state: State) -> bytes:

@@ -19,7 +19,7 @@ from seedtok.core.text import clean_caption
 from seedtok.data.held_out import Part, samples_inside
 from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, drawn_caption, read_sample
-from seedtok.data.shard_index import Entry
+from seedtok.data.shard_index import Entry, in_random_order
 from seedtok.data.shard_writer import ShardReport, writing
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
 from seedtok.data.stored import stored_bytes
@@ -150,7 +150,7 @@ class ShardSamples:
             raise DataError(f"expected a seed of at least 0, not {seed}")
         self.paths = shard_paths(source)
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
-        self._counts = [count_samples(path) for path in self.paths]
+        self._counts = in_random_order(count_samples, self.paths)
         self._start = 0
         missing = [lost_samples(path, count) for path, count in zip(self.paths, self._counts, strict=True)]
         self.skipped = Skipped(limits or SkipLimits(), sum(self._counts) + sum(missing))

@@ -38,11 +38,14 @@ class SkipLimits:
         return max(self.at_least if self.share else 0, int(self.share * total))
 
     def allowed_of_part(self, part: float, total: int) -> int:
-        """How many may be bad of a random `part` of `total` samples: its share and what chance may add, up to all's."""
+        """How many may be bad of a `part` of `total` samples: twice its share, and what chance may add, up to all's.
+
+        Twice, because bad samples of one shard lie close together, and so in few parts.
+        """
         if part >= total:
             return self.allowed(total)
         expected = self.share * part
-        allowed = int(expected + CHANCE * math.sqrt(expected))
+        allowed = int(2 * expected + CHANCE * math.sqrt(expected))
         return min(self.allowed(total), max(self.at_least if self.share else 0, allowed))
 
 

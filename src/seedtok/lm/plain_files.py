@@ -116,7 +116,7 @@ def _words_beside(folder: Path) -> Path | None:
     if read_json(folder / "config.json").get("vocab_size") != SEED_LLAMA_IDS:
         return None
     try:
-        return downloaded(IMAGE_TOKENIZER, "tokenizer.model", ["*.json", "tokenizer.model"])
+        return downloaded(IMAGE_TOKENIZER, "tokenizer.model", patterns=["*.json", "tokenizer.model"])
     except CheckpointError as error:
         raise CheckpointError(
             f"{folder} has no text tokenizer: copy the one of {IMAGE_TOKENIZER} into it ({error})"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seedtok.core.device import FixedDtypeModule, rank_and_world
+from seedtok.core.device import FixedDtypeModule, from_rank_0, of_all_ranks, rank_and_world
 from seedtok.core.errors import ConfigError, DataError, InputError
 
 
@@ -128,15 +128,14 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         with torch.autocast(z.device.type, enabled=False):
             z = self.normalized(z.float())
             learnt = z.detach().flatten(0, 1)
-            is_finite = learnt.isfinite().all(dim=1)  # not all are where float16 overflows
             if self.training and self.config.restart_after is not None:
-                self._restart(learnt[is_finite])
+                self._restart(learnt)
             table = self.table()
             codes = nearest(learnt, table.detach())[0].view(z.shape[:-1])
             z_q = F.embedding(codes, table)
             vectors = z_q.detach() + (z - z.detach())  # exactly z_q, without the rounding error of z + (z_q - z)
             if self.training:
-                self._track(learnt[is_finite], codes.flatten()[is_finite])
+                self._track(learnt, codes.flatten())
             return Quantized(vectors.to(self.weight.dtype), codes, self._loss(z, z_q))
 
     def fingerprint(self, order: tuple[int, ...] | None = None) -> str:
@@ -180,7 +179,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
             raise DataError(f"{len(samples)} samples for {own} codes; expected at least {own}")
         samples = self.normalized(samples.detach().float().to(self.weight.device))
         start = torch.randperm(len(samples), generator=generator)[:own]
-        table = _of_all_ranks(samples[start.to(samples.device)])[:size]
+        table = of_all_ranks(samples[start.to(samples.device)])[:size]
         sizes = torch.ones(size, device=table.device)
         for step in range(iterations + 20):  # after `iterations` only while there are empty clusters
             codes, distances = nearest(samples, table)
@@ -192,7 +191,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
             table[used] = self.normalized(sums[used] / sizes[used, None])
             if len(empty):  # `own` at a time, as many as each rank has samples
                 moved = empty[:own]
-                table[moved] = _from_rank_0(samples[distances.topk(len(moved)).indices])
+                table[moved] = from_rank_0(samples[distances.topk(len(moved)).indices])
         self.weight.copy_(table)
         if self.config.ema_decay is not None:
             self.ema_sizes.copy_(sizes * self.start_weight)
@@ -220,9 +219,10 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         dead = (self.unused_steps >= self.config.restart_after).nonzero().flatten()
         if not len(dead):
             return
+        z = z[z.isfinite().all(dim=1)]
         old = self.weight[dead]
         chosen = z[torch.randperm(len(z), device=z.device)[: len(dead)]].to(old.dtype)
-        new = _from_rank_0(torch.cat([chosen, old[len(chosen) :]]))  # where the batch is small, some wait for the next
+        new = from_rank_0(torch.cat([chosen, old[len(chosen) :]]))  # where the batch is small, some wait for the next
         moved = (new != old).any(dim=1)
         self.weight[dead] = new
         self.unused_steps[dead[moved]] = 0
@@ -232,11 +232,17 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
 
     @torch.no_grad()
     def _track(self, z: Tensor, codes: Tensor) -> None:
-        """Updates the moving averages and the steps without use by the codes of a batch."""
+        """Updates the moving averages and the steps without use by the codes of a batch.
+
+        What is not finite, as where float16 overflows, counts as not there.
+        """
         decay, restart_after = self.config.ema_decay, self.config.restart_after
         if decay is None and restart_after is None:
             return
-        sizes, sums = _cluster(z, codes, self.config.size)
+        is_finite = z.isfinite().all(dim=1)
+        sizes, sums = _cluster(z[is_finite], codes[is_finite], self.config.size)
+        if not sizes.any():
+            return
         if restart_after is not None:
             self.unused_steps += 1
             self.unused_steps[sizes > 0] = 0
@@ -280,21 +286,3 @@ def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
         dist.all_reduce(sizes)
         dist.all_reduce(sums)
     return sizes, sums
-
-
-def _of_all_ranks(x: Tensor) -> Tensor:
-    """Gathers (N, ...) of every rank -> (N * ranks, ...), rank 0 first."""
-    ranks = rank_and_world()[1]
-    if ranks == 1:
-        return x
-    parts = [torch.empty_like(x) for _ in range(ranks)]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
-
-
-def _from_rank_0(x: Tensor) -> Tensor:
-    """The tensor of rank 0, on every rank."""
-    x = x.contiguous()
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(x, src=0)
-    return x

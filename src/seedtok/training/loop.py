@@ -22,7 +22,7 @@ from seedtok.training.step import take_step
 from seedtok.training.validation import validate
 
 GOING_ON = "the same command goes on from there, `seedtok train` with --resume"
-STOPPING = "stopping after this step; once more stops at once, without a checkpoint"
+STOPPING = "stopping after this step; Ctrl-C once more stops at once, without a checkpoint"
 
 
 def train(config: RunConfig, out: Path, resume: bool = False) -> Path:

@@ -21,7 +21,7 @@ def save(run: Run, step: int) -> None:
     state = {"step": step, "samples": samples, "samples_per_step": run.samples_per_step}
     records: dict[str, Any] = {"state": state}
     if run.accelerator.scaler is not None:  # of fp16
-        records["scaler"] = run.accelerator.scaler.state_dict()
+        records["scaler"] = run.accelerator.scaler.state_dict() | {"left_out": run.left_out}
     if run.sharded:
         save_sharded_checkpoint(run.out, step, tensors, records, run.config.keep_checkpoints)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import parse_flag_from_env
 
 from seedtok.core.atomic import LAST, hidden_folder, remove_leftovers
 from seedtok.core.device import computes_bfloat16_fast
@@ -43,7 +43,7 @@ def set_up(config: RunConfig, out: Path, resume: bool) -> Run:
             "start it again in a minute"
         )
     if accelerator.is_main_process:  # which holds the lock of the folder
-        for folder in (out, out / "checkpoints"):
+        for folder in (out, out / "checkpoints", out / "final"):
             remove_leftovers(folder, alone=True)
     sharded = config.sharded and accelerator.num_processes > 1
     if sharded and config.precision == "fp16":
@@ -88,14 +88,15 @@ def with_precision(config: RunConfig) -> RunConfig:
     """The configuration with precision "auto" resolved, for the device of this process."""
     if config.precision != "auto":
         return config
-    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **_waiting(config).to_kwargs()).device
+    device = _connect(config).device
     assert device is not None
     return config.model_copy(update={"precision": fast_precision(device)})
 
 
-def _waiting(config: RunConfig) -> InitProcessGroupKwargs:
-    """How long ranks wait for one another, for whatever first connects them."""
-    return InitProcessGroupKwargs(timeout=timedelta(minutes=config.timeout_minutes))
+def _connect(config: RunConfig) -> PartialState:
+    """Connects the ranks, if they are not yet: how long they wait for one another can only be said now."""
+    timeout = timedelta(minutes=config.timeout_minutes)
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timeout)
 
 
 def fast_precision(device: torch.device) -> str:
@@ -113,10 +114,11 @@ def accelerator_for(config: RunConfig) -> Accelerator:
             f"frozen_precision={config.frozen_precision} needs autocast, precision=bf16 or fp16, or set "
             "frozen_precision=float32"
         )
+    _connect(config)
     try:
         accelerator = Accelerator(
             mixed_precision=config.precision, gradient_accumulation_steps=config.optimization.accumulate,
-            step_scheduler_with_optimizer=False, kwargs_handlers=[_waiting(config)],
+            step_scheduler_with_optimizer=False,
         )  # fmt: skip
     except ValueError as error:  # some releases of accelerate look at the device themselves
         if config.precision == "fp16" and "requires a GPU" in str(error):
@@ -174,7 +176,8 @@ def try_export(stage: Stage, out: Path) -> None:
 def _continue(run: Run, checkpoint: Checkpoint) -> None:
     """Restores what is neither the stage's nor the optimizer's: scaler, moving average, place in the data."""
     scaling = checkpoint.records.get("scaler", {})  # none where the run had another precision before
-    if run.accelerator.scaler is not None and scaling.get("scale", 0) >= 1:  # less would lose what it is to go on with
+    left_out = scaling.pop("left_out", 0)
+    if run.accelerator.scaler is not None and scaling and not left_out:  # a scale that found no end begins anew
         run.accelerator.scaler.load_state_dict(scaling)
     if run.ema:
         run.ema.load(checkpoint.tensors_of("ema"))

@@ -72,7 +72,8 @@ def _scaling(run: Run, before: float, scale: float, step: int) -> Losses:
     if run.left_out > MAX_LEFT_OUT:
         raise TrainingError(
             f"{run.left_out} steps in a row, up to step {step}, had no finite gradient: go on with --resume and "
-            "precision=bf16 frozen_precision=bfloat16, or precision=no, or a lower optimization.lr"
+            "precision=bf16 frozen_precision=bfloat16, or precision=no frozen_precision=float32, or with a lower "
+            "optimization.lr"
         )
     return {"scale": torch.tensor(scale), "left_out": torch.tensor(float(run.left_out))}
 

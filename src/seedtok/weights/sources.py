@@ -98,8 +98,7 @@ def tokenizer_folder(name: str) -> Path:
     """
     folder = Path(name)
     if not folder.is_dir():
-        settings = "tokenizer_config.json"
-        folder = downloaded(name, settings, [*TOKENIZER_FILES, settings])
+        folder = downloaded(name, *TOKENIZER_FILES, patterns=[*TOKENIZER_FILES, "tokenizer_config.json"])
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise CheckpointError(f"no text tokenizer in {name}: expected {' or '.join(TOKENIZER_FILES)}")
     return folder

@@ -18,14 +18,19 @@ FOUNDATION_NAMES = frozenset(part.name for part in FOUNDATIONS)
 
 
 def made_of(out: Path, names: Iterable[str], parts: Mapping[str, Part]) -> dict[str, Any]:
-    """The settings of runs in a folder and of those they stand on, and a hash of the weights of each foundation."""
+    """The settings of runs in a folder and of those they stand on, and a hash of the weights of each foundation.
+
+    Of what has been removed from the folder it says nothing.
+    """
     settings, foundations, left = {}, {}, list(names)
     while left:
         name = left.pop()
+        config = out / "runs" / name / "config.json"
         if name in FOUNDATION_NAMES:
-            foundations[name] = _weights(result(out, name))
-        elif name not in settings:
-            settings[name] = _settings(read_json(out / "runs" / name / "config.json"), parts[name])
+            if holds_checkpoint(result(out, name)):
+                foundations[name] = _weights(result(out, name))
+        elif name not in settings and config.is_file():
+            settings[name] = _settings(read_json(config), parts[name])
             left += parts[name].inputs.values()
     return {SETTINGS: settings, ON: foundations}
 
@@ -37,7 +42,9 @@ def check_made_of(scores: Path, out: Path, parts: Mapping[str, Part], smoke: boo
     """
     found, remedy = read_json(scores), "choose another folder, or remove that file"
     for name, before in found.get(SETTINGS, {}).items():
-        part = parts[name]
+        part = parts.get(name)
+        if part is None:  # of another version of this package
+            continue
         now = _settings(loads(settings_json(with_overrides(part.recipe(), part.overrides(out, smoke)))), part)
         for key in before.keys() & now.keys():
             if before[key] != now[key] and (key, now[key]) != ("precision", "auto"):

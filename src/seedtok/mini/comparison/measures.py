@@ -187,12 +187,11 @@ def main(out: Path, measurement: str, seed: int, set_name: str, count: int, devi
     of = identities(out, needs)
     remove_others(path.with_suffix(""), of)
     what = Measured(out, runs, seed, set_name, count, torch.device(device), of)
+    kept = made_of(out, needs, parts_of([seed]))
     scores = MEASURES[row.measure](what, path.with_suffix(""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        temporary.write_text(
-            json.dumps({"scores": scores, NAME: of, **made_of(out, needs, parts_of([seed]))}, indent=1)
-        )
+        temporary.write_text(json.dumps({"scores": scores, NAME: of, **kept}, indent=1))
 
 
 if __name__ == "__main__":

@@ -165,7 +165,8 @@ def _log(out: Path, part: str) -> list[dict[str, Any]]:
 def _curves(out: Path) -> str:
     charts = []
     for part in PARTS:
-        points = [(line["step"], line["loss"]) for line in _log(out, part.name) if line.get("kind") == "train"]
+        steps = [line for line in _log(out, part.name) if line.get("kind") == "train" and "loss" in line]
+        points = [(line["step"], line["loss"]) for line in steps]
         charts.append(line_chart(part.name, [(float(x), float(y)) for x, y in points]))
     return f"<h2>Losses while training</h2>{''.join(charts)}"
 
