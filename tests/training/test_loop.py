@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -364,14 +365,12 @@ def test_too_many_steps_left_out_end_the_run_which_may_go_on_in_another_precisio
 
 
 @pytest.mark.parametrize("other", ["bf16 frozen_precision=bfloat16", "no frozen_precision=float32"])
-def test_what_may_be_chosen_in_place_of_float16_fits(other):
+def test_what_may_be_chosen_in_place_of_float16_fits(monkeypatch, other):
     before = tiny_run("precision=fp16", "frozen_precision=float16")
     now = with_overrides(before, f"precision={other}".split())
     assert len(changes(before, now)) == 2
-    try:
-        accelerator_for(now)
-    except ConfigError as error:  # this process may have another one
-        assert "had another precision" in str(error)
+    monkeypatch.setattr("seedtok.training.setup.Accelerator", lambda **_: SimpleNamespace(device=torch.device("cpu")))
+    accelerator_for(now)
 
 
 @pytest.mark.parametrize("minutes", [10, 20])
