@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -369,7 +368,7 @@ def test_what_may_be_chosen_in_place_of_float16_fits(monkeypatch, other):
     before = tiny_run("precision=fp16", "frozen_precision=float16")
     now = with_overrides(before, f"precision={other}".split())
     assert len(changes(before, now)) == 2
-    monkeypatch.setattr("seedtok.training.setup.Accelerator", lambda **_: SimpleNamespace(device=torch.device("cpu")))
+    monkeypatch.setattr("seedtok.training.setup.Accelerator", lambda **_: Accelerator())  # of this process
     accelerator_for(now)
 
 

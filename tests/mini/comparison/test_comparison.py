@@ -175,9 +175,7 @@ def test_scores_of_other_settings_or_foundations_are_not_mixed_with_new_ones(tmp
     write_config(with_overrides(part.recipe(), part.overrides(tmp_path, smoke=False)), tmp_path / "runs" / part.name)
     kept = made_of(tmp_path, [part.name], parts_of([1]))
     shutil.rmtree(tmp_path / "runs" / part.name)
-    assert made_of(tmp_path, [part.name], parts_of([1])) == {"settings": {}, "foundations": {}}, (
-        "all of it may be removed"
-    )
+    assert made_of(tmp_path, [part.name], parts_of([1])) == {"settings": {}, "foundations": {}}
     path.write_text(json.dumps({"scores": {}, **kept}))
     assert part.name not in {job.name for job in jobs_of(["codebook"], Place(tmp_path), terms)}
     path.write_text(json.dumps({"scores": {}, **record}))
