@@ -107,6 +107,8 @@ TABLE3 = Question(
             ("read-blip2",)),
         Row("BLIP-2-style", "captions alone: LoRA, the bidirectional Q-Former and an FC layer", "reader",
             ("read-blip2-lora",)),
+        Row("bidirectional embeddings", "captions alone, of the Q-Former as it is: LoRA and an FC layer", "reader",
+            ("read-bidirectional-lora",)),
         Row("causal embeddings", "captions alone, what SEED's codes are made of: LoRA and an FC layer", "reader",
             ("read-causal-lora",)),
         BLIND,

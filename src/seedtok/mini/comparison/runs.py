@@ -170,6 +170,7 @@ def _readers() -> list[Part]:
     return [
         Part("read-blip2", recipes.blip2, embeddings),
         Part("read-blip2-lora", recipes.blip2, embeddings, settings=lora),
+        Part("read-bidirectional-lora", recipes.blip2, embeddings, settings=(*frozen, *lora)),
         Part("read-causal-lora", recipes.blip2, base | {"stage.qformer": "stage1"}, settings=(*frozen, *lora)),
         Part("read-seed-lora", recipes.reader, base | {"stage.tokens": "stage2"}, settings=lora),
     ]
