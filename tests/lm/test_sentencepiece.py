@@ -83,12 +83,12 @@ def test_the_text_tokenizer_that_is_published_with_the_image_tokenizer_is_found(
     for name in ("tokenizer.model", "added_tokens.json", "tokenizer_config.json"):
         (folder / name).rename(tmp_path / "beside" / name)
     monkeypatch.setattr("seedtok.lm.plain_files.SEED_LLAMA_IDS", whole.vocabulary.size)
-    monkeypatch.setattr("seedtok.lm.plain_files.downloaded", lambda *_: tmp_path / "beside")
+    monkeypatch.setattr("seedtok.lm.plain_files.downloaded", lambda *_, **__: tmp_path / "beside")
     found = SeedLM.from_pretrained(folder, seed=seed)
     prompt = [torch.arange(32), "What is this?"]
     assert found.sequence(prompt) == whole.sequence(prompt)
 
-    def unreachable(*_):
+    def unreachable(*_, **__):
         raise CheckpointError("the hub cannot be reached")
 
     monkeypatch.setattr("seedtok.lm.plain_files.downloaded", unreachable)
