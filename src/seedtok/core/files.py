@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def hash_of_files(folder: Path, pattern: str = "*") -> str:
-    """16 hexadecimal digits that tell a checkpoint from others, wherever it lies; of its files that match.
+    """16 hexadecimal digits that tell a checkpoint, or its files that match `pattern`, from others, wherever it lies.
 
     Of a large file its size and 64 blocks, evenly spaced, stand for all of it: that takes seconds for any model, and
     two trainings of one size differ in nearly every block. Raises CheckpointError for a file that cannot be read.

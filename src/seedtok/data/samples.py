@@ -43,7 +43,7 @@ def read_sample(path: Path, entry: Entry) -> Sample:
 
 
 def _files(path: Path, entry: Entry) -> tuple[bytes, bytes, bytes]:
-    """The image, the caption and the JSON of a sample, as they are stored."""
+    """The bytes of the files of a sample: image, caption and JSON metadata, b"" for one that it lacks."""
     with path.open("rb") as file:
         return slice_of(file, entry.image), slice_of(file, entry.text), slice_of(file, entry.metadata)
 

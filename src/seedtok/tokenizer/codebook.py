@@ -200,7 +200,7 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
             self.unused_steps.zero_()
 
     def normalized(self, x: Tensor) -> Tensor:
-        """Vectors (..., dim) as they are compared with codes: of unit length where `normalize` says so."""
+        """Vectors (..., dim) divided by their L2 norm if `config.normalize` is set, else unchanged."""
         return F.normalize(x, dim=-1) if self.config.normalize else x
 
     def table(self) -> Tensor:

@@ -28,6 +28,7 @@ from seedtok.core.atomic import (
 from seedtok.core.device import rank_and_world
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json, read_tensors, write_tensors
+from seedtok.training.distributed import objects_of_all_ranks
 
 T = TypeVar("T")
 State = dict[str, dict[str, Tensor]]  # tensors by name, by the file that holds them
@@ -153,9 +154,7 @@ def _problem_of_any(act: Callable[[], None]) -> str:
         act()
     except (OSError, SafetensorError, CheckpointError) as error:
         problem = str(error) or type(error).__name__
-    problems: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(problems, problem)
-    return next(filter(None, problems), "")
+    return next(filter(None, objects_of_all_ranks(problem)), "")
 
 
 def _folder(out: Path, step: int) -> Path:

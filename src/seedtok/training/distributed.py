@@ -1,6 +1,6 @@
 """Communication between ranks: features gathered with their gradients, and sharded models (FSDP2)."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, init_device_mesh
 
-from seedtok.core.device import rank_and_world
+from seedtok.core.device import of_all_ranks, rank_and_world
 from seedtok.core.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def gather_with_gradient(features: Tensor) -> Tensor:
@@ -52,10 +54,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 def differs_over_ranks(number: int) -> bool:
     """Whether ranks do not all have the same number; called on every rank."""
-    numbers = [number] * rank_and_world()[1]
-    if len(numbers) > 1:
-        dist.all_gather_object(numbers, number)
-    return len(set(numbers)) > 1
+    return len(set(objects_of_all_ranks(number))) > 1
+
+
+def objects_of_all_ranks(value: T) -> list[T]:
+    """What each rank gives, rank 0 first; called on every rank."""
+    values = [value] * rank_and_world()[1]
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def per_rank(count: int) -> int:
@@ -73,10 +80,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
-        features = features.contiguous()
-        parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, features)
-        return torch.cat(parts)
+        return of_all_ranks(features)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What the runs behind scores were trained with and on, kept with the scores: runs may be removed once measured."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from json import loads
 from pathlib import Path
 from typing import Any
@@ -35,26 +36,36 @@ def made_of(out: Path, names: Iterable[str], parts: Mapping[str, Part]) -> dict[
     return {SETTINGS: settings, ON: foundations}
 
 
-def check_made_of(scores: Path, out: Path, parts: Mapping[str, Part], smoke: bool) -> None:
+def check_made_of(files: Iterable[Path], out: Path, parts: Mapping[str, Part], smoke: bool) -> None:
     """Raises ConfigError where scores are of a run with other settings than it would now have, or of other foundations.
 
     Of a setting, or a foundation, that one of the two does not have it says nothing: earlier versions kept neither.
     """
-    found, remedy = read_json(scores), "choose another folder, or remove that file"
-    for name, before in found.get(SETTINGS, {}).items():
+    remedy = "choose another folder, or remove that file"
+
+    @cache  # several files are of one run, and most of one foundation
+    def settings_now(name: str) -> dict[str, Any]:
         part = parts.get(name)
         if part is None:  # of another version of this package
-            continue
-        now = _settings(loads(settings_json(with_overrides(part.recipe(), part.overrides(out, smoke)))), part)
-        for key in before.keys() & now.keys():
-            if before[key] != now[key] and (key, now[key]) != ("precision", "auto"):
-                raise ConfigError(
-                    f"{scores} is of {name} with {key}={before[key]}, which would now be {now[key]}: {remedy}"
-                )
-    for name, before in found.get(ON, {}).items():
-        folder = result(out, name)
-        if holds_checkpoint(folder) and _weights(folder) != before:
-            raise ConfigError(f"{scores} is of runs on another {name} than {folder}: {remedy}")
+            return {}
+        return _settings(loads(settings_json(with_overrides(part.recipe(), part.overrides(out, smoke)))), part)
+
+    @cache
+    def weights_now(name: str) -> str | None:
+        return _weights(result(out, name)) if holds_checkpoint(result(out, name)) else None
+
+    for scores in files:
+        found = read_json(scores)
+        for name, before in found.get(SETTINGS, {}).items():
+            now = settings_now(name)
+            for key in before.keys() & now.keys():
+                if before[key] != now[key] and (key, now[key]) != ("precision", "auto"):
+                    raise ConfigError(
+                        f"{scores} is of {name} with {key}={before[key]}, which would now be {now[key]}: {remedy}"
+                    )
+        for name, before in found.get(ON, {}).items():
+            if weights_now(name) not in (None, before):
+                raise ConfigError(f"{scores} is of runs on another {name} than {result(out, name)}: {remedy}")
 
 
 def _weights(folder: Path) -> str:

@@ -74,9 +74,7 @@ def jobs_of(names: Sequence[str], place: Place, terms: Terms) -> list[Job]:
     needed = _needed(left, parts, lambda name: holds_checkpoint(result(place.out, name)))
     for name in _needed(measuring, parts, lambda _: False) - needed:  # training_job checks the others
         check_settings(parts[name], place)
-    for job in measuring:
-        if job not in left:
-            check_made_of(job.makes, place.out, parts, place.smoke)
+    check_made_of((job.makes for job in measuring if job not in left), place.out, parts, place.smoke)
     return [*measuring, *(training_job(part, place) for name, part in parts.items() if name in needed)]
 
 
