@@ -14,7 +14,7 @@ from seedtok.recipes import paper, paper_size
 from seedtok.recipes.paper_size import TextTokenizers, image_decoder
 from seedtok.recipes.plan import cost, plan
 from seedtok.training.config import RunConfig, with_overrides
-from seedtok.training.optimizer import decay_groups
+from seedtok.training.optimizer import parameter_groups
 from seedtok.training.stage import Stage
 from tiny_runs import first_batches, recipes
 
@@ -60,7 +60,7 @@ def test_a_recipe_that_is_not_the_papers_has_no_outline():
 
 def measured(stage, config, batch) -> tuple[float, float]:
     """Operations and the most bytes of a training step, by PyTorch's profiler."""
-    optimizer = torch.optim.AdamW(decay_groups(stage, 0.0), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(stage, 0.0), lr=1e-5, fused=True)
 
     def step():
         torch.manual_seed(0)

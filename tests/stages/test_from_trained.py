@@ -12,7 +12,7 @@ from seedtok.stages.contrastive import ContrastiveSettings
 from seedtok.stages.quantization import QuantizationSettings
 from seedtok.tokenizer.embedder import ImageTextEmbedder
 from seedtok.tokenizer.seed import SeedTokenizer
-from seedtok.training.optimizer import decay_groups
+from seedtok.training.optimizer import parameter_groups
 from seedtok.training.stage import Stage
 
 CAPTIONS = ["a fox", "an owl on red", "two cakes", "a car"]
@@ -33,7 +33,7 @@ def embedder(tiny_tokenizer: Path, tmp_path: Path) -> Path:
 def learn(stage: Stage, batch: Batch) -> None:
     stage.initialize([batch])
     stage.train()
-    optimizer = torch.optim.AdamW(decay_groups(stage, 0.0), lr=1e-2)
+    optimizer = torch.optim.AdamW(parameter_groups(stage, 0.0), lr=1e-2)
     stage(batch)["loss"].backward()
     optimizer.step()
 

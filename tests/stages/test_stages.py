@@ -31,7 +31,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.vision import VisionTransformer
 from seedtok.training.config import RunConfig
 from seedtok.training.loop import train
-from seedtok.training.optimizer import decay_groups
+from seedtok.training.optimizer import parameter_groups
 from seedtok.training.stage import Stage
 from tiny_runs import TINY, first_batches, recipes, tiny, training_batches
 
@@ -64,7 +64,7 @@ def ready(config: RunConfig) -> tuple[Stage, Batch]:
 
 def learn(stage: Stage, batch: Batch, steps: int, lr: float = 3e-3) -> list[float]:
     """Losses of steps on one batch, whose noise is the same in each."""
-    optimizer = torch.optim.AdamW(decay_groups(stage, 0.0), lr=lr)
+    optimizer = torch.optim.AdamW(parameter_groups(stage, 0.0), lr=lr)
     losses = []
     for _ in range(steps):
         torch.manual_seed(0)

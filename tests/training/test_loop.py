@@ -28,7 +28,7 @@ from seedtok.training.ema import Ema
 from seedtok.training.log import Log
 from seedtok.training.loop import train
 from seedtok.training.losses import contrastive_loss
-from seedtok.training.optimizer import decay_groups
+from seedtok.training.optimizer import parameter_groups, set_rate
 from seedtok.training.runs import changes, read_config, write_config
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.settings import NameOrFolder, Settings
@@ -132,7 +132,7 @@ def test_learning_rate_by_hand():
 
 def test_only_matrices_decay_and_frozen_parts_are_left_out():
     stage = TinySettings().build()
-    decayed, plain = decay_groups(stage, 0.3)
+    decayed, plain = parameter_groups(stage, 0.3)
     assert decayed["weight_decay"] == 0.3
     assert plain["weight_decay"] == 0.0
     assert {id(p) for p in decayed["params"]} == {id(stage.image.weight), id(stage.letters.weight)}
@@ -141,6 +141,20 @@ def test_only_matrices_decay_and_frozen_parts_are_left_out():
         id(stage.norm.weight),
         id(stage.norm.bias),
     }
+
+
+def test_what_is_named_learns_at_a_share_of_the_rate():
+    stage = TinySettings().build()
+    trained = {name: p for name, p in stage.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in trained.items()}
+    optimizer = torch.optim.AdamW(parameter_groups(stage, 0.0, {"image.": 0.1}))
+    set_rate(optimizer, 1e-2)
+    for parameter in trained.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # Adam's first step is the rate, whatever the gradient
+    for name, parameter in trained.items():
+        rate = 1e-3 if name.startswith("image.") else 1e-2
+        torch.testing.assert_close(parameter, before[name] - rate, rtol=0, atol=1e-6)
 
 
 def test_ema_by_hand_and_what_it_replaced_comes_back():
@@ -167,7 +181,7 @@ def test_overfits_one_batch():
     batch = next(tiny_run().data.first(4, 0, 1))
     stage.initialize([batch])
     stage.train()
-    optimizer = torch.optim.AdamW(decay_groups(stage, 0.05), lr=1e-2)
+    optimizer = torch.optim.AdamW(parameter_groups(stage, 0.05), lr=1e-2)
     losses = []
     for _ in range(60):
         torch.manual_seed(0)

@@ -28,6 +28,7 @@ class ReadingSettings(StageSettings):
     base: NameOrFolder  # a causal LM: "mini" (the shipped OPT), a folder, or a hub id
     qformer: NameOrFolder | None = None  # the folder of an ImageTextEmbedder
     train_qformer: bool = True  # beside the FC layer, as BLIP-2 does
+    qformer_share: float = Field(default=1.0, gt=0, le=1)  # of the learning rate, at which the Q-Former goes on
     tokens: NameOrFolder | None = None  # an image tokenizer, SEED's ("mini"), a VQ-VAE's or BEiT v2's
     rank: int | None = Field(default=None, ge=1)  # of LoRA in the LM; None: it stays as it is, as BLIP-2's
     alpha: int = 32  # of LoRA, as the next
@@ -52,7 +53,7 @@ class ReadingSettings(StageSettings):
             _freeze_but_queries(model.images)
         else:
             freeze(model.images.get_submodule("embedder"))
-        return ReadingStage(model, standardizes=not (qformer / PROJECTION_FILE).is_file())
+        return ReadingStage(model, not (qformer / PROJECTION_FILE).is_file(), self.qformer_share)
 
 
 def _freeze_but_queries(images: nn.Module) -> None:
@@ -70,9 +71,9 @@ class ReadingStage(Stage):
     all codes, or that of a Q-Former's embeddings before training.
     """
 
-    def __init__(self, model: PrefixLM, standardizes: bool = True) -> None:
+    def __init__(self, model: PrefixLM, standardizes: bool = True, qformer_share: float = 1.0) -> None:
         super().__init__()
-        self.model, self.standardizes = model, standardizes
+        self.model, self.standardizes, self.qformer_share = model, standardizes, qformer_share
         self.interpolation = model.images.square.interpolation
         if not has_lora(model.network):
             freeze(model.network)
@@ -91,6 +92,9 @@ class ReadingStage(Stage):
             with torch.autocast(images.mean.device.type, dtype=kind, enabled=kind != torch.float32):
                 vectors = [images.vectors(clip_normalize(batch.pixels)) for batch in islice(batches, 8)]
             images.standardize(torch.cat(vectors).flatten(0, 1))
+
+    def shares_of_rate(self) -> dict[str, float]:
+        return {"model.images.": self.qformer_share}
 
     def forward(self, batch: Batch) -> Losses:
         ids, learnt = self.model.rows([CAPTION] * len(batch.captions), batch.captions)

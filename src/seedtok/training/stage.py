@@ -1,7 +1,7 @@
 """What the training loop asks of a stage: losses of a batch, and what to validate, draw and keep."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,6 +101,13 @@ class Stage(nn.Module, ABC):
         of all of them.
         """
         return mean_losses(self(batch) for batch in batches)
+
+    def shares_of_rate(self) -> Mapping[str, float]:
+        """What learns at a share of the learning rate, and at which, by how the names of its parameters begin.
+
+        By default nothing. For what was trained before and goes on beside what starts from nothing.
+        """
+        return {}
 
     def notices(self) -> list[str]:
         """What is going wrong in training, a line each; asked for whenever the loop logs. By default nothing."""

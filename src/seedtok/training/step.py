@@ -9,6 +9,7 @@ from torch import Tensor
 from seedtok.core.errors import TrainingError
 from seedtok.data.batches import Batch
 from seedtok.training.distributed import gather_full
+from seedtok.training.optimizer import set_rate
 from seedtok.training.run import Run
 from seedtok.training.schedule import learning_rate, noise_seed
 from seedtok.training.stage import Losses
@@ -29,8 +30,7 @@ def take_step(run: Run, data: Iterator[Batch], step: int) -> Losses:
     means: dict[str, Tensor] = {}
     tokens = TokenMean()
     scale = 0.0 if accelerator.scaler is None else accelerator.scaler.get_scale()
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(optimization, step)
+    set_rate(run.optimizer, learning_rate(optimization, step))
     for micro in range(optimization.accumulate):
         batch = next(data).to(accelerator.device)
         torch.manual_seed(noise_seed(run.config.seed, step, micro, run.rank))
