@@ -71,7 +71,7 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 def by_turns(model: str, rounds: int, shard: Path) -> tuple[list[float], list[float], float]:
     """CPU seconds of the whole work for a shard, and of the encoder alone for its pictures, by round; most GiB."""
     encoder = load_encoder(model, "float32", "cpu")
-    pictures = [sample.image for sample in ShardSamples(shard, shuffle=False).of_shard(0)]
+    pictures = [sample.image for _, sample in ShardSamples(shard, shuffle=False).of_shard(0)]
     pixels = encoder.tokenizer.pixels(pictures).split(BATCH)
     encoder.tokenizer.encode_pixels(pixels[0])
     whole, alone = [], []

@@ -27,6 +27,7 @@ from torch.nn.functional import normalize
 
 from seedtok.data.prepared import PreparedSet, prepare
 from seedtok.evaluation.predictions import Predictions
+from seedtok.evaluation.prompts import PAPER
 from seedtok.evaluation.retrieval import IMAGES, OWNERS, QUERIES, TEXTS, score_retrieval
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
@@ -39,6 +40,8 @@ ANSWERS = ("yes", "no", "2", "red", "a dog", "on the left", "tennis", "don't kno
 class StubReader:
     """A model that answers at random."""
 
+    row = "stub"
+    prompts = PAPER
     settings: dict[str, Any] = {}  # noqa: RUF012
 
     def write(
@@ -92,7 +95,7 @@ def prepare_questions(folder: Path) -> dict[str, Any]:
 
 
 def answer_questions(folder: Path) -> dict[str, Any]:
-    return evaluate_vqa({"stub": StubReader()}, PreparedSet(folder / "set"), Run(folder / "predictions"))["stub"]
+    return evaluate_vqa({StubReader.row: StubReader()}, PreparedSet(folder / "set"), Run(folder / "predictions"))[StubReader.row]
 
 
 def measured(

@@ -11,6 +11,7 @@ on the same LM and batches. With `--part spans`, how many sampled images are no 
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from measuring import Row, arguments, compared, gemm_limit, in_turn, report
@@ -42,9 +43,10 @@ class Joint(nn.Module):
         return torch.cat([self.text(states), self.visual(states)], dim=-1)
 
 
-def joint_lm(model: SeedLM) -> nn.Module:
+def joint_lm(model: SeedLM) -> Any:
     """The LM, its LoRA in place, with text and codes in one embedding table and under one head."""
-    lm = copy.deepcopy(model.joint.lm)
+    assert model.joint.adapter is not None
+    lm: Any = copy.deepcopy(model.joint.lm)
     table = model.joint.embed(torch.arange(model.vocabulary.size)).detach()
     lm.lm_head = Joint(lm.lm_head, model.joint.adapter.visual_head)
     lm.set_input_embeddings(nn.Embedding.from_pretrained(table))
@@ -52,7 +54,7 @@ def joint_lm(model: SeedLM) -> nn.Module:
     return lm.eval()
 
 
-def drawing_rows(model: SeedLM, others: dict[str, nn.Module], prompts: list[str], rounds: int) -> Iterator[Row]:
+def drawing_rows(model: SeedLM, others: dict[str, Any], prompts: list[str], rounds: int) -> Iterator[Row]:
     """How many images' codes `SeedLM` draws in the time in which `generate`, on other models, draws one's."""
     joint, span, count = model.joint, model.vocabulary.span, len(prompts)
     sequences = [joint.sequence([drawing_prompt(prompt)]) for prompt in prompts]
@@ -95,7 +97,7 @@ def span_row(model: SeedLM, prompts: list[str], count: int) -> Row:
     end is appended, and not learnt.
     """
     joint, vocabulary = model.joint, model.vocabulary
-    plain = joint.lm if joint.adapter is None else fold(joint)
+    plain: Any = joint.lm if joint.adapter is None else fold(joint)
     invalid, theirs, endless = 0, 0, 0
     torch.manual_seed(0)
     for start in range(0, count, AT_ONCE):
@@ -136,9 +138,10 @@ def main() -> None:
         rows.append(span_row(model, prompts, args.spans))
     if args.part in (None, "drawing"):
         plain = fold(model.joint)
-        model.joint.network.unmerge_adapter()
+        network: Any = model.joint.network
+        network.unmerge_adapter()
         others = {"merged": plain, "LoRA beside the weights": joint_lm(model)}
-        model.joint.network.merge_adapter()
+        network.merge_adapter()
         for batch in (1, 8):
             rows += drawing_rows(model, others, prompts[:batch], args.rounds)
     if args.part in (None, "captions"):

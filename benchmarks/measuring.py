@@ -5,7 +5,7 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ def gemm_limit(dtype: torch.dtype, rows: int = 2056, rounds: int = 5) -> float:
 
 
 def compared(
-    name: str, opponent: str, count: int, ours: list[float], theirs: list[float], bar: float | None = None,
+    name: str, opponent: str, count: int, ours: Sequence[float], theirs: Sequence[float], bar: float | None = None,
     share: float | None = None, note: str = "",
 ) -> Row:  # fmt: skip
     """The row of two runs over `count` images, of which both took these CPU seconds, round by round."""

@@ -48,7 +48,7 @@ def closure(installed: set[str]) -> set[str]:
 
 def main() -> None:
     """Exits with a line on the first thing that is wrong."""
-    installed = {canonicalize_name(one.metadata["Name"]) for one in distributions()}
+    installed: set[str] = {canonicalize_name(one.metadata["Name"]) for one in distributions()}
     extras = distribution("seedtok").metadata.get_all("Provides-Extra") or []
     optional = {name for extra in extras for name in required("seedtok", extra)}
     if unneeded := sorted((optional & installed) - closure(installed)):

@@ -9,6 +9,7 @@ once a release, on tests/data/releases/VERSION; what is there already is never w
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.seed_config import SeedConfig
 from seedtok.tokenizer.vision import VisionConfig
 
-SIZES = {"width": 8, "layers": 1, "heads": 2, "mlp_width": 16}
+SIZES: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "mlp_width": 16}
 WORDS = ["a", "photo", "of", "fox", "red", "background", "generate", "an", "image"]
 
 

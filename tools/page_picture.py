@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import FilePayload, sync_playwright
 
 from seedtok.mini.world.drawing import render
 from seedtok.mini.world.looks import random_look
@@ -31,7 +31,7 @@ SPLICED = "24"  # codes of the first image, the others of the second
 WAIT = 120_000  # milliseconds
 
 
-def picture(number: int) -> dict[str, Any]:
+def picture(number: int) -> FilePayload:
     """One of the scenes, as a browser's file field takes it."""
     scene, file = SCENES[number], io.BytesIO()
     look = random_look(scene, (HAND,), np.random.default_rng(number))
