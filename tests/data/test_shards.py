@@ -285,6 +285,14 @@ def test_tables(tmp_path, photos, name):
     assert files(tmp_path / "out") == files(tmp_path / "other") == files(tmp_path / "third")
 
 
+def test_what_else_a_table_says_is_kept(tmp_path, photos):
+    row = {"path": "a.jpg", "text": "One", "license": "CC0", "score": 0.5, "width": "its own"}
+    (photos / "t.jsonl").write_text(json.dumps(row))
+    _, (sample,) = packed(photos / "t.jsonl", out=tmp_path / "out")
+    assert sample.metadata["columns"] == {"license": "CC0", "score": 0.5, "width": "its own"}
+    assert sample.metadata["width"] == sample.image.width
+
+
 def test_rows_that_say_too_little(tmp_path, photos):
     (photos / "t.csv").write_text("image,caption\na.jpg,fine\nmissing.jpg,gone\nb.png\n,nobody\nsub,folder\n")
     report = pack(photos / "t.csv", tmp_path / "out")

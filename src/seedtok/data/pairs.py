@@ -2,8 +2,8 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ CAPTION_COLUMNS = ("caption", "captions", "text", "title")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image with its captions; `name` is that in the source, `problem` the reason why it cannot be used, if any."""
+    """An image with its captions; `name` is that in the source, `problem` the reason why it cannot be used, if any.
+
+    `columns` are what else a table says of it, by their names.
+    """
 
     name: str
     path: Path
     captions: tuple[str, ...]
     problem: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_pairs(source: Path, captions: Path | None = None, images: Path | None = None) -> Iterator[Pair]:
@@ -83,7 +87,8 @@ def _rows(records: Iterator[Any], source: Path, base: Path) -> Iterator[Pair]:
         elif not all(isinstance(t, str) for t in texts):
             yield Pair(name, base, (), f"no text under {caption!r}")
         else:
-            yield Pair(name, base / name.strip(), tuple(map(str, texts)))
+            others = {column: value for column, value in record.items() if column not in (image, caption, None)}
+            yield Pair(name, base / name.strip(), tuple(map(str, texts)), columns=others)
 
 
 def _column(record: dict[str, Any], names: tuple[str, ...], source: Path) -> str:
