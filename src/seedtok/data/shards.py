@@ -63,7 +63,8 @@ def pack(
     turning, nor a conversion keeps its bytes; anything else is stored as PNG. A picture with several captions
     is one sample: its text is the first, and `captions` in its JSON has all, of which `ShardSamples` draws
     one an epoch. The JSON also has key, caption, original_captions (as they were before `clean_caption`),
-    image, width and height, and as `columns` what else its row of a table says. Missing or broken images and empty captions are skipped and reported. Raises
+    image, width and height, and as `columns` what else its row of a table says. Missing or broken images and
+    empty captions are skipped and reported. Raises
     DataError for a size out of range, for a folder that holds shards already, and when nothing is left.
     """
     pairs = read_pairs(Path(source), _path(captions), _path(images))
