@@ -120,7 +120,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Raises InputError for other ids, or other than 32 an image.
         """
-        return self.image_tokenizer.decode(image_tokens - self.config.vocabulary.first_code, generator=generator)
+        return self.image_tokenizer.decode(self.config.vocabulary.codes_of(image_tokens), generator=generator)
 
     def with_codes(
         self, ids: Int[Tensor, "b t"], pixel_values: Float[Tensor, "n 3 h w"] | None
