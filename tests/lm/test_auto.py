@@ -23,10 +23,11 @@ from seedtok.lm import interleaved
 from seedtok.lm.auto import SeedLMConfig, SeedLMForConditionalGeneration, SeedProcessor
 from seedtok.lm.auto.spans import ImageSpans
 from seedtok.lm.chat_template import chat_template_of
-from seedtok.lm.native import INSTRUCTED_8B
+from seedtok.lm.native import ANYGPT, INSTRUCTED_8B
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.mini.world.scenes import render, unique_scenes
+from tiny_lms import native
 
 PROMPT = "A photo of"
 
@@ -163,6 +164,32 @@ def test_spans_are_whole_whatever_the_logits_are():
             )
             assert set(text.replace("bcccce", "")) <= {"t"}
             assert text.count("b") <= 3
+
+
+def test_what_ends_a_text_may_lie_after_the_visual_ids():
+    vocabulary = Vocabulary(6, 5, 13, codes=7, span=4)
+    after, image = 14, [5, 6, 7, 8, 9, 13]
+    for ends in (after, [1, after, 99]):  # 99 is none of the logits
+        rule = ImageSpans(vocabulary, 0, 20, 1, ends)
+        for length in range(1, 7):
+            allowed = rule(torch.tensor([image[:length]]), torch.zeros(1, 16))[0].isfinite()
+            assert bool(allowed[after]) == (length == 6), length
+            assert not allowed[15]
+
+
+def test_a_text_ends_where_the_end_lies_after_the_codes(seed, tmp_path):
+    """As those of AnyGPT may."""
+    seed_lm = SeedLM.from_pretrained(native(tmp_path / "anygpt", ANYGPT, len(seed.codebook.weight), True), seed=seed)
+    last, head = seed_lm.joint.lm.vocab_size - 1, seed_lm.joint.lm.lm_head
+    prompt = torch.tensor([seed_lm.sequence(["a fox"])])
+    with torch.no_grad():
+        head.weight[last] = 10 * seed_lm.joint.states(seed_lm.joint.embed(prompt))[0, -1]
+    seed_lm.joint.lm.generation_config.eos_token_id = last
+    assert last >= seed_lm.vocabulary.size
+    seed_lm.save_transformers(tmp_path / "auto")
+    model, _ = loaded(tmp_path / "auto")
+    for options in ({}, {"num_beams": 2}, {"generation_mode": None}):
+        assert model.generate(prompt, max_new_tokens=8, **options)[0].tolist() == [*prompt[0].tolist(), last]
 
 
 @pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)

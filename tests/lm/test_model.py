@@ -1,10 +1,12 @@
 """The joint language model: what trains and what stays, its logits and its loss; the layout of its ids."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from seedtok.core.errors import InputError
+from seedtok.lm.native import SEED_LLAMA
 from seedtok.lm.packing import block_causal_mask, pack
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.vocabulary import Vocabulary
@@ -42,6 +44,57 @@ def test_codes_that_are_no_image_are_refused(model):
         model.sequence([torch.arange(31)])
     with pytest.raises(InputError, match=r"valid are 0\.\.8191"):
         model.sequence([torch.arange(32) + 8180])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.uint64, np.dtype(">u2")])
+def test_codes_of_any_integer_type_have_the_same_ids(kind):
+    """Ids beyond what 16 bits hold; stored codes are read-only."""
+    vocabulary = Vocabulary.after_text(151_936)
+    codes = torch.arange(0, 256, 8)
+    expected = [vocabulary.begin, *(codes + 151_936).tolist(), vocabulary.end]
+    stored = codes.numpy().astype(kind)
+    stored.flags.writeable = False
+    native = stored.astype(stored.dtype.newbyteorder("="))
+    for given in (stored, torch.from_numpy(native), stored.tolist(), list(stored)):
+        ids = vocabulary.image_ids(given)
+        assert (ids.tolist(), ids.dtype) == (expected, torch.int64)
+        assert torch.equal(vocabulary.code_ids(given), ids[1:-1])
+    assert vocabulary.image_ids([stored, stored]).tolist() == [expected, expected]
+    assert int(vocabulary.code_ids(stored[3])) == 151_936 + 24
+    assert vocabulary.code_ids(7).shape == ()
+    found = vocabulary.codes_of(np.array(expected[1:-1], np.uint32))
+    assert torch.equal(found, codes)
+    assert found.dtype == torch.int64
+
+
+def test_what_is_no_code_and_no_id_of_one_is_refused():
+    vocabulary = Vocabulary.after_text(300)
+    for wrong in (torch.tensor([9000, -5]), np.array([8192], np.uint16), [-1], np.array([2**64 - 1], np.uint64)):
+        with pytest.raises(InputError, match=r"valid are 0\.\.8191"):
+            vocabulary.code_ids(wrong)
+    for wrong in (torch.rand(32), [0.5] * 32, "a fox", None):
+        with pytest.raises(InputError, match=r"expected (integers|codes as rows of integers)"):
+            vocabulary.image_ids(wrong)
+    for wrong in (3, [], torch.tensor(3)):
+        with pytest.raises(InputError, match="an image is 32 codes"):
+            vocabulary.image_ids(wrong)
+    for wrong in ([300, 299], [8492], -1):
+        with pytest.raises(InputError, match=r"is of no code; ids of codes are 300\.\.8491"):
+            vocabulary.codes_of(wrong)
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+def test_prompts_take_stored_codes(seed_lm):
+    codes = torch.arange(0, 8192, 256)
+    expected = seed_lm.sequence([codes, "a fox"])
+    for given in (codes.numpy().astype(np.uint16), codes.to(torch.uint16), codes.short(), codes.tolist()):
+        assert seed_lm.sequence([given, "a fox"]) == expected
+        assert seed_lm.joint.image_ids(given) == expected[1:35]
+    seed_lm.joint.names = SEED_LLAMA  # prompts are then tokenized as one text, here letter by letter
+    seed_lm.joint.lm.config.max_position_embeddings = 400
+    named = seed_lm.sequence([codes, "a"])
+    assert seed_lm.sequence([codes.numpy().astype(np.uint16), "a"]) == named
+    assert seed_lm.sequence([codes.tolist(), "a"]) == named
 
 
 # ------------------------------------------------------------ tensors

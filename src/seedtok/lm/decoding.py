@@ -110,7 +110,7 @@ def decode_image(sequences: CachedSequences, sampling: Sampling) -> Int[Tensor, 
     for _ in range(model.vocabulary.span):
         codes.append(sampling.next_tokens(model.code_logits(states)))
         if len(codes) < model.vocabulary.span:
-            states = sequences.append(model.vocabulary.code_ids(codes[-1]))
+            states = sequences.append(codes[-1] + model.vocabulary.first_code)
     return torch.stack(codes, dim=1)
 
 
@@ -141,7 +141,7 @@ def _jacobi_decode(sequences: CachedSequences, draft: int) -> Int[Tensor, "b n"]
         places = accepted - 1 + steps[: span - least]  # of the draft in the image
         inside = places < span - 1  # a code follows
         drafted = codes.gather(1, places)
-        states = sequences.extend(vocabulary.code_ids(drafted), inside)
+        states = sequences.extend(drafted + vocabulary.first_code, inside)
         predicted = model.code_logits(states).max(-1).indices  # on a CPU a third of the time of argmax
         agrees = (predicted[:, :-1] == drafted[:, 1:]) & inside[:, 1:]
         gained = agrees.long().cumprod(1).sum(1, keepdim=True) + 1
@@ -167,5 +167,5 @@ def search_image(sequences: CachedSequences, beams: int) -> Int[Tensor, "b n"]:
         if step + 1 < vocabulary.span:
             first = torch.arange(batch, device=device)[:, None] * log_probs.shape[1]
             sequences.select_rows((first + parents).flatten())
-            states = sequences.append(vocabulary.code_ids(chosen.flatten()))
+            states = sequences.append(chosen.flatten() + vocabulary.first_code)
     return codes[:, 0]

@@ -16,6 +16,7 @@ from seedtok.lm.model import JointLM
 from seedtok.lm.probe import supports_cache
 from seedtok.lm.sequences import CachedSequences
 from seedtok.lm.texts import TextStreamer
+from seedtok.tokenizer.given_codes import Codes
 
 Segment = str | ImageSource | Tensor  # a text, an image or its codes
 Turn = Iterable[Segment] | Segment
@@ -30,7 +31,7 @@ def as_turn(turn: Turn) -> Sequence[Segment]:
 @torch.no_grad()
 def generate(
     model: JointLM,
-    segments: Sequence[str | Tensor],
+    segments: Sequence[str | Codes],
     max_new_tokens: int = 64,
     max_images: int = 4,
     sampling: Sampling = GREEDY,

@@ -19,6 +19,7 @@ from seedtok.lm.native import TokenNames
 from seedtok.lm.opt import added_to_scores
 from seedtok.lm.packing import Packed, block_causal_mask
 from seedtok.lm.vocabulary import Vocabulary
+from seedtok.tokenizer.given_codes import Codes, as_integers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -94,10 +95,10 @@ class JointLM(AdaptedLM):
         stops = self.end_ids
         return cast(str, self.text_tokenizer.decode([i for i in ids if i not in stops], skip_special_tokens=True))
 
-    def sequence(self, segments: Sequence[str | Tensor]) -> list[int]:
-        """Texts and codes (32,) in their order -> the ids of one sequence, with the start id first.
+    def sequence(self, segments: Sequence[str | Codes]) -> list[int]:
+        """Texts and codes (32,) of any integer type in their order -> the ids of one sequence, with the start id first.
 
-        Raises InputError when it is longer than the LM's context.
+        Raises InputError when it is longer than the LM's context, or for what is no codes of an image.
         """
         if self.names is not None:
             ids = self._named(segments, self.names)
@@ -108,17 +109,20 @@ class JointLM(AdaptedLM):
         self.check_length(len(ids))
         return ids
 
-    def _named(self, segments: Sequence[str | Tensor], names: TokenNames) -> list[int]:
+    def _named(self, segments: Sequence[str | Codes], names: TokenNames) -> list[int]:
         """The ids of one text in which images are the names of their codes: how words around them are split counts."""
         for segment in segments:
             if not isinstance(segment, str):
                 self.image_ids(segment)  # raises InputError where these are no codes of an image
-        parts = [s if isinstance(s, str) else names.image(s.tolist()) for s in segments]
+        parts = [s if isinstance(s, str) else names.image(as_integers(s).tolist()) for s in segments]
         return self.text_ids("".join([cast(str | None, self.text_tokenizer.bos_token) or "", *parts]))
 
-    def image_ids(self, codes: Int[Tensor, " n"]) -> list[int]:
-        """Codes (32,) -> the ids of an image: begin, codes, end."""
-        return self.vocabulary.image_ids(codes.cpu()).tolist()
+    def image_ids(self, codes: Codes) -> list[int]:
+        """Codes (32,) of any integer type -> the ids of an image: begin, codes, end.
+
+        Raises InputError as `Vocabulary.image_ids` does.
+        """
+        return self.vocabulary.image_ids(as_integers(codes).cpu()).tolist()
 
     def check_length(self, length: int, new: int = 0) -> None:
         """Raises InputError where a prompt of `length` ids, and `new` ones after it, exceed the LM's context."""

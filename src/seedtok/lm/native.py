@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from seedtok.core.errors import CheckpointError, InputError
 from seedtok.core.records import from_record
 from seedtok.lm.prompts import CAPTION, DRAW, QUESTION
 from seedtok.lm.vocabulary import Vocabulary
+from seedtok.tokenizer.given_codes import Codes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,14 +90,14 @@ class Template:
         """Whether the model was trained on chats: something tells whose turn it is."""
         return bool(self.before or self.after)
 
-    def wrap(self, turns: Sequence[Sequence[str | Tensor]]) -> list[str | Tensor]:
+    def wrap(self, turns: Sequence[Sequence[str | Codes]]) -> list[str | Codes]:
         """Turns of texts and codes, the user's and the model's alternately, the user's first and last -> one prompt.
 
         Raises InputError for an even number of turns.
         """
         if len(turns) % 2 == 0:
             raise InputError(f"{len(turns)} turns: give an odd number, the user's first and last")
-        segments: list[str | Tensor] = [self.start]
+        segments: list[str | Codes] = [self.start]
         for number, turn in enumerate(turns):
             around = (self.answer, self.between) if number % 2 else (self.before, self.after)
             segments += [around[0], *turn, around[1]]

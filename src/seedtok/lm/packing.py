@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from seedtok.lm.opt import added_to_scores
+
 Sample = tuple[list[int], list[bool]]  # the ids of a sequence, and which of them are targets of the loss
 
 
@@ -75,10 +77,15 @@ def _pad(values: list[list[int]], fill: int) -> Int[Tensor, "b t"]:
     return pad_sequence([torch.tensor(row, dtype=torch.long) for row in values], batch_first=True, padding_value=fill)
 
 
-def block_causal_mask(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t t"], Int[Tensor, "b t"]]:
+def block_causal_mask(
+    segments: Int[Tensor, "b t"], dtype: torch.dtype | None = None
+) -> tuple[Bool[Tensor, "b 1 t t"] | Float[Tensor, "b 1 t t"], Int[Tensor, "b t"]]:
     """Attention mask and position ids of packed rows: each sequence attends to itself alone, causally, from position 0.
 
-    Padding, segment 0, attends to padding, so that no row of the mask is empty.
+    Padding, segment 0, attends to padding, so that no row of the mask is empty. The mask is boolean, true where a
+    position is visible; `JointLM` and attention of torch ("sdpa") take such a one. With a `dtype`, the model's, it is
+    what is added to the scores: 0 where visible, the lowest number elsewhere. Models of transformers with "eager"
+    attention need that: they add a boolean mask as ones and zeros, and sequences then see each other.
     """
     length = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
@@ -87,7 +94,8 @@ def block_causal_mask(segments: Int[Tensor, "b t"]) -> tuple[Bool[Tensor, "b 1 t
     first[:, 1:] = segments[:, 1:] != segments[:, :-1]
     index = torch.arange(length, device=segments.device).expand_as(segments)
     start = torch.where(first, index, 0).cummax(dim=1).values
-    return (same & causal)[:, None], index - start
+    visible = (same & causal)[:, None]
+    return visible if dtype is None else added_to_scores(visible, dtype), index - start
 
 
 def left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:

@@ -36,7 +36,7 @@ from seedtok.lm.prompts import (
     written,
 )
 from seedtok.lm.vocabulary import Vocabulary
-from seedtok.tokenizer.given_codes import are_codes, as_codes
+from seedtok.tokenizer.given_codes import Codes, are_codes, as_codes
 from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.unknown_words import warn_of_unknown_words
 
@@ -77,8 +77,8 @@ class SeedLM(CompositeModule):
 
     # ------------------------------------------------------------ texts and images
 
-    def sequence(self, *turns: Sequence[str | Tensor]) -> list[int]:
-        """The ids of a prompt, turns of texts and codes, int64 (32,), as the template wraps them."""
+    def sequence(self, *turns: Sequence[str | Codes]) -> list[int]:
+        """The ids of a prompt, turns of texts and codes (32,) of any integer type, as the template wraps them."""
         return self.joint.sequence(self.template.wrap(turns))
 
     @inference

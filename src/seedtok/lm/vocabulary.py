@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from seedtok.core.errors import InputError
+from seedtok.tokenizer.given_codes import as_integers
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,46 @@ class Vocabulary:
         """Where the codes are among all ids."""
         return slice(self.first_code, self.first_code + self.codes)
 
-    def code_ids(self, codes: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Codes -> their ids in the joint vocabulary."""
-        return codes + self.first_code
-
-    def image_ids(self, codes: Int[Tensor, "*b n"]) -> Int[Tensor, "*b m"]:
-        """Codes (..., 32) -> ids of an image in a sequence (..., 34): begin, codes, end.
+    def code_ids(self, codes: Any) -> Int[Tensor, "..."]:
+        """Codes as tensors, arrays or rows of any integer type -> their ids in the joint vocabulary, int64.
 
         Raises:
-            InputError: another number of codes, or one out of range.
+            InputError: no integers, or a code out of range.
         """
-        if codes.shape[-1] != self.span:
-            raise InputError(f"an image is {self.span} codes; got {codes.shape[-1]}")
+        return self._checked(as_integers(codes)) + self.first_code
+
+    def codes_of(self, ids: Any) -> Int[Tensor, "..."]:
+        """Ids of codes, given as codes are for `code_ids` -> the codes, int64.
+
+        Raises:
+            InputError: no integers, or an id that is of no code.
+        """
+        ids = as_integers(ids)
+        if not bool(self.is_code(ids).all()):
+            wrong = int(ids[~self.is_code(ids)][0])
+            raise InputError(
+                f"the id {wrong} is of no code; ids of codes are {self.first_code}..{self.first_code + self.codes - 1}"
+            )
+        return ids - self.first_code
+
+    def image_ids(self, codes: Any) -> Int[Tensor, "*b m"]:
+        """Codes (..., 32), as for `code_ids` -> ids of an image in a sequence (..., 34): begin, codes, end.
+
+        Raises:
+            InputError: no integers, another number of codes, or one out of range.
+        """
+        given = as_integers(codes)
+        if given.ndim == 0 or given.shape[-1] != self.span:
+            raise InputError(f"an image is {self.span} codes; got {given.shape[-1] if given.ndim else 1}")
+        boundaries = given.new_tensor([self.begin, self.end]).expand(*given.shape[:-1], 2)
+        ids = self._checked(given) + self.first_code
+        return torch.cat([boundaries[..., :1], ids, boundaries[..., 1:]], dim=-1)
+
+    def _checked(self, codes: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """The codes; raises InputError where one is out of range."""
         if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codes):
             raise InputError(f"codes are {int(codes.min())}..{int(codes.max())}; valid are 0..{self.codes - 1}")
-        boundaries = codes.new_tensor([self.begin, self.end]).expand(*codes.shape[:-1], 2)
-        return torch.cat([boundaries[..., :1], self.code_ids(codes), boundaries[..., 1:]], dim=-1)
+        return codes
 
     def is_visual(self, ids: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
         """Which ids are codes or image boundaries."""

@@ -20,25 +20,37 @@ def as_codes(given: Codes, span: int) -> Int[Tensor, "b n"]:
 
     Raises InputError for anything but integers, and for other than `span` codes in a row.
     """
+    codes = as_integers(given)
+    if codes.ndim == 1:
+        codes = codes[None] if len(codes) else codes.view(0, span)
+    if codes.ndim != 2 or codes.shape[1] != span:
+        raise InputError(f"codes of shape {tuple(codes.shape)}; expected {span} codes for each image")
+    return codes
+
+
+def as_integers(given: Any) -> Int[Tensor, "..."]:
+    """Integers of any width and shape, as a tensor, an array, rows or a number -> a tensor of them, int64.
+
+    Raises InputError for anything else.
+    """
     try:
         codes = _tensor(given)
     except (TypeError, ValueError, RuntimeError):
         raise InputError("expected codes as rows of integers of one length") from None
     if codes.numel() and (codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool):
         raise InputError(f"codes of {codes.dtype}; expected integers")
-    if codes.ndim == 1:
-        codes = codes[None] if len(codes) else codes.view(0, span)
-    if codes.ndim != 2 or codes.shape[1] != span:
-        raise InputError(f"codes of shape {tuple(codes.shape)}; expected {span} codes for each image")
     return codes.long()
 
 
 def _tensor(given: Any) -> Tensor:
     if isinstance(given, Tensor):
         return given
-    if isinstance(given, np.ndarray):
-        return torch.from_numpy(np.array(given))  # a copy, because torch warns of arrays that are read-only
-    rows = [row.tolist() if isinstance(row, Tensor | np.ndarray) else row for row in given]
+    if isinstance(given, np.ndarray | np.integer):
+        own = np.int64 if given.dtype.kind in "iu" else given.dtype  # torch has not all integers of numpy
+        return torch.from_numpy(np.array(given, own))  # a copy, because torch warns of arrays that are read-only
+    if isinstance(given, int):
+        return torch.tensor(given, device="cpu")
+    rows = [row.tolist() if isinstance(row, Tensor | np.ndarray | np.generic) else row for row in given]
     return torch.tensor(rows, device="cpu")
 
 

@@ -120,7 +120,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Raises InputError for other ids, or other than 32 an image.
         """
-        return self.image_tokenizer.decode(image_tokens - self.config.vocabulary.first_code, generator=generator)
+        return self.image_tokenizer.decode(self.config.vocabulary.codes_of(image_tokens), generator=generator)
 
     def with_codes(
         self, ids: Int[Tensor, "b t"], pixel_values: Float[Tensor, "n 3 h w"] | None
@@ -204,9 +204,10 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         wanted = vocabulary.span if draws else max_new_tokens or settings.max_new_tokens or NEW_TOKENS
         new = self._new_tokens(ids.shape[1], wanted, vocabulary.span if draws else 1)
         max_images = max_images if generation_mode is None else 0
-        spans = ImageSpans(vocabulary, ids.shape[1] - draws, new + draws, max_images)
-        processors = LogitsProcessorList([*(options.pop("logits_processor", None) or []), spans])
+        rules = options.pop("logits_processor", None) or []
         options = settings.update(**options, max_new_tokens=new)  # what is no setting
+        spans = ImageSpans(vocabulary, ids.shape[1] - draws, new + draws, max_images, settings.eos_token_id)
+        processors = LogitsProcessorList([*rules, spans])
         found = self.language_model.generate(
             input_ids=ids, attention_mask=mask, generation_config=settings, logits_processor=processors, **options
         )
