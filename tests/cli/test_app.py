@@ -67,9 +67,10 @@ def test_encode_prints_json_lines(cli, pictures: Path, tiny_tokenizer: Path):
     assert (code, error) == (0, "")
     found = records(out)
     assert [Path(r["image"]).name for r in found] == ["a.png", "b.jpg", "c.png"]
-    assert [list(r) for r in found] == [["image", "codes", "codebook"]] * 3
+    assert [list(r) for r in found] == [["image", "codes", "codebook", "encoder"]] * 3
     tokenizer = SeedTokenizer.from_pretrained(tiny_tokenizer)
     assert {r["codebook"] for r in found} == {tokenizer.codebook_id}
+    assert {r["encoder"] for r in found} == {tokenizer.encoder_fingerprint}
     expected = tokenizer.encode([r["image"] for r in found])
     assert [r["codes"] for r in found] == expected.tolist()
     assert len({tuple(r["codes"]) for r in found}) == 3

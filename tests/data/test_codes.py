@@ -261,6 +261,14 @@ def test_files_that_do_not_name_their_encoder_are_kept(shards, tmp_path):
     tokenize_shards(shards, tmp_path, encode, "mini")
     assert len(tokenize_shards(shards, tmp_path, encode, Maker("mini", "one", "float32")).kept) == 3
     assert read_codes(tmp_path).encoder == ""
+    assert len(read_codes(tmp_path, "mini", encoder="one")) == 25
+
+
+def test_codes_of_another_encoder_are_refused_where_one_is_expected(shards, tmp_path):
+    tokenize_shards(shards, tmp_path, encode, Maker("mini", "one", "float32"))
+    assert read_codes(tmp_path, "mini", encoder="one").encoder == "one"
+    with pytest.raises(DataError, match=r"00000\.parquet has codes of another encoder, with the same codebook"):
+        read_codes(tmp_path, "mini", encoder="other")
 
 
 def test_codes_of_shards_that_are_gone_are_named(shards, tmp_path):

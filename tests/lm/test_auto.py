@@ -18,7 +18,7 @@ from transformers import (
     pipeline,
 )
 
-from seedtok.core.errors import CheckpointError, InputError
+from seedtok.core.errors import CheckpointError, InputError, SeedTokWarning
 from seedtok.lm import interleaved
 from seedtok.lm.auto import SeedLMConfig, SeedLMForConditionalGeneration, SeedProcessor
 from seedtok.lm.auto.spans import ImageSpans
@@ -335,6 +335,19 @@ def test_a_folder_can_be_moved_and_saved_again(seed_lm, folder, tmp_path):
         _ = loaded(moved)[0].image_tokenizer
     with pytest.raises(CheckpointError, match="for transformers' Auto classes"):
         SeedLM.from_pretrained(moved)
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+@torch.no_grad()
+def test_another_encoder_with_the_same_codebook_is_warned_of(folder):
+    model, _ = loaded(folder)
+    tuned = model.image_tokenizer
+    tuned.encode_head[0].weight.mul_(1.01)
+    tuned.save_pretrained(folder / "tokenizer")
+    with pytest.warns(SeedTokWarning, match="codes of another encoder than this image tokenizer's"):
+        _ = loaded(folder)[0].image_tokenizer
+    model.save_pretrained(folder)  # with the tokenizer that it has now
+    assert loaded(folder)[0].image_tokenizer.encoder_fingerprint == tuned.encoder_fingerprint
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from seedtok.baselines.prefix_lm import PrefixLM
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, SeedTokWarning
 from seedtok.lm.base import fingerprint, load_base
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.embedder import ImageTextEmbedder
@@ -56,6 +56,32 @@ def test_a_tokenizer_that_was_changed_is_written_with_the_model(lm, tiny_tokeniz
             again = SeedLM.from_pretrained(folder).seed
             assert again.encoder_fingerprint == model.seed.encoder_fingerprint
             assert torch.equal(again.to(model.seed.dtype).decode_head[2].bias, model.seed.decode_head[2].bias)
+
+
+@torch.no_grad()
+def test_another_encoder_with_the_same_codebook_is_warned_of(lm, seed, tiny_tokenizer, tmp_path):
+    SeedLM.from_pretrained(lm).save_plain(tmp_path / "plain")
+    tuned = SeedTokenizer.from_pretrained(tiny_tokenizer)
+    tuned.encode_head[0].weight.mul_(1.01)
+    assert (tuned.codebook_id, tuned.encoder_fingerprint) != (seed.codebook_id, seed.encoder_fingerprint)
+    for folder in (lm, tmp_path / "plain"):
+        SeedLM.from_pretrained(folder, dtype=torch.bfloat16)  # the same one in any dtype
+        with pytest.warns(SeedTokWarning, match="codes of another encoder than this image tokenizer's"):
+            model = SeedLM.from_pretrained(folder, seed=tuned)
+        model.save_pretrained(tmp_path / "again", standalone=True)
+        assert SeedLM.from_pretrained(tmp_path / "again").seed.encoder_fingerprint == tuned.encoder_fingerprint
+        shutil.rmtree(tmp_path / "again")
+    SeedLM.from_pretrained(lm, seed=tuned, trainable=True)  # it is to learn the new codes
+    config = json.loads((lm / "config.json").read_text())
+    del config["encoder"]
+    (lm / "config.json").write_text(json.dumps(config))
+    SeedLM.from_pretrained(lm, seed=tuned)  # older files do not say whose codes they read
+
+
+def test_a_copy_in_another_dtype_is_its_own_encoder(lm, tmp_path):
+    SeedLM.from_pretrained(lm, dtype=torch.bfloat16).save_pretrained(tmp_path / "copy", standalone=True)
+    SeedLM.from_pretrained(tmp_path / "copy")
+    SeedLM.from_pretrained(tmp_path / "copy", dtype=torch.bfloat16)
 
 
 # ------------------------------------------------------------ the fingerprint of a base

@@ -231,6 +231,7 @@ def test_pictures_to_codes_and_back(openai: OpenAI, lm: SeedLM):
     codes = lm.seed.encode(pictures[:16])
     assert [row["codes"] for row in found["data"]] == codes.tolist()
     assert found["codebook"] == lm.seed.codebook_id
+    assert found["encoder"] == lm.seed.encoder_fingerprint
     body = {"codes": codes[:3].tolist(), "codebook": found["codebook"], "seed": 4, "steps": 3, "guidance_scale": 1.5}
     drawn = openai.post("/seed/decode", body=body, cast_to=dict)
     expected = lm.seed.decode(codes[:3], 3, 1.5, [noise(4) for _ in range(3)])

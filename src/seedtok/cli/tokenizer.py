@@ -74,7 +74,9 @@ Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder o
 def encode(
     images: Images,
     model: Model = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help='Print {"image", "codes", "codebook"} as JSON.')] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help='Print {"image", "codes", "codebook", "encoder"} as JSON.')
+    ] = False,
     batch_size: BatchSize = 32,
     dtype: EncodingDtype = DrawingPrecision.float32,
     device: Device = "auto",
@@ -83,11 +85,11 @@ def encode(
     bad: list[ImageError] = []
     paths = list_image_files(images, bad)
     tokenizer = load_tokenizer(model, dtype.value, device)
-    codebook = tokenizer.codebook_id
+    made_by = {"codebook": tokenizer.codebook_id, "encoder": tokenizer.encoder_fingerprint}
     with progress("encode", len(paths), shown=not sys.stdout.isatty()) as done:
         for names, codes in encoded(tokenizer, paths, batch_size, bad, done):
             for name, row in zip(names, codes.tolist(), strict=True):
-                line = json.dumps({"image": str(name), "codes": row, "codebook": codebook})
+                line = json.dumps({"image": str(name), "codes": row, **made_by})
                 print(line if as_json else f"{one_line(str(name))}\t{' '.join(map(str, row))}")
             sys.stdout.flush()
     report(bad)

@@ -236,12 +236,13 @@ def code_files(source: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(source).parts))
 
 
-def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
+def read_codes(source: str | Path, tokenizer: str | None = None, encoder: str | None = None) -> Codes:
     """The codes of all Parquet files in a folder and its sub-folders, or of one file, as memory maps.
 
-    The first call unpacks the files (see `mapped_rows`). `tokenizer` is the id of the codebook that is expected. A
-    SeedTokWarning names sub-folders that are symbolic links, which are left out. Raises DataError where there are no
-    files, one is broken, or their codes are of another tokenizer or of several.
+    The first call unpacks the files (see `mapped_rows`). `tokenizer` is the id of the codebook that is expected, and
+    `encoder` the fingerprint of what encodes; files that do not name theirs may be of any. A SeedTokWarning names
+    sub-folders that are symbolic links, which are left out. Raises DataError where there are no files, one is broken,
+    or their codes are of another tokenizer or encoder, or of several.
     """
     source = Path(source)
     paths = code_files(source)
@@ -254,6 +255,12 @@ def read_codes(source: str | Path, tokenizer: str | None = None) -> Codes:
         path = next(path for path, origin in zip(paths, origins, strict=True) if origin.codebook != tokenizer)
         raise DataError(f"{path} has codes of another tokenizer; encode the images with this one: seedtok tokenize")
     encoders = {origin.encoder for origin in origins} - {""}
+    if encoder is not None and not encoders <= {encoder}:
+        path = next(path for path, origin in zip(paths, origins, strict=True) if origin.encoder not in ("", encoder))
+        raise DataError(
+            f"{path} has codes of another encoder, with the same codebook; encode the images with this one: "
+            "seedtok tokenize"
+        )
     if len(made_by) > 1 or len(encoders) > 1:
         raise DataError(f"{source} has codes of several tokenizers: keep those of each tokenizer in a separate folder")
     codes, table = mapped_rows(source, paths)

@@ -32,7 +32,7 @@ from seedtok.lm.base import Weights, fingerprint, is_base_of, load_base, loading
 from seedtok.lm.model import JointLM
 from seedtok.lm.native import IMAGE_TOKENIZER, Template, template_of
 from seedtok.lm.native import PLAIN as PLAIN_TEMPLATE
-from seedtok.lm.plain_files import ENTRY, read_native, read_plain, write_image_tokenizer
+from seedtok.lm.plain_files import ENTRY, read_native, read_plain, warn_of_another_encoder, write_image_tokenizer
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def read(
 ) -> tuple[JointLM, SeedTokenizer, Source, Template]:  # fmt: skip
     """Loads a SEED language model of any of its three forms: an adapter on a base, a plain one, SEED-LLaMA.
 
-    Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook.
+    Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook. Warns of an image
+    tokenizer with another encoder, unless the model is to learn its codes.
     """
     folder = resolve(given.name, "lm")
     record = read_json(folder / "config.json")
@@ -89,6 +90,7 @@ def read(
     if isinstance(entry := record.get(ENTRY), dict):
         seed = _load_seed(entry, folder, given.seed, weights.dtype)
         joint, source = read_plain(folder, entry, seed, weights)
+        warn_of_another_encoder(entry, seed, folder)
         return joint, seed, Source(source), given.template or Template.of_entry(entry)
     if "architectures" in record and "format" not in record:
         if given.seed is None:
@@ -104,6 +106,8 @@ def read(
     base = locate(given.base, "opt") if given.base else locate(named_part(config, "base", folder), "opt", folder)
     seed = _load_seed({"tokenizer": "mini"} | config, folder, given.seed, weights.dtype)
     joint, source = read_adapted(folder, config, base, seed, weights, trainable)
+    if not trainable:
+        warn_of_another_encoder(config, seed, folder)
     return joint, seed, source, given.template or Template.of_entry(config)
 
 
@@ -138,7 +142,7 @@ def write_files(
         "base": base, "base_fingerprint": source.fingerprint or fingerprint(model.lm), "adapter": lora is not None,
         "vocabulary": asdict(model.adapter.config),
     }  # fmt: skip
-    config["tokenizer"] = write_image_tokenizer(seed, new, folder, parts.standalone, parts.tokenizer)
+    config |= write_image_tokenizer(seed, new, folder, parts.standalone, parts.tokenizer)
     config |= template.entry()
     write_checkpoint(new, LM, VERSION, config, model.adapter.tensors(), VISUAL)
 

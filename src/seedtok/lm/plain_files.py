@@ -1,6 +1,7 @@
 """The files of a plain language model (`plain.fold`): those of transformers, with a "seedtok" entry in config.json.
 
-The entry has the version of its format, the layout of the visual ids, and the image tokenizer that they belong to.
+The entry has the version of its format, the layout of the visual ids, and the image tokenizer that they belong to, with
+its codebook and its encoder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from seedtok.core.checkpoint import check_version
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_json
 from seedtok.core.hub import downloaded, recorded, without_paths
+from seedtok.core.notices import warn
 from seedtok.core.records import from_record
 from seedtok.lm.base import Weights, load_base, word_embedding
 from seedtok.lm.chat_template import chat_template_of
@@ -22,6 +24,7 @@ from seedtok.lm.model import JointLM
 from seedtok.lm.native import IMAGE_TOKENIZER, PLAIN, SEED_LLAMA_IDS, Template, TokenNames, find_layout
 from seedtok.lm.plain import extended_tokenizer, fold
 from seedtok.lm.vocabulary import Vocabulary
+from seedtok.tokenizer.fingerprint import fingerprint
 from seedtok.tokenizer.seed import SeedTokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ ENTRY, VERSION = "seedtok", 1
 
 
 def entry_of(model: JointLM, seed: SeedTokenizer, template: Template) -> dict[str, Any]:
-    """What config.json says under "seedtok": all but the image tokenizer's place.
+    """What config.json says under "seedtok": all but the image tokenizer's place and encoder.
 
     That is which ids are visual (`Vocabulary`), which codebook they belong to, and how the model is asked.
     """
@@ -47,7 +50,7 @@ def write_plain(
     """Writes the plain language model into the existing folder `new`, which will be moved to `folder`."""
     lm = fold(model)
     entry = entry_of(model, seed, template)
-    entry["tokenizer"] = write_image_tokenizer(seed, new, folder)
+    entry |= write_image_tokenizer(seed, new, folder)
     setattr(lm.config, ENTRY, entry)
     lm.save_pretrained(new)
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,8 +64,8 @@ def write_plain(
 
 def write_image_tokenizer(
     seed: SeedTokenizer, new: Path, folder: Path, standalone: bool = False, hub_id: str | None = None
-) -> str:
-    """The name that config.json gives to the image tokenizer, which is written where no source has it as it is.
+) -> dict[str, str]:
+    """What config.json says of the image tokenizer: its name, and its encoder. It is written where no source has it.
 
     `new` will be moved to `folder`. `standalone` writes it where its source is a folder of this machine, too. `hub_id`
     is one to name in place of its own.
@@ -71,8 +74,28 @@ def write_image_tokenizer(
     if source is None or (standalone and os.path.isabs(source)):
         (new / "tokenizer").mkdir()
         seed.write_files(new / "tokenizer", folder / "tokenizer", standalone)
-        return "tokenizer"
-    return recorded(source, "tokenizer", folder, new)
+        return {"tokenizer": "tokenizer", "encoder": encoder_of(seed, is_copied=True)}
+    return {"tokenizer": recorded(source, "tokenizer", folder, new), "encoder": encoder_of(seed, is_copied=False)}
+
+
+def encoder_of(seed: SeedTokenizer, is_copied: bool) -> str:
+    """The fingerprint that an image tokenizer's encoder will have once it is loaded again.
+
+    That of its source, or of a copy, which is written in the dtype that it has now.
+    """
+    if not is_copied:
+        return seed.encoder_fingerprint
+    config = seed.config
+    return fingerprint(seed.state_dict(), config.code_order, config.embedder.vision.interpolation, None)
+
+
+def warn_of_another_encoder(entry: dict[str, Any], seed: SeedTokenizer, folder: Path) -> None:
+    """Warns where a language model read the codes of another encoder; older files do not say which it was."""
+    if entry.get("encoder") not in (None, seed.encoder_fingerprint):
+        warn(
+            f"{folder} was made for the codes of another encoder than this image tokenizer's, with the same codebook: "
+            "it may misread images; give the image tokenizer it was trained with, or train it on the codes of this one"
+        )
 
 
 def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, weights: Weights) -> tuple[JointLM, str]:

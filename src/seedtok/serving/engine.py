@@ -36,6 +36,7 @@ class Engine:
         self.code_count = model.seed.config.embedder.qformer.queries
         self.codebook_size = model.seed.config.codebook.size
         self.codebook_id = model.seed.codebook_id
+        self.encoder = model.seed.encoder_fingerprint
         self._is_unwanted: Callable[[], bool] | None = None
         model.joint.before_states.append(self._before_forward)
         for module in (model.joint.lm, model.seed.image_decoder.pipeline.unet):  # the LM for transformers' `generate`

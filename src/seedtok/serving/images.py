@@ -85,6 +85,7 @@ async def encode(body: EncodeRequest, call: TheCall) -> Any:
     return EncodeResponse(
         model=service.name,
         codebook=service.engine.codebook_id,
+        encoder=service.engine.encoder,
         data=[
             PictureCodes(index=index, codes=list(outcome.codes), is_far=FAR in outcome.warnings)
             for index, outcome in enumerate(outcomes)

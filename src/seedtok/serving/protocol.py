@@ -178,10 +178,11 @@ class PictureCodes(BaseModel):
 
 
 class EncodeResponse(BaseModel):
-    """`codebook` tells one codebook from another: codes mean nothing in another one."""
+    """`codebook` tells one codebook from another: codes mean nothing in another one; `encoder` tells what made them."""
 
     model: str
     codebook: str
+    encoder: str
     data: list[PictureCodes]
 
 

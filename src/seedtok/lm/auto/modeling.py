@@ -24,6 +24,7 @@ from seedtok.core.errors import CheckpointError, InputError
 from seedtok.core.hub import downloaded, locate, named_part
 from seedtok.lm.auto.config import SeedLMConfig
 from seedtok.lm.auto.spans import ImageSpans
+from seedtok.lm.plain_files import encoder_of, warn_of_another_encoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 CODE = "seedtok_auto.py"  # in a folder: where the classes are
@@ -78,6 +79,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             seed = SeedTokenizer.from_pretrained(source, dtype=self.dtype)
             if seed.codebook_id != entry.get("codebook"):
                 raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+            warn_of_another_encoder(entry, seed, folder)
             self.use_image_tokenizer(seed)
         seed = self._image_tokenizers[0]
         return seed if seed.device == self.device else seed.to(self.device)
@@ -94,7 +96,8 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         seed, folder = self.image_tokenizer, Path(save_directory)
         source = seed.unchanged_source
         is_copied = source is None or os.path.isabs(source)
-        self.config.seedtok = self.config.seedtok | {"tokenizer": "tokenizer" if is_copied else source}
+        named = {"tokenizer": "tokenizer" if is_copied else source, "encoder": encoder_of(seed, is_copied)}
+        self.config.seedtok = self.config.seedtok | named
         self.config.auto_map = AUTO_MAP
         super().save_pretrained(save_directory, **options)
         if is_copied:
