@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,12 @@ from encoders import StubEncoder
 from seedtok import SeedTokenizer
 from seedtok.core.errors import DataError, SeedTokWarning
 from seedtok.core.images import Square
-from seedtok.data import mapped
+from seedtok.data import mapped, origins
 from seedtok.data.batches import Stride
 from seedtok.data.bulk import tokenize_shard
 from seedtok.data.code_batches import code_batches
 from seedtok.data.codes import read_codes, tokenize_shards
-from seedtok.data.origins import Maker, origin_of
+from seedtok.data.origins import Maker, origin_of, shard_hash
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 from seedtok.data.stored import png_bytes
@@ -84,6 +85,40 @@ def test_what_is_finished_is_not_done_again(shards, tmp_path):
     assert len(report.kept) == 2
     assert (tmp_path / "00000.parquet").stat().st_mtime_ns == before
     assert len(read_codes(tmp_path)) == 25
+
+
+def test_shards_of_finished_codes_are_not_read_again_unless_they_changed(shards, tmp_path, monkeypatch):
+    moved = tmp_path / "shards"
+    shutil.copytree(shards, moved)
+    tokenize_shards(moved, tmp_path / "codes", encode, "mini")
+    hashed: list[Path] = []
+    monkeypatch.setattr(origins, "shard_hash", lambda path: hashed.append(path) or shard_hash(path))
+    assert len(tokenize_shards(moved, tmp_path / "codes", encode, "mini").kept) == 3
+    assert not hashed
+    os.utime(moved / "00001.tar")
+    assert len(tokenize_shards(moved, tmp_path / "codes", encode, "mini").kept) == 3
+    assert hashed == [moved / "00001.tar"]
+
+
+def test_another_process_maps_the_files_in_place_of_a_copy(shards, tmp_path, monkeypatch):
+    tokenize_shards(shards, tmp_path / "codes", encode, "mini")
+    monkeypatch.chdir(tmp_path)
+    codes = read_codes("codes")
+    pickled = pickle.dumps(codes)
+    assert len(pickled) < 1000
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    assert isinstance(again.codes, np.memmap)
+    assert np.array_equal(again.codes, codes.codes)
+    assert (list(again.keys), again.tokenizer, again.encoder) == (list(codes.keys), codes.tokenizer, codes.encoder)
+
+
+def test_codes_of_several_dtypes_are_warned_of(shards, tmp_path):
+    for number, dtype in enumerate(("float32", "bfloat16")):
+        shard = shards / f"0000{number}.tar"
+        tokenize_shards(shard, tmp_path, encode, Maker("mini", "encoder", dtype))
+    with pytest.warns(SeedTokWarning, match="10 rows in bfloat16, 10 rows in float32"):
+        assert len(read_codes(tmp_path)) == 20
 
 
 def test_batches_of_stored_codes_go_through_all_once_an_epoch_wherever_they_start(shards, tmp_path):

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,7 +21,7 @@ from seedtok.core.images import Square
 from seedtok.core.notices import warn
 from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, arrow_path, mapped_rows
-from seedtok.data.origins import Maker, origin_of, plan_shards
+from seedtok.data.origins import Maker, Origin, origin_of, plan_shards
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits, write_skipped
@@ -86,7 +87,8 @@ class Codes:
     """The codes (N, n) uint16 of N images, with their keys, captions and metadata, all memory-mapped.
 
     `tokenizer` is the id of the codebook, `SeedTokenizer.codebook_id`, and `encoder` the fingerprint of what encoded
-    them, `SeedTokenizer.encoder_fingerprint`; "" where no file says that.
+    them, `SeedTokenizer.encoder_fingerprint`; "" where no file says that. `source` is the folder or file they were read
+    from.
     """
 
     keys: Column[str]
@@ -94,7 +96,12 @@ class Codes:
     codes: np.ndarray
     metadata: Column[dict[str, Any]]
     tokenizer: str
-    encoder: str = ""
+    encoder: str
+    source: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled is the folder, so that another process maps the same files."""
+        return read_codes, (self.source.absolute(), self.tokenizer, self.encoder or None)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -263,10 +270,22 @@ def read_codes(source: str | Path, tokenizer: str | None = None, encoder: str | 
         )
     if len(made_by) > 1 or len(encoders) > 1:
         raise DataError(f"{source} has codes of several tokenizers: keep those of each tokenizer in a separate folder")
+    _warn_of_dtypes(source, origins)
     codes, table = mapped_rows(source, paths)
     keys, captions = (Column(table[name], str) for name in ("key", "caption"))
     metadata = Column(table["metadata"], partial(_record, source))
-    return Codes(keys, captions, codes, metadata, made_by.pop(), next(iter(encoders), ""))
+    return Codes(keys, captions, codes, metadata, made_by.pop(), next(iter(encoders), ""), source)
+
+
+def _warn_of_dtypes(source: Path, origins: Sequence[Origin]) -> None:
+    """Warns of codes that were computed in several dtypes, between which some differ."""
+    rows = Counter[str]()
+    for origin in origins:
+        rows[origin.dtype] += origin.rows
+    del rows[""]
+    if len(rows) > 1:
+        found = ", ".join(f"{count:,} rows in {dtype}" for dtype, count in sorted(rows.items()))
+        warn(f"{source}: {found}; up to 4 % of the codes of an image differ between dtypes: encode a data set in one")
 
 
 def _warn_of_links(source: Path) -> None:

@@ -15,6 +15,7 @@ CODEBOOK = b"seedtok.tokenizer"  # the id of the codebook
 ENCODER = b"seedtok.encoder"  # the fingerprint of all that encodes
 DTYPE = b"seedtok.dtype"
 SHARD = b"seedtok.shard"  # the SHA-256 hash of the shard
+SHARD_FILE = b"seedtok.shard_file"  # the shard's size in bytes and time of change in ns, as it was hashed
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class Maker:
 
     def metadata(self, shard: Path) -> dict[bytes, bytes]:
         """What a file of the codes of a shard says of its origin."""
-        known = {CODEBOOK: self.codebook, ENCODER: self.encoder, DTYPE: self.dtype, SHARD: shard_hash(shard)}
+        state = shard_state(shard)
+        known = {CODEBOOK: self.codebook, ENCODER: self.encoder, DTYPE: self.dtype}
+        known |= {SHARD_FILE: state, SHARD: shard_hash(shard)}
         return {key: value.encode() for key, value in known.items() if value}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a file of codes says of what it was made with, and the hash of its shard; "" where it does not say.
+    """What a file of codes says of what it was made with, and the hash and state of its shard; "" where it does not.
 
     `rows` is how many images it has the codes of.
     """
@@ -48,6 +51,7 @@ class Origin:
     encoder: str
     dtype: str
     shard: str
+    shard_file: str
     rows: int
 
 
@@ -55,7 +59,7 @@ def origin_of(path: Path) -> Origin:
     """The origin of a file of codes; raises DataError where it is not one."""
     stored = parquet_metadata(path)
     said = stored.metadata or {}
-    texts = (said.get(key, b"").decode(errors="replace") for key in (CODEBOOK, ENCODER, DTYPE, SHARD))
+    texts = (said.get(key, b"").decode(errors="replace") for key in (CODEBOOK, ENCODER, DTYPE, SHARD, SHARD_FILE))
     return Origin(*texts, rows=stored.num_rows)
 
 
@@ -66,6 +70,15 @@ def shard_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
+
+
+def shard_state(path: Path) -> str:
+    """The size of a shard and when it was changed: the same of what has not been written again, without reading it."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 Plan = list[tuple[Path, Path, int | None]]
@@ -139,4 +152,6 @@ def _difference(origin: Origin, shard: Path, maker: Maker) -> str | None:
         return f"was begun in {origin.dtype}, and this is {maker.dtype}: go on with --dtype {origin.dtype}"
     if not origin.shard:
         return f"does not say which shard it is of: {elsewhere}"
+    if origin.shard_file == shard_state(shard):
+        return None
     return None if origin.shard == shard_hash(shard) else f"has codes of another shard than {shard}: {elsewhere}"
