@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
-from seedtok.core.errors import DataError, ImageError
+from seedtok.core.errors import DataError, ImageError, SeedTokWarning
 from seedtok.data.shards import ShardSamples, pack
 from seedtok.data.skipping import SkipLimits
+from seedtok.data.stored import png_bytes
 from seedtok.mini.world.scenes import Scene, caption, render, unique_scenes
 from seedtok.mini.world.shards import write_scene_shards
 
@@ -285,6 +286,21 @@ def test_tables(tmp_path, photos, name):
     assert files(tmp_path / "out") == files(tmp_path / "other") == files(tmp_path / "third")
 
 
+def test_the_caption_is_in_the_json_where_there_is_no_text(tmp_path):
+    records = {"a": {"caption": "a fox"}, "b": {"caption": None}, "c": {"captions": ["a cat"]}}
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for key, record in records.items():
+            picture = png_bytes(Image.new("RGB", (8, 8)))
+            for suffix, data in (("png", picture), ("json", json.dumps(record).encode())):
+                member = tarfile.TarInfo(f"{key}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, BytesIO(data))
+    samples = ShardSamples(tmp_path, shuffle=False, limits=SkipLimits(at_least=5))
+    with pytest.warns(SeedTokWarning, match="no caption: there is no .txt"):
+        found = list(samples.of_shard(0))
+    assert [(key, sample.caption) for key, sample in found] == [("a", "a fox")]
+
+
 def test_what_else_a_table_says_is_kept(tmp_path, photos):
     row = {"path": "a.jpg", "text": "One", "license": "CC0", "score": 0.5, "width": "its own"}
     (photos / "t.jsonl").write_text(json.dumps(row))
@@ -482,7 +498,7 @@ def test_truncated_anywhere(tmp_path):
         path.write_bytes(whole[:cut])
         one_error(path, "ends early|have no samples")
     (tmp_path / "cut.tar").write_bytes(whole[: members[4].offset] + b"x" * 512 + bytes(1024))
-    one_error(tmp_path / "cut.tar", r"no caption \(.txt\); it has png")
+    one_error(tmp_path / "cut.tar", r"no caption \(.txt or .json\); it has png")
 
 
 def test_counts_that_do_not_match(tmp_path):
@@ -513,7 +529,7 @@ def test_samples_that_lack_something(tmp_path):
     Image.new("RGB", (3, 2)).save(buffer, "PNG")
     png = buffer.getvalue()
     one_error(written(tmp_path / "a.tar", txt=b"x"), r"sample some/where/0: no image .*it has txt")
-    one_error(written(tmp_path / "b.tar", png=png), r"sample some/where/0: no caption \(.txt\)")
+    one_error(written(tmp_path / "b.tar", png=png), r"sample some/where/0: no caption \(.txt or .json\)")
     one_error(written(tmp_path / "c.tar", png=b"junk", txt=b"x"), "sample some/where/0: .*not an image")
     one_error(written(tmp_path / "d.tar", png=png, txt=b"x", json=b"{"), "sample some/where/0: ")
     one_error(written(tmp_path / "e.tar", png=png, txt=b"x", json=b"3"), "sample some/where/0: ")

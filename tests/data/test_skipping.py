@@ -52,6 +52,7 @@ def shards(tmp_path) -> Path:
     damage(out / "00000.tar", "000001.png")
     damage(out / "00003.tar", "000030.txt")
     remove(out / "00004.tar", "000041.txt")
+    remove(out / "00004.tar", "000041.json")
     damage(out / "00011.tar", "000110.png")
     return out
 
@@ -102,7 +103,7 @@ def test_they_are_named_and_listed(shards, tmp_path):
         ("00000.tar", "000001"), ("00003.tar", "000030"), ("00004.tar", "000041"), ("00011.tar", "000110"),
     }  # fmt: skip
     assert "not an image" in found["00000.tar", "000001"]
-    assert "no caption (.txt)" in found["00004.tar", "000041"]
+    assert "no caption (.txt or .json)" in found["00004.tar", "000041"]
     before = log.read_text()
     with pytest.warns(SeedTokWarning):  # a run that goes on
         list(islice(ShardSamples(shards, limits=SkipLimits(log=log)), 48))

@@ -12,7 +12,7 @@ from seedtok.core.errors import DataError, ImageError
 from seedtok.core.images import MAX_BYTES, load_image
 from seedtok.core.records import json_value
 from seedtok.data.retries import retried
-from seedtok.data.shard_index import Entry
+from seedtok.data.shard_index import MISSING, Entry
 from seedtok.data.skipping import BadSample
 from seedtok.data.tars import slice_of
 
@@ -35,7 +35,10 @@ def read_sample(path: Path, entry: Entry) -> Sample:
     try:
         image, text, known = retried(partial(_files, path, entry))
         metadata = {"key": entry.key} | json_value(known or b"{}")
-        return Sample(load_image(image), text.decode(), metadata)
+        caption = metadata.get("caption") if entry.text == MISSING else text.decode()
+        if not isinstance(caption, str):
+            raise BadSample('no caption: there is no .txt, and its JSON has no text as "caption"')
+        return Sample(load_image(image), caption, metadata)
     except OSError as error:
         raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None
     except (ImageError, ValueError, TypeError, MemoryError) as error:

@@ -26,7 +26,7 @@ from seedtok.core.atomic import atomic_file
 from seedtok.core.records import json_value
 
 T = TypeVar("T")
-FORMAT = b"seedidx1"
+FORMAT = b"seedidx2"
 DIGEST = 16  # bytes
 LENGTH = 8  # bytes of the length of the JSON object, little-endian
 LARGEST = 1 << 26  # bytes of an index that is written or read: about a million samples
@@ -34,9 +34,11 @@ SETTLED = 2.0  # seconds without a change, after which a shard is indexed: a lat
 _refused: set[Path] = set()  # folders that could not be written: some take new files and cannot rename or remove them
 State = tuple[int, int, int]  # size of a shard, and the times of the last change of its contents and of the file
 
+MISSING = (0, 0)
+
 
 class Entry(NamedTuple):
-    """A sample of a shard: its key and the (offset, size) of its files in the tar, (0, 0) for a missing .json.
+    """A sample of a shard: its key and the (offset, size) of its files in the tar, MISSING for one that it lacks.
 
     `problem` is the reason why it cannot be read, if the headers of the tar show one.
     """

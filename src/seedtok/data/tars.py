@@ -13,7 +13,7 @@ from seedtok.core.errors import DataError
 from seedtok.core.records import json_value
 from seedtok.data.headers import BLOCK, LINK, Contents, is_cut, read_headers
 from seedtok.data.retries import retried
-from seedtok.data.shard_index import Entry, Index, read_index, state_of, write_index
+from seedtok.data.shard_index import MISSING, Entry, Index, read_index, state_of, write_index
 
 IMAGES = ("png", "jpg", "jpeg", "webp")  # suffixes of a sample's image; the first that it has is used
 READ = (*IMAGES, "txt", "json")  # suffixes of the files of a sample that are read
@@ -172,10 +172,10 @@ def _entries(key: str, parts: dict[str, Part], size: int) -> list[Entry]:
         return others
     if links := [suffix for suffix in READ if parts.get(suffix, (0, 0))[0] == LINK]:
         return [_bad(key, f"{', '.join(links)}: a link to a file that is not before it in the shard"), *others]
-    if image is None or "txt" not in parts:
-        lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt)"
+    if image is None or ("txt" not in parts and "json" not in parts):
+        lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt or .json)"
         return [_bad(key, f"no {lacks}; it has {', '.join(sorted(parts))}"), *others]
-    return [Entry(key, image, parts["txt"], parts.get("json", (0, 0))), *others]
+    return [Entry(key, image, parts.get("txt", MISSING), parts.get("json", MISSING)), *others]
 
 
 def shard_paths(source: str | Path | Iterable[str | Path]) -> list[Path]:
