@@ -10,10 +10,10 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from evaluation_sets import StubReader
-from seedtok.core.errors import DataError, SeedTokWarning
+from seedtok.core.errors import ConfigError, DataError, SeedTokWarning
 from seedtok.evaluation.captioning import evaluate_captioning, score_captions
 from seedtok.evaluation.captions import _words
-from seedtok.evaluation.prompts import LAVIS
+from seedtok.evaluation.prompts import LAVIS, prompts_named
 from seedtok.evaluation.run import Run
 from seedtok.evaluation.score import Judges, score_predictions
 from seedtok.lm.prompts import TextSettings
@@ -93,6 +93,8 @@ def test_prompts_and_decoding_are_what_is_asked_for(sets, no_java):
     assert model.decoding == TextSettings(3, 12)
     assert found["settings"]["decoding"] == {"do_sample": False, "num_beams": 3, "max_new_tokens": 12}
     assert found["settings"]["prompt"] == "a photo of"
+    with pytest.raises(ConfigError, match=r"the prompt 'Describe: \{\}' is for questions, and captioning has none"):
+        evaluate_captioning({"stub": model}, sets["coco"], Run(), prompts_named("Describe: {}"))
 
 
 # ---------------------------------------------------------------- captions that other programs made

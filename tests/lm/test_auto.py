@@ -19,11 +19,14 @@ from transformers import (
 )
 
 from seedtok.core.errors import CheckpointError, InputError, SeedTokWarning
+from seedtok.core.kinds import kind_of
+from seedtok.evaluation.readers import load_reader
 from seedtok.lm import interleaved
 from seedtok.lm.auto import SeedLMConfig, SeedLMForConditionalGeneration, SeedProcessor
 from seedtok.lm.auto.spans import ImageSpans
 from seedtok.lm.chat_template import chat_template_of
 from seedtok.lm.native import ANYGPT, INSTRUCTED_8B
+from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.mini.world.scenes import render, unique_scenes
@@ -333,7 +336,7 @@ def test_a_folder_can_be_moved_and_saved_again(seed_lm, folder, tmp_path):
     (moved / "config.json").write_text(json.dumps(record | {"seedtok": record["seedtok"] | {"codebook": "0"}}))
     with pytest.raises(CheckpointError, match="another codebook"):
         _ = loaded(moved)[0].image_tokenizer
-    with pytest.raises(CheckpointError, match="for transformers' Auto classes"):
+    with pytest.raises(CheckpointError, match="another codebook"):
         SeedLM.from_pretrained(moved)
 
 
@@ -348,6 +351,30 @@ def test_another_encoder_with_the_same_codebook_is_warned_of(folder):
         _ = loaded(folder)[0].image_tokenizer
     model.save_pretrained(folder)  # with the tokenizer that it has now
     assert loaded(folder)[0].image_tokenizer.encoder_fingerprint == tuned.encoder_fingerprint
+
+
+@pytest.mark.parametrize("seed_lm", ["llama", "qwen"], indirect=True)
+def test_what_the_auto_classes_wrote_loads_as_a_seed_lm(seed_lm, folder, tmp_path):
+    """As a checkpoint of `Trainer`, of which weights have changed."""
+    model, processor = loaded(folder)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[5] += 1
+    model.save_pretrained(tmp_path / "again")
+    processor.save_pretrained(tmp_path / "again")
+    again = SeedLM.from_pretrained(tmp_path / "again")
+    ids = torch.tensor([again.sequence([torch.arange(32), "a fox"])])
+    assert ids[0].tolist() == seed_lm.sequence([torch.arange(32), "a fox"])
+    with torch.no_grad():
+        found = again.joint.logits(again.joint.states(again.joint.embed(ids)))
+        torch.testing.assert_close(found, model(input_ids=ids).logits)
+    kind = kind_of(tmp_path / "again")
+    assert kind is not None
+    assert kind.name == "a SEED language model"
+    assert len(load_reader(tmp_path / "again").write(pictures(1), [[PROMPT]], CAPTIONING)) == 1
+    (tmp_path / "again" / "tokenizer.json").unlink()
+    (tmp_path / "again" / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointError, match="it has no text tokenizer"):
+        SeedLM.from_pretrained(tmp_path / "again")
 
 
 @pytest.mark.slow

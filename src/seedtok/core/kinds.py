@@ -18,6 +18,7 @@ SCENE_CLIP = "seedtok.scene_clip"
 OURS = "seedtok"  # the family of all these
 VQVAE = "vq-vae"  # of diffusers
 PARTS_OF_FINETUNING = "finetuning."  # what names of its recipes begin with
+AUTO = "seed_lm"  # model type of a SEED language model for transformers' Auto classes
 CAUSAL_LM = "causal LM"  # of transformers; with the codes among its tokens, a SEED language model
 NAMES = {
     TOKENIZER: "a SEED tokenizer",
@@ -88,6 +89,8 @@ def kind_of(folder: Path) -> Kind | None:
     }
     if isinstance(foreign, str) and foreign in published:
         return Kind(foreign, published[foreign])
+    if foreign == AUTO:
+        return Kind(LM, uses[LM])
     if is_causal_lm(record):
         return Kind(CAUSAL_LM, f"train SEED-OPT on it: seedtok train mini.stage3a --out RUN stage.base={where}")
     return None

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from seedtok.core.errors import DataError
+from seedtok.core.errors import ConfigError, DataError
 from seedtok.evaluation.captions import caption_scores, check_installed
 from seedtok.evaluation.dataset import EvaluationSet, Scorer, check_has, percent
 from seedtok.evaluation.predictions import Record
@@ -23,9 +23,11 @@ def evaluate_captioning(
 
     Each model is asked by its own prompt where none is given.
 
-    Raises ConfigError, before anything is captioned, where the package that scores is not installed; DataError for a
-    set without captions, and as `evaluate` does.
+    Raises ConfigError, before anything is captioned, where the package that scores is not installed, or for a prompt
+    with a place for a question; DataError for a set without captions, and as `evaluate` does.
     """
+    if prompts is not None and "{}" in prompts.caption:
+        raise ConfigError(f"the prompt {prompts.caption!r} is for questions, and captioning has none: leave {{}} out")
     check_installed()
     check_has(data, "captions", "captioning")
 

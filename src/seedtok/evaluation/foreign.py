@@ -11,7 +11,7 @@ import torch
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import hash_of_files
 from seedtok.core.hub import MINI, cache_only, local_folder, locate
-from seedtok.core.kinds import CAUSAL_LM, NAMES, is_causal_lm, kind_of
+from seedtok.core.kinds import AUTO, CAUSAL_LM, LM, NAMES, is_causal_lm, kind_of
 from seedtok.core.notices import quietly
 from seedtok.evaluation.preprocessing import PROCESSOR_FILES, Preprocessing
 from seedtok.lm.base import loading_errors
@@ -40,6 +40,8 @@ def format_of(name: str | Path) -> str:
         record, _ = PretrainedConfig.get_config_dict(source, local_files_only=cached)
     except loading_errors() as error:
         raise CheckpointError(f"cannot read the configuration of {source}: {_line(error)}") from None
+    if record.get("model_type") == AUTO:
+        return LM
     return str(record.get("format") or (CAUSAL_LM if is_causal_lm(record) else record.get("model_type")))
 
 

@@ -19,6 +19,7 @@ from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.core.extras import missing_extra
 from seedtok.core.files import read_json, tensor_shapes
 from seedtok.core.hub import cache_only, local_folder
+from seedtok.core.kinds import AUTO
 from seedtok.lm.native import find_layout
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def load_base(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal LM, frozen, and its tokenizer; `source` is as `hub.locate` returns it, "mini" the shipped OPT.
 
+    Of a folder for transformers' Auto classes it is the LM in it.
     `words` is the folder of the tokenizer, where it is not the LM's. Code that comes with the weights is not run.
     Raises CheckpointError where there is no such LM, or it lacks tensors; ConfigError where what quantizes it is not
     installed.
@@ -90,10 +92,15 @@ def load_base(
     folder = local_folder(source, "opt")
     name, cached = (str(folder), True) if folder else (source, cache_only(source, "config.json"))
     try:
-        if folder is not None:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
-            _check_depth(folder, config.get_text_config().num_hidden_layers)
         held: dict[str, Any] = {"dtype": dtype}
+        if folder is not None:
+            record = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+            if record.get("model_type") == AUTO:
+                config = AutoConfig.for_model(**record["text_config"])
+                held |= {"config": config, "key_mapping": {r"^language_model\.": ""}}
+            else:
+                config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
+            _check_depth(folder, config.get_text_config().num_hidden_layers)
         if quantized is not None:
             held |= {"quantization_config": quantized.config, "device_map": {"": quantized.device}}
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -78,15 +78,13 @@ class Given:
 def read(
     given: Given, weights: Weights, trainable: bool
 ) -> tuple[JointLM, SeedTokenizer, Source, Template]:  # fmt: skip
-    """Loads a SEED language model of any of its three forms: an adapter on a base, a plain one, SEED-LLaMA.
+    """Loads a SEED language model of any form: an adapter on a base, a plain one, that of `lm.auto`, SEED-LLaMA.
 
     Raises CheckpointError for a broken folder, an adapter made for another base, or another codebook. Warns of an image
     tokenizer with another encoder, unless the model is to learn its codes.
     """
     folder = resolve(given.name, "lm")
     record = read_json(folder / "config.json")
-    if record.get("model_type") == "seed_lm":
-        raise CheckpointError(f"{given.name} is for transformers' Auto classes: load it by them, or name its original")
     if isinstance(entry := record.get(ENTRY), dict):
         seed = _load_seed(entry, folder, given.seed, weights.dtype)
         joint, source = read_plain(folder, entry, seed, weights)

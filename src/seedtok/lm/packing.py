@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from heapq import heapreplace
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from seedtok.core.notices import warn
 from seedtok.lm.opt import added_to_scores
 
 Sample = tuple[list[int], list[bool]]  # the ids of a sequence, and which of them are targets of the loss
@@ -47,12 +50,19 @@ class Packed(NamedTuple):
 def pack(samples: Sequence[Sample], length: int, pad: int = 0) -> Packed:
     """Packs sequences into rows of at most `length` ids.
 
-    Uses as few rows as will do, fills them evenly and trims them to the longest. Sequences longer than a row are cut.
+    Uses as few rows as will do, fills them evenly and trims them to the longest. Sequences longer than a row are cut,
+    with a SeedTokWarning.
     """
+    if too_long := sum(len(ids) > length for ids, _ in samples):
+        warn(f"{too_long} of {len(samples)} samples were cut: they are longer than a row, of {length} ids")
     cut = sorted(((ids[:length], targets[:length]) for ids, targets in samples), key=lambda sample: -len(sample[0]))
-    count = max(1, -(-sum(len(ids) for ids, _ in cut) // length))
-    while max(map(_row_length, rows := _distribute(cut, count))) > length:
-        count += 1
+    lengths = [len(ids) for ids, _ in cut]
+    least = max(1, -(-sum(lengths) // length))
+    counts = range(least, max(least, len(cut)))  # of more rows the longest is never longer; one for each sample will do
+    count = least + bisect_left(counts, True, key=lambda n: _distribute(lengths, n)[1] <= length)
+    rows: list[list[Sample]] = [[] for _ in range(count)]
+    for sample, row in zip(cut, _distribute(lengths, count)[0], strict=True):
+        rows[row].append(sample)
     targets = _pad([[x and i > 0 for _, wanted in row for i, x in enumerate(wanted)] for row in rows], 0).bool()
     return Packed(
         _pad([[i for ids, _ in row for i in ids] for row in rows], pad),
@@ -61,16 +71,17 @@ def pack(samples: Sequence[Sample], length: int, pad: int = 0) -> Packed:
     )
 
 
-def _row_length(row: list[Sample]) -> int:
-    return sum(len(ids) for ids, _ in row)
+def _distribute(lengths: Sequence[int], count: int) -> tuple[list[int], int]:
+    """Puts samples of these lengths, the longest first, each into the emptiest of `count` rows, the first of equals.
 
-
-def _distribute(samples: list[Sample], count: int) -> list[list[Sample]]:
-    """Puts each sample, longest first, into the emptiest of `count` rows."""
-    rows: list[list[Sample]] = [[] for _ in range(count)]
-    for sample in samples:
-        min(rows, key=_row_length).append(sample)
-    return rows
+    Gives the row of each, and the length of the longest row.
+    """
+    filled, chosen = [(0, row) for row in range(count)], list[int]()
+    for length in lengths:
+        total, row = filled[0]
+        heapreplace(filled, (total + length, row))
+        chosen.append(row)
+    return chosen, max(filled)[0]
 
 
 def _pad(values: list[list[int]], fill: int) -> Int[Tensor, "b t"]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PretrainedConfig
 
 from seedtok.core.checkpoint import check_version
+from seedtok.core.kinds import AUTO
 from seedtok.core.records import from_record
 from seedtok.lm.plain_files import VERSION
 from seedtok.lm.vocabulary import Vocabulary
@@ -26,7 +27,7 @@ class SeedLMConfig(PretrainedConfig):
         CheckpointError: a layout that cannot be, or that of a newer release.
     """
 
-    model_type = "seed_lm"
+    model_type = AUTO
     sub_configs: ClassVar = {"text_config": AutoConfig}  # type: ignore[assignment]
 
     def __init__(
