@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 import seedtok
 from seedtok.core.errors import ImageError
 from seedtok.core.extras import EXTRAS
-from seedtok.core.images import batches_of
+from seedtok.core.image_batches import batches_of
 from seedtok.tokenizer.seed import SeedTokenizer
 
 HEAVY = ("transformers", "diffusers", "peft", "accelerate", "huggingface_hub", "sympy", "torch._dynamo", "scipy")

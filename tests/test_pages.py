@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     "index.md", "paper.md", "tutorials/own_pictures.md", "tutorials/evaluating.md", "tutorials/own_lm.md",
     "howto/serving.md", "howto/seed_llama.md", "howto/tokenizing.md",
-    "howto/transformers.md", "full_size.md", "reproducing.md",
+    "howto/transformers.md", "full_size.md", "reproducing.md", "own_loop.md",
 ]  # fmt: skip
 
 
 def joined(page: Path) -> list[Block]:
     """The blocks to run; snippets of a page share their variables, so they are one."""
     blocks = run_blocks(blocks_of(page))
-    if page.name != "paper.md":
+    if page.name not in ("paper.md", "own_loop.md"):
         return blocks
     return [blocks[0]._replace(code="\n".join(block.code for block in blocks))]
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 import seedtok.core.images
 from seedtok.core.errors import ImageError, SeedTokWarning
+from seedtok.core.image_batches import as_pil, batches_of
 from seedtok.core.image_search import find_images, list_images
-from seedtok.core.images import as_pil, batches_of, grid, load_image, side_by_side
+from seedtok.core.images import grid, load_image, side_by_side
 from seedtok.core.text import clean_caption
 
 RED = (200, 20, 30)
@@ -432,6 +433,19 @@ def test_open_files_and_buffers_are_read(tmp_path):
         patch.setattr("seedtok.core.images.MAX_BYTES", 9)
         with pytest.raises(ImageError, match="over 9 bytes"):
             load_image(file)
+
+
+def test_of_several_images_the_broken_one_is_named(seed):
+    good, bad = Image.new("RGB", (5, 4), "red"), b"no picture"
+    with pytest.raises(ImageError, match=r"^image 3: these bytes: not an image"):
+        as_pil([good, good, bad])
+    with pytest.raises(ImageError, match=r"^these bytes: not an image"):
+        as_pil(bad)
+    for embed in (seed.encode, seed.embed_images):
+        with pytest.raises(ImageError, match=r"^image 11: these bytes: not an image"):
+            embed((bad if number == 11 else good for number in range(1, 20)), batch_size=4)
+        with pytest.raises(ImageError, match=r"^these bytes: not an image"):
+            embed(bad)
 
 
 def test_what_is_no_source_says_what_is_one():

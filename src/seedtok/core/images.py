@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import IOBase
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -131,53 +129,6 @@ def _check_file(path: Path, status: os.stat_result) -> None:
         raise ImageError(f"{path} is {kind}, not an image file")
     if status.st_size > MAX_BYTES:
         raise ImageError(f"{path}: a file of {status.st_size:,} bytes; expected at most {MAX_BYTES:,}")
-
-
-def as_pil(images: Images) -> list[Image.Image]:
-    """One image, a sequence of images, or an array or tensor with a leading batch axis, as PIL images.
-
-    A tensor image is (3, H, W); for the others, and for errors, see `load_image`. Raises ImageError for an empty
-    sequence.
-    """
-    listed: list[Any] = [images] if is_one(images) else list(images)  # type: ignore[arg-type]
-    if not listed:
-        raise ImageError("no images given")
-    return [load_image(_channels_last(image) if _is_tensor(image) else image) for image in listed]
-
-
-def batches_of(images: Images | Iterable[ImageSource | Tensor], size: int) -> Iterator[Any]:
-    """Batches of `size` images. `images` is as for `as_pil`, or any iterable of images, which is read lazily.
-
-    Raises ImageError for a size below 1.
-    """
-    if size < 1:
-        raise ImageError(f"a batch size of {size}; expected 1 or more")
-    if is_one(images):
-        yield images
-        return
-    iterator = iter(images)  # type: ignore[arg-type]
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def is_one(images: Any) -> bool:
-    """Whether this is a single image, valid or not, and not a collection of images."""
-    if isinstance(images, np.ndarray) or _is_tensor(images):
-        return images.ndim != 4
-    single = isinstance(images, Image.Image | str | Path | bytes | bytearray | memoryview | dict)
-    return single or hasattr(images, "read") or not isinstance(images, Iterable)
-
-
-def _is_tensor(image: Any) -> TypeGuard[Tensor]:
-    torch = sys.modules.get("torch")  # where torch is not imported there are no tensors
-    return torch is not None and isinstance(image, torch.Tensor)
-
-
-def _channels_last(image: Tensor) -> np.ndarray:
-    if image.ndim != 3 or image.shape[0] not in (1, 3, 4):
-        raise ImageError(f"a tensor of shape {tuple(image.shape)}; expected (3, H, W)")
-    array = image.detach().cpu().permute(1, 2, 0)
-    return (array.float() if array.is_floating_point() else array).numpy()
 
 
 def _open(data: bytes, name: str) -> Image.Image:

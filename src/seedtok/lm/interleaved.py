@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seedtok.core.errors import InputError
-from seedtok.core.images import ImageSource, is_one
+from seedtok.core.image_batches import is_one
+from seedtok.core.images import ImageSource
 from seedtok.lm.decoding import GREEDY, Sampling, decode_image
 from seedtok.lm.model import JointLM
 from seedtok.lm.probe import supports_cache

@@ -23,7 +23,8 @@ from seedtok.core.device import CompositeModule, computes_bfloat16_fast, device_
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_tensors
 from seedtok.core.hub import locate, push, recorded, resolve, source_of, tokenizer_card
-from seedtok.core.images import Images, batches_of
+from seedtok.core.image_batches import batches_of
+from seedtok.core.images import Images
 from seedtok.core.kinds import TOKENIZER
 from seedtok.core.products import fast_products
 from seedtok.tokenizer.code_decoder import CodeDecoder, CodeDecoderConfig

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from seedtok.core.checkpoint import WEIGHTS, checkpoint_folder, load_model, read_config, write_checkpoint
 from seedtok.core.errors import CheckpointError, ConfigError, InputError
-from seedtok.core.images import Images, Interpolation, Square, as_pil
+from seedtok.core.image_batches import as_pil
+from seedtok.core.images import Images, Interpolation, Square
 from seedtok.core.kinds import VISION
 from seedtok.core.records import from_record
 from seedtok.tokenizer.layers import Activation, Block, ConvolutionalStem, init_weights
