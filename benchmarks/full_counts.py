@@ -95,7 +95,9 @@ def prepare_questions(folder: Path) -> dict[str, Any]:
 
 
 def answer_questions(folder: Path) -> dict[str, Any]:
-    return evaluate_vqa({StubReader.row: StubReader()}, PreparedSet(folder / "set"), Run(folder / "predictions"))[StubReader.row]
+    return evaluate_vqa({StubReader.row: StubReader()}, PreparedSet(folder / "set"), Run(folder / "predictions"))[
+        StubReader.row
+    ]
 
 
 def measured(
