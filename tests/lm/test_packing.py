@@ -66,7 +66,7 @@ def test_many_samples_are_packed_in_no_time():
 
 
 def test_what_is_longer_than_a_row_is_cut():
-    with pytest.warns(SeedTokWarning, match="1 of 2 samples were cut: they are longer than a row, of 20 ids"):
+    with pytest.warns(SeedTokWarning, match="samples that are longer than a row, of 20 ids, are cut"):
         rows = pack([([5] * 30, [True] * 30), ([6] * 4, [True] * 4)], 20)
     assert rows.ids.shape == (2, 20)
     assert rows.segments.sum(1).tolist() == [20, 4]

@@ -53,8 +53,8 @@ def pack(samples: Sequence[Sample], length: int, pad: int = 0) -> Packed:
     Uses as few rows as will do, fills them evenly and trims them to the longest. Sequences longer than a row are cut,
     with a SeedTokWarning.
     """
-    if too_long := sum(len(ids) > length for ids, _ in samples):
-        warn(f"{too_long} of {len(samples)} samples were cut: they are longer than a row, of {length} ids")
+    if any(len(ids) > length for ids, _ in samples):
+        warn(f"samples that are longer than a row, of {length} ids, are cut")
     cut = sorted(((ids[:length], targets[:length]) for ids, targets in samples), key=lambda sample: -len(sample[0]))
     lengths = [len(ids) for ids, _ in cut]
     least = max(1, -(-sum(lengths) // length))
