@@ -74,6 +74,7 @@ release: $(VENV)/.installed-dev
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
+	! find dist -type f -size +104857600c | grep .  # more than a package index takes
 	$(PYTHON) -m venv --clear .venv-bare
 	PIP_CONSTRAINT=$(LOCK) .venv-bare/bin/python $(INSTALL) dist/*.whl
 	.venv-bare/bin/python tools/check_release.py
@@ -84,7 +85,8 @@ clean:
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing seedtok into $(VENV), once"

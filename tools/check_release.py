@@ -7,6 +7,7 @@ have to work, in an empty folder.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -58,9 +59,8 @@ def main() -> None:
     program = Path(sys.executable).with_name("seedtok")
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
-            done = subprocess.run(
-                f"{program} {command}", shell=True, cwd=folder, capture_output=True, text=True, check=False
-            )
+            line = f"{shlex.quote(str(program))} {command}"
+            done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(f"seedtok {command}: exit {done.returncode}: {done.stderr.strip()}")
         codes = json.loads((Path(folder) / "codes.jsonl").read_text())["codes"]

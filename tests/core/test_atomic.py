@@ -226,6 +226,16 @@ def test_what_a_folder_holds(tmp_path):
     assert not is_empty(tmp_path)
 
 
+def test_what_only_the_owner_could_read_has_the_mode_of_new_files(tmp_path):
+    (tmp_path / "other").touch()
+    with checkpoint_folder(tmp_path / "out") as new:
+        for name, mode in (("a.safetensors", 0o600), ("run.sh", 0o755)):
+            (new / name).touch()
+            (new / name).chmod(mode)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"a.safetensors": (tmp_path / "other").stat().st_mode & 0o777, "run.sh": 0o755}
+
+
 def test_move_into_takes_an_empty_folder(tmp_path):
     with hidden_folder(tmp_path) as hidden:
         move_into(hidden, tmp_path)

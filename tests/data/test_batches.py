@@ -1,6 +1,7 @@
 """Batches of shards: what is in them, and that a run goes on where it stopped."""
 
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,16 @@ def photos(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("packed")
     pack(folder, out)
     return out
+
+
+def test_workers_need_no_shared_memory(scenes, monkeypatch):
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory: No space left on device")
+
+    monkeypatch.setitem(ForkingPickler._extra_reducers, torch.Tensor, full)  # which workers inherit
+    alone, ahead = (next(shard_batches(open_shards(scenes), 4, Transform(16), workers=n)) for n in (0, 2))
+    assert torch.equal(alone.pixels, ahead.pixels)
+    assert ahead.captions == alone.captions
 
 
 def test_scenes_come_back_with_their_canonical_captions(scenes):

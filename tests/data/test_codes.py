@@ -113,6 +113,17 @@ def test_another_process_maps_the_files_in_place_of_a_copy(shards, tmp_path, mon
     assert (list(again.keys), again.tokenizer, again.encoder) == (list(codes.keys), codes.tokenizer, codes.encoder)
 
 
+def test_codes_are_read_without_a_home(shards, tmp_path, monkeypatch):
+    tokenize_shards(shards, tmp_path, encode, "mini")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert len(read_codes(tmp_path)) == 25
+
+
 def test_codes_of_several_dtypes_are_warned_of(shards, tmp_path):
     for number, dtype in enumerate(("float32", "bfloat16")):
         shard = shards / f"0000{number}.tar"

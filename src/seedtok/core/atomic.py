@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -162,6 +164,7 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
     anything is moved, where a folder stands in the way of a file or the other way round, and on a full disk.
     """
     _check_targets(hidden, folder)
+    readable_as_new(*_files(hidden))
     to_disk(*_files(hidden))
     with uninterrupted():
         complete = hidden.rename(_complete(hidden))
@@ -170,6 +173,24 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
             with suppress(OSError):
                 path.parent.rmdir()  # the folder of a part, if it is empty now
         _move(complete, folder)
+
+
+def readable_as_new(*paths: Path) -> None:
+    """Gives files that their owner alone can read, as safetensors makes them, the mode of any new file.
+
+    Where the file system does not know modes they stay as they are.
+    """
+    mode = None
+    for path in paths:
+        with suppress(OSError):
+            if path.is_symlink() or stat.S_IMODE(path.stat().st_mode) != 0o600:
+                continue
+            if mode is None:
+                with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as probe:
+                    new = Path(probe, "new")
+                    new.touch()
+                    mode = stat.S_IMODE(new.stat().st_mode)
+            path.chmod(mode)
 
 
 def to_disk(*paths: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from seedtok.core.atomic import readable_as_new
 from seedtok.core.errors import CheckpointError
 from seedtok.core.kinds import stored_tensors
 from seedtok.core.records import json_value
@@ -75,10 +76,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensor = value.detach().cpu().contiguous()
         stored[name] = tensor.clone() if tensor.data_ptr() in addresses else tensor
         addresses.add(tensor.data_ptr())
-    path.touch()
-    mode = path.stat().st_mode
     save_file(stored, path)
-    path.chmod(mode)
+    readable_as_new(path)
 
 
 def tensor_shapes(path: Path) -> dict[str, list[int]]:

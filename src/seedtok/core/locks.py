@@ -139,7 +139,8 @@ def _file_lock(folder: Path) -> Callable[[], None] | None:
         if holder and holder[0].is_gone():
             path.unlink(missing_ok=True)
             return None
-        raise _busy(folder, holder is not None and holder[0].host != ProcessId.current().host) from None
+        may_be_gone = os.name == "nt" or (holder is not None and holder[0].host != ProcessId.current().host)
+        raise _busy(folder, may_be_gone) from None
 
 
 def _own_file(path: Path, descriptor: int) -> Callable[[], None]:

@@ -37,7 +37,7 @@ def retrieval_recalls(
     for name, rank in ranks.items():
         for k in (1, 5, 10):
             found = (rank <= k) & numbers[name].isfinite()
-            out[f"{name}_r{k}"] = 100 * float(found.double().mean())
+            out[f"{name}_r{k}"] = 100 * float(found.cpu().double().mean())
     out["r_mean"] = sum(out.values()) / 6
     return out
 

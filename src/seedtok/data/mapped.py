@@ -53,13 +53,15 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
     name = "all" if source.is_dir() else f"of-{_hash(source.name)}"
     full_name = f"{name}-{_fingerprint(paths)}"
     beside = (source if source.is_dir() else source.parent) / ".mapped"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedtok" / "codes"
-    elsewhere = cache / _hash(str(source.resolve()))
-    for folder in (beside, elsewhere):
+    folders = [beside]
+    with suppress(RuntimeError):  # a user without a home
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seedtok" / "codes"
+        folders.append(cache / _hash(str(source.resolve())))
+    for folder in folders:
         with suppress(OSError, EOFError, ValueError, pa.ArrowException):
             return _opened(folder / full_name)
     problem = None
-    for folder in (beside, elsewhere):
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(_Overtaken):
@@ -74,7 +76,8 @@ def mapped_rows(source: Path, paths: list[Path]) -> tuple[np.ndarray, pa.Table]:
                     stale.unlink()
         return rows
     assert problem is not None
-    raise DataError(f"cannot unpack the codes of {source} into {beside} or {elsewhere}: {problem.strerror or problem}")
+    places = " or ".join(map(str, folders))
+    raise DataError(f"cannot unpack the codes of {source} into {places}: {problem.strerror or problem}")
 
 
 def _fingerprint(paths: list[Path]) -> str:

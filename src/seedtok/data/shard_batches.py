@@ -1,6 +1,7 @@
 """Batches of WebDataset shards, each a function of (seed, place in the stream) alone, so that runs resume exactly."""
 
 import itertools
+import pickle
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def _batch(samples: list[Sample]) -> Batch:
 
 def _read_ahead(reader: _Reader, workers: int) -> Iterator[Batch]:
     loader = DataLoader(_Batches(reader), batch_size=None, num_workers=workers, worker_init_fn=_ignore_signals)
-    for batch in loader:
+    for pickled in loader:
+        batch = pickle.loads(pickled)
         if isinstance(batch, SeedTokError):
             raise batch
         yield batch
@@ -111,16 +113,20 @@ def _ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class _Batches(IterableDataset[Batch | SeedTokError]):
-    """What each of the loader's n workers reads: every n-th batch; the loader takes them in turn."""
+class _Batches(IterableDataset[bytes]):
+    """What each of the loader's n workers reads: every n-th batch, or a SeedTokError; the loader takes them in turn.
+
+    They are pickled, and so go through a pipe: tensors would go through /dev/shm, which containers give 64 MB, and a
+    worker that finds it full loses the batch, so that the loader waits for ever.
+    """
 
     def __init__(self, reader: _Reader) -> None:
         self.reader = reader
 
-    def __iter__(self) -> Iterator[Batch | SeedTokError]:
+    def __iter__(self) -> Iterator[bytes]:
         worker = get_worker_info()
         assert worker is not None
         try:
-            yield from self.reader.batches(worker.id, worker.num_workers)
+            yield from map(pickle.dumps, self.reader.batches(worker.id, worker.num_workers))
         except SeedTokError as error:  # as it is: the loader would raise one with a traceback in its message
-            yield error
+            yield pickle.dumps(error)

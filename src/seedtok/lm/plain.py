@@ -60,7 +60,7 @@ def fold(model: JointLM) -> PreTrainedModel:
 
 def _visual_head_rows(model: JointLM, adapter: VisualAdapter) -> Float[Tensor, "rows hidden"]:
     """The rows of the LM's own head that give the logits of the visual head."""
-    rows = adapter.head_rows().double()
+    rows = adapter.head_rows().cpu().double()  # some devices have no float64
     if adapter.config.head_bias and bool(adapter.visual_head.bias.any()):
         direction = constant_direction(model)
         if direction is None:
@@ -68,7 +68,7 @@ def _visual_head_rows(model: JointLM, adapter: VisualAdapter) -> Float[Tensor, "
                 f"the visual head has a bias, and the states of {type(model.lm).__name__} have no constant component "
                 "to fold it into: train one without (head_bias=False)"
             )
-        rows += adapter.visual_head.bias.double()[:, None] * direction.to(rows.device)
+        rows += adapter.visual_head.bias.cpu().double()[:, None] * direction
     return rows / (model.logit_map.scale * model.logit_map.state_scale)
 
 
@@ -94,7 +94,7 @@ def constant_direction(model: JointLM) -> Float[Tensor, " hidden"] | None:
             hook.remove()
     for norm, output in outputs:
         if norm.bias is not None and output.shape == states.shape and torch.equal(output, states):
-            weight, bias = norm.weight.double(), norm.bias.double()
+            weight, bias = norm.weight.cpu().double(), norm.bias.cpu().double()
             direction = 1 / weight / (bias / weight).sum()
             return direction if bool(direction.norm() < LARGEST_DIRECTION) else None  # also None for infinity and NaN
     return None
@@ -104,7 +104,7 @@ def _embedding_scale(lm: PreTrainedModel) -> float:
     """What the embedding layer multiplies its rows by."""
     embedding = word_embedding(lm)
     ids = torch.arange(min(64, embedding.num_embeddings), device=embedding.weight.device)
-    rows, out = embedding.weight[ids].double(), embedding(ids).double()
+    rows, out = embedding.weight[ids].cpu().double(), embedding(ids).cpu().double()
     scale = float((rows * out).sum() / rows.square().sum())
     return 1.0 if abs(scale - 1) < 1e-6 else scale
 

@@ -55,7 +55,7 @@ class AutoencoderStage(Stage):
         patches = []
         for batch in islice(batches, 64):
             patches.append(self.autoencoder.patches(unit_range(batch.pixels)).flatten(0, 1))
-        x = torch.cat(patches).double()
+        x = torch.cat(patches).cpu().double()
         mean = x.mean(0)
         variance, directions = torch.linalg.eigh((x - mean).T @ (x - mean) / len(x))
         count = self.settings.latent_channels
