@@ -145,7 +145,8 @@ class AutoregressionStage(PackedStage):
         s, kind = self.settings, rng.random()
         asks = s.drawing <= kind < s.drawing + s.asking
         if s.drawing + s.asking <= kind < s.drawing + s.asking + s.replay:
-            return self.text_sequence(batch.replayed(index, rng))
+            ids, learnt = self.text_sequence(batch.replayed(index, rng))
+            return ids[: s.row], learnt[: s.row]  # of a long text its beginning will do
         asked = batch.questions(index, rng, int(rng.integers(1, s.questions + 1))) if asks else []
         return self.sequence(codes, batch.captions[index], asked, draws=kind < s.drawing)
 

@@ -60,7 +60,8 @@ class LanguageStage(PackedStage):
             for text, wanted in parts:
                 part = cast(list[int], self.tokenizer(text, add_special_tokens=False).input_ids)
                 ids, learnt = ids + part, learnt + [wanted] * len(part)
-            every.append(([*ids, end], [*learnt, True]))
+            row = self.settings.row  # of a longer text its beginning will do
+            every.append(([*ids, end][:row], [*learnt, True][:row]))
         return pack(every, self.settings.row, pad_id(self.tokenizer))
 
     def check_batch(self, batch: Batch) -> None:
