@@ -164,8 +164,9 @@ def move_into(hidden: Path, folder: Path, outdated: list[Path] | None = None) ->
     anything is moved, where a folder stands in the way of a file or the other way round, and on a full disk.
     """
     _check_targets(hidden, folder)
-    readable_as_new(*_files(hidden))
-    to_disk(*_files(hidden))
+    files = _files(hidden)
+    readable_as_new(*files)
+    to_disk(*files)
     with uninterrupted():
         complete = hidden.rename(_complete(hidden))
         for path in outdated or []:

@@ -47,6 +47,12 @@ class Packed(NamedTuple):
         return (self.segments == 0).float().mean()
 
 
+def beginning(sample: Sample, length: int) -> Sample:
+    """The first `length` ids of a sequence, for one that may be cut, as a text without an image may."""
+    ids, targets = sample
+    return ids[:length], targets[:length]
+
+
 def pack(samples: Sequence[Sample], length: int, pad: int = 0) -> Packed:
     """Packs sequences into rows of at most `length` ids.
 
@@ -55,7 +61,7 @@ def pack(samples: Sequence[Sample], length: int, pad: int = 0) -> Packed:
     """
     if any(len(ids) > length for ids, _ in samples):
         warn(f"samples that are longer than a row, of {length} ids, are cut")
-    cut = sorted(((ids[:length], targets[:length]) for ids, targets in samples), key=lambda sample: -len(sample[0]))
+    cut = sorted((beginning(sample, length) for sample in samples), key=lambda sample: -len(sample[0]))
     lengths = [len(ids) for ids, _ in cut]
     least = max(1, -(-sum(lengths) // length))
     counts = range(least, max(least, len(cut)))  # of more rows the longest is never longer; one for each sample will do

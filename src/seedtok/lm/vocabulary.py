@@ -58,7 +58,10 @@ class Vocabulary:
         Raises:
             InputError: no integers, or a code out of range.
         """
-        return self._checked(as_integers(codes)) + self.first_code
+        given = as_integers(codes)
+        if given.numel() and not (int(given.min()) >= 0 and int(given.max()) < self.codes):
+            raise InputError(f"codes are {int(given.min())}..{int(given.max())}; valid are 0..{self.codes - 1}")
+        return given + self.first_code
 
     def codes_of(self, ids: Any) -> Int[Tensor, "..."]:
         """Ids of codes, given as codes are for `code_ids` -> the codes, int64.
@@ -84,14 +87,7 @@ class Vocabulary:
         if given.ndim == 0 or given.shape[-1] != self.span:
             raise InputError(f"an image is {self.span} codes; got {given.shape[-1] if given.ndim else 1}")
         boundaries = given.new_tensor([self.begin, self.end]).expand(*given.shape[:-1], 2)
-        ids = self._checked(given) + self.first_code
-        return torch.cat([boundaries[..., :1], ids, boundaries[..., 1:]], dim=-1)
-
-    def _checked(self, codes: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """The codes; raises InputError where one is out of range."""
-        if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < self.codes):
-            raise InputError(f"codes are {int(codes.min())}..{int(codes.max())}; valid are 0..{self.codes - 1}")
-        return codes
+        return torch.cat([boundaries[..., :1], self.code_ids(given), boundaries[..., 1:]], dim=-1)
 
     def is_visual(self, ids: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
         """Which ids are codes or image boundaries."""

@@ -13,7 +13,7 @@ from seedtok.core.errors import ConfigError, DataError
 from seedtok.data.batches import Batch
 from seedtok.lm.adapter import LoraSettings
 from seedtok.lm.base import end_id
-from seedtok.lm.packing import Packed, Sample, pack
+from seedtok.lm.packing import Packed, Sample, beginning, pack
 from seedtok.lm.prompts import CAPTION, TextSettings, drawing_prompt, question_prompt
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.texts import complete
@@ -145,8 +145,7 @@ class AutoregressionStage(PackedStage):
         s, kind = self.settings, rng.random()
         asks = s.drawing <= kind < s.drawing + s.asking
         if s.drawing + s.asking <= kind < s.drawing + s.asking + s.replay:
-            ids, learnt = self.text_sequence(batch.replayed(index, rng))
-            return ids[: s.row], learnt[: s.row]  # of a long text its beginning will do
+            return beginning(self.text_sequence(batch.replayed(index, rng)), s.row)
         asked = batch.questions(index, rng, int(rng.integers(1, s.questions + 1))) if asks else []
         return self.sequence(codes, batch.captions[index], asked, draws=kind < s.drawing)
 

@@ -11,7 +11,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from seedtok.core.checkpoint import checkpoint_folder
 from seedtok.data.batches import Batch
 from seedtok.lm.base import end_id, pad_id
-from seedtok.lm.packing import Packed, block_causal_mask, pack
+from seedtok.lm.packing import Packed, beginning, block_causal_mask, pack
 from seedtok.mini.mimetic import start_by_copying
 from seedtok.mini.text import lm_tokenizer
 from seedtok.mini.world.source import scenes_of
@@ -60,8 +60,7 @@ class LanguageStage(PackedStage):
             for text, wanted in parts:
                 part = cast(list[int], self.tokenizer(text, add_special_tokens=False).input_ids)
                 ids, learnt = ids + part, learnt + [wanted] * len(part)
-            row = self.settings.row  # of a longer text its beginning will do
-            every.append(([*ids, end][:row], [*learnt, True][:row]))
+            every.append(beginning(([*ids, end], [*learnt, True]), self.settings.row))
         return pack(every, self.settings.row, pad_id(self.tokenizer))
 
     def check_batch(self, batch: Batch) -> None:
