@@ -301,6 +301,29 @@ def test_the_caption_is_in_the_json_where_there_is_no_text(tmp_path):
     assert [(key, sample.caption) for key, sample in found] == [("a", "a fox")]
 
 
+def test_pictures_that_need_no_caption(tmp_path, photos):
+    """From a folder, a table without captions, and a shard of pictures and classes: one without has an empty one."""
+    for source in (photos, photos / "t.csv"):
+        (photos / "t.csv").write_text("file\na.jpg\n")
+        if source == photos:
+            (photos / "a.txt").unlink()
+        out = tmp_path / source.name
+        report = pack(source, out, needs_caption=False)
+        assert not any("caption" in reason or ".txt" in reason for _, reason in report.skipped)
+        limits = SkipLimits(0, needs_caption=False)
+        found = dict(ShardSamples(out, shuffle=False, limits=limits).of_shard(0))
+        (key,) = [key for key, sample in found.items() if sample.metadata["image"] == "a.jpg"]
+        assert found[key].caption == ""
+        assert not {"caption", "captions", "original_captions"} & set(found[key].metadata)
+        with tarfile.open(out / "00000.tar") as tar:
+            assert f"{key}.txt" not in tar.getnames()
+    png = png_bytes(Image.new("RGB", (3, 2)))
+    path = written(tmp_path / "imagenet.tar", png=png, cls=b"7")
+    one_error(path, r"no caption \(.txt or .json\); it has cls, png")
+    ((_, sample),) = ShardSamples(path, shuffle=False, limits=limits).of_shard(0)
+    assert (sample.caption, sample.image.size) == ("", (3, 2))
+
+
 def test_what_else_a_table_says_is_kept(tmp_path, photos):
     row = {"path": "a.jpg", "text": "One", "license": "CC0", "score": 0.5, "width": "its own"}
     (photos / "t.jsonl").write_text(json.dumps(row))

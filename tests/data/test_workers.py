@@ -57,7 +57,7 @@ def test_several_processes_write_what_one_does(tmp_path):
 def test_a_shard_that_a_process_has_been_handed_is_left_when_all_is_stopped(tmp_path, monkeypatch):
     (stopped := Event()).set()
     monkeypatch.setattr(workers, "_stopped", stopped, raising=False)
-    report = workers._tokenize(tmp_path / "0.tar", tmp_path, 1, False)
+    report = workers._tokenize(tmp_path / "0.tar", tmp_path, 1, False, True)
     assert (report.written, report.images) == ((), 0)
 
 

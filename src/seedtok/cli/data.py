@@ -112,6 +112,9 @@ def pack(
     captions: Annotated[Path | None, typer.Option(metavar="FILE", help="The table of captions of a folder.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Reduce the shorter side to this many pixels.")] = None,
     shard_size: ShardSize = 1000,
+    no_captions: Annotated[
+        bool, typer.Option("--no-captions", help="Images need no caption: one without is not skipped.")
+    ] = False,
 ) -> None:
     """Write shards of your own images and captions."""
     from seedtok.data import shards
@@ -120,8 +123,9 @@ def pack(
     check_folder(out, holds_shards, "shards")
     with progress("pack", None) as done:
         report = shards.pack(
-            source, out, captions=captions, images=images, size=size, shard_size=shard_size, progress=done
-        )
+            source, out, captions=captions, images=images, size=size, shard_size=shard_size, progress=done,
+            needs_caption=not no_captions,
+        )  # fmt: skip
     _report(report, out)
 
 

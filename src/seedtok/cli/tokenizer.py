@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from seedtok.data.codes import TokenizeReport
     from seedtok.tokenizer.seed import SeedTokenizer
 
 
@@ -67,6 +68,13 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the initi
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in each batch.")]
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", help="Image files, or folders of them.", show_default=False)
+]
+NoCaptions = Annotated[
+    bool, typer.Option("--no-captions", help="Images need no caption: one without is not counted as unreadable.")
+]
+ShardsPart = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Encode every N-th shard from the I-th on, beside jobs of the other parts."),
 ]
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the PNG files.", show_default=False)]
 
@@ -115,13 +123,15 @@ def tokenize(
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster; by default all of this machine.", show_default=False)
     ] = None,
+    no_captions: NoCaptions = False,
+    part: ShardsPart = None,
 ) -> None:
     """Encode the images of shards as codes, one Parquet file per shard; complete files are kept."""
     from seedtok.core.hub import source_of
-    from seedtok.core.locks import locked
     from seedtok.data.bulk import maker_of
     from seedtok.data.codes import tokenize_shards
     from seedtok.data.ray_engine import RayEngine
+    from seedtok.data.shard_parts import ShardPart, locked_part
     from seedtok.data.skipping import SkipLimits
     from seedtok.data.tars import count_samples, shard_paths
     from seedtok.data.workers import tokenize_in_processes
@@ -131,25 +141,36 @@ def tokenize(
     if workers > 1 and engine == Engine.ray:
         raise ConfigError("--workers is of the local engine: Ray has a process for each core or GPU")
     quiet()
-    total = sum(map(count_samples, shard_paths(shards)))
-    limits = SkipLimits(bad_share)
-    with locked(out), progress("tokenize", total) as done:
+    chosen = None if part is None else ShardPart.of(part)
+    paths = shard_paths(shards) if chosen is None else chosen.shards(shards)
+    if not paths:
+        say(f"part {part} has none of the {len(shard_paths(shards))} shards in {shards}")
+        return
+    source = shards if chosen is None else paths
+    limits = SkipLimits(bad_share, needs_caption=not no_captions)
+    with locked_part(out, chosen), progress("tokenize", sum(map(count_samples, paths))) as done:
         if engine == Engine.ray:
             load = partial(load_encoder, source_of(model, "tokenizer"), dtype.value)
-            report = RayEngine(load, address, device).tokenize(shards, out, batch_size, done, overwrite, limits)
+            report = RayEngine(load, address, device).tokenize(source, out, batch_size, done, overwrite, limits)
         elif workers > 1:
             load = partial(load_encoder, model, dtype.value, device)
-            report = tokenize_in_processes(load, workers, shards, out, batch_size, done, overwrite, limits)
+            report = tokenize_in_processes(load, workers, source, out, batch_size, done, overwrite, limits)
         else:
             encoder = load_encoder(model, dtype.value, device)
-            report = tokenize_shards(shards, out, encoder, maker_of(encoder), batch_size, done, overwrite, limits)
+            report = tokenize_shards(source, out, encoder, maker_of(encoder), batch_size, done, overwrite, limits)
             report = replace(report, far=encoder.far)
+    _say_tokenized(report, out)
+
+
+def _say_tokenized(report: TokenizeReport, out: Path) -> None:
     say(
         f"{report.images} images in {len(report.written) + len(report.kept)} files in {out}; "
         f"{len(report.kept)} existed before"
     )
     if report.skipped:
-        say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
+        lacking = any(reason.startswith("no caption") for _, _, reason in report.skipped)
+        remedy = "; --no-captions encodes images without a caption" if lacking else ""
+        say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl{remedy}")
     if report.far:
         warn(f"{report.far} of them are far from the images that this model was trained on")
 

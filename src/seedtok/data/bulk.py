@@ -41,7 +41,9 @@ def maker_of(encoder: Encoder) -> Maker:
     return Maker(encoder.codebook_id, encoder.fingerprint, encoder.dtype, encoder.square)
 
 
-def tokenize_shard(shard: Path, out: Path, encoder: Encoder, batch_size: int, overwrite: bool) -> TokenizeReport:
+def tokenize_shard(
+    shard: Path, out: Path, encoder: Encoder, batch_size: int, overwrite: bool, needs_caption: bool = True
+) -> TokenizeReport:
     """As `tokenize_shards`, of one shard, with any number of bad samples, which are not warned about."""
     if not count_samples(shard):  # `ShardSamples` refuses what has nothing to read
         reasons = ((str(shard), "", ends_early(0)),) if lost_samples(shard, 0) else ()
@@ -50,7 +52,8 @@ def tokenize_shard(shard: Path, out: Path, encoder: Encoder, batch_size: int, ov
     before = encoder.far
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = tokenize_shards(shard, out, encoder, maker_of(encoder), batch_size, None, overwrite, UNLIMITED)
+        limits = replace(UNLIMITED, needs_caption=needs_caption)
+        report = tokenize_shards(shard, out, encoder, maker_of(encoder), batch_size, None, overwrite, limits)
     return replace(report, far=encoder.far - before)
 
 

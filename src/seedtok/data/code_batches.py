@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seedtok.core.errors import DataError
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride, even_batches, worded
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.held_out import Part
@@ -48,7 +49,9 @@ def code_batches_once(
 
 
 def _rows_of(stored: Codes, source: Path, part: Part | None) -> np.ndarray:
-    """The rows of the codes that are of a part, (n,) int32; raises DataError where there are none."""
+    """The rows of the codes that are of a part, (n,) int32; raises DataError where there are none, or no captions."""
+    if not any(stored.captions):
+        raise DataError(f"{source}: none of its {len(stored):,} images has a caption, which training needs")
     if part is None:
         return np.arange(len(stored), dtype=np.int32)
     rows = part.of_samples(stored.metadata, len(stored)).astype(np.int32)

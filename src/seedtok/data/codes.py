@@ -21,7 +21,7 @@ from seedtok.core.images import Square
 from seedtok.core.notices import warn
 from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, arrow_path, mapped_rows
-from seedtok.data.origins import Maker, Origin, origin_of, plan_shards
+from seedtok.data.origins import Maker, Origin, Source, origin_of, plan_shards
 from seedtok.data.samples import Sample
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits, write_skipped
@@ -108,7 +108,7 @@ class Codes:
 
 
 def tokenize_shards(
-    source: str | Path,
+    source: Source,
     out: str | Path,
     encode: Callable[[list[Image.Image]], np.ndarray],
     tokenizer: str | Maker,
@@ -123,12 +123,12 @@ def tokenize_shards(
     skipped, and listed in OUT/NAME.skipped.jsonl.
 
     Args:
-        source: a folder of shards, or one shard.
+        source: a folder of shards, one shard, or some; of a folder, files in `out` of no shard in it are warned of.
         encode: images -> codes (B, 32).
         tokenizer: what makes the codes, or the id of its codebook alone.
         progress: called with the number of images done.
         overwrite: replace files that were made from another shard or by another tokenizer.
-        limits: how many samples may be skipped.
+        limits: how many samples may be skipped, and whether those without a caption are.
 
     Raises:
         DataError: a source without shards, or too many bad samples; without `overwrite`, and before anything is

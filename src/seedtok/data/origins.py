@@ -82,9 +82,10 @@ def shard_state(path: Path) -> str:
 
 
 Plan = list[tuple[Path, Path, int | None]]
+Source = str | Path | Sequence[Path]  # a folder of shards, one shard, or some
 
 
-def plan_shards(source: str | Path, paths: Sequence[Path], out: Path, maker: Maker, overwrite: bool) -> Plan:
+def plan_shards(source: Source, paths: Sequence[Path], out: Path, maker: Maker, overwrite: bool) -> Plan:
     """Each shard, the file of its codes in `out`, and that file's rows where it is complete; creates `out`.
 
     `paths` are the shards of `source`. Where that is a folder, a SeedTokWarning names a file in `out` that is of none
@@ -97,7 +98,7 @@ def plan_shards(source: str | Path, paths: Sequence[Path], out: Path, maker: Mak
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
-    if Path(source).is_dir():
+    if isinstance(source, str | Path) and Path(source).is_dir():
         _warn_of_others(source, out, set(targets))
     return [
         (path, target, _finished_rows(target, path, maker, overwrite))

@@ -30,8 +30,13 @@ class Pair:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_pairs(source: Path, captions: Path | None = None, images: Path | None = None) -> Iterator[Pair]:
-    """All images of `source` with their captions, unchanged; the arguments are those of `shards.pack`."""
+def read_pairs(
+    source: Path, captions: Path | None = None, images: Path | None = None, needs_caption: bool = True
+) -> Iterator[Pair]:
+    """All images of `source` with their captions, unchanged; the arguments are those of `shards.pack`.
+
+    Unless `needs_caption`, to have no captions is no problem of an image, but to have some that cannot be read is.
+    """
     if captions is not None:
         if images is not None or not source.is_dir():
             raise DataError(f"the source is {source}; expected the folder of the images, as there is a captions file")
@@ -39,33 +44,33 @@ def read_pairs(source: Path, captions: Path | None = None, images: Path | None =
     if not source.exists():
         raise DataError(f"no such file or folder: {source}")
     if source.is_dir():
-        return _folder(source)
+        return _folder(source, needs_caption)
     if images is not None and not images.is_dir():
         raise DataError(f"no such folder of images: {images}")
     base = source.parent if images is None else images
     suffix = source.suffix.lower()
     if suffix == ".jsonl":
-        return _rows(_jsonl(source), source, base)
+        return _rows(_jsonl(source), source, base, needs_caption)
     if suffix in (".csv", ".tsv"):
-        return _rows(_csv(source, tab=suffix == ".tsv"), source, base)
+        return _rows(_csv(source, tab=suffix == ".tsv"), source, base, needs_caption)
     if suffix != ".json":
         raise DataError(f"{source}: expected a folder, .csv, .tsv, .jsonl, .json, or a COCO captions .json")
     content = parse_json(read_text(source), str(source))
     if isinstance(content, list):
-        return _rows(iter(content), source, base)
+        return _rows(iter(content), source, base, needs_caption)
     if not isinstance(content, dict) or not {"images", "annotations"} <= set(content):
         raise DataError(f"{source}: expected a list of records, or a COCO file with images and annotations")
-    return _coco(content, source, base)
+    return _coco(content, source, base, needs_caption)
 
 
-def _folder(folder: Path) -> Iterator[Pair]:
+def _folder(folder: Path, needs_caption: bool) -> Iterator[Pair]:
     found = find_images(folder)
     for path, reason in found.ignored:
         yield Pair(str(path.relative_to(folder)), path, (), reason)
     for path in found.images:
         name, beside = str(path.relative_to(folder)), path.with_suffix(".txt")
         if not beside.is_file():
-            yield Pair(name, path, (), f"no {beside.name} beside it")
+            yield Pair(name, path, (), f"no {beside.name} beside it" if needs_caption else None)
             continue
         try:
             yield Pair(name, path, (beside.read_text("utf-8-sig"),))
@@ -73,15 +78,19 @@ def _folder(folder: Path) -> Iterator[Pair]:
             yield Pair(name, path, (), f"{beside.name} cannot be read as UTF-8 text")
 
 
-def _rows(records: Iterator[Any], source: Path, base: Path) -> Iterator[Pair]:
+def _rows(records: Iterator[Any], source: Path, base: Path, needs_caption: bool) -> Iterator[Pair]:
     first = next(records, None)
     if not isinstance(first, dict):
         raise DataError(f"{source} has no records; expected some with an image and a caption")
-    image, caption = (_column(first, names, source) for names in (IMAGE_COLUMNS, CAPTION_COLUMNS))
+    image, caption = _column(first, IMAGE_COLUMNS), _column(first, CAPTION_COLUMNS)
+    for column, names in ((image, IMAGE_COLUMNS), (caption, CAPTION_COLUMNS if needs_caption else ())):
+        if names and column is None:
+            has = ", ".join(map(str, first)) or "none"
+            raise DataError(f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {has}")
     for number, record in enumerate(chain([first], records), start=1):
         record = record if isinstance(record, dict) else {}
-        name, text = record.get(image), record.get(caption)
-        texts = text if isinstance(text, list) else [text]
+        name, text = (None if column is None else record.get(column) for column in (image, caption))
+        texts = text if isinstance(text, list) else [] if text is None and not needs_caption else [text]
         if not isinstance(name, str) or not name.strip():
             yield Pair(f"record {number}", base, (), f"no text under {image!r}")
         elif not all(isinstance(t, str) for t in texts):
@@ -91,12 +100,10 @@ def _rows(records: Iterator[Any], source: Path, base: Path) -> Iterator[Pair]:
             yield Pair(name, base / name.strip(), tuple(map(str, texts)), columns=others)
 
 
-def _column(record: dict[str, Any], names: tuple[str, ...], source: Path) -> str:
+def _column(record: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    """The column of a record that has the first of the names that it has; None where it has none of them."""
     known = {str(column).strip().lower(): column for column in record}
-    for name in names:
-        if name in known:
-            return known[name]
-    raise DataError(f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {', '.join(known) or 'none'}")
+    return next((known[name] for name in names if name in known), None)
 
 
 def _csv(source: Path, tab: bool) -> Iterator[dict[str, Any]]:
@@ -136,7 +143,7 @@ def parse_json(text: str, where: str) -> Any:
         raise DataError(f"{where}: not JSON ({error})") from None
 
 
-def _coco(content: dict[str, Any], source: Path, base: Path) -> Iterator[Pair]:
+def _coco(content: dict[str, Any], source: Path, base: Path, needs_caption: bool) -> Iterator[Pair]:
     try:
         texts: dict[Any, list[str]] = defaultdict(list)
         for annotation in content["annotations"]:
@@ -154,6 +161,7 @@ def _coco(content: dict[str, Any], source: Path, base: Path) -> Iterator[Pair]:
         raise DataError(f"{source}: not a COCO captions file ({error})") from None
     for key, name in names.items():
         found = tuple(texts.pop(key, ()))
-        yield Pair(name, base / name, found, None if found else "it has no captions in the annotations")
+        problem = None if found or not needs_caption else "it has no captions in the annotations"
+        yield Pair(name, base / name, found, problem)
     for key in texts:
         yield Pair(f"image {key}", base, (), "it has captions, but is not listed under images")

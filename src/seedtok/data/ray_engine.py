@@ -20,7 +20,7 @@ from seedtok.core.errors import CheckpointError, ConfigError, DataError, SeedTok
 from seedtok.core.processes import keep_freed_memory
 from seedtok.data.bulk import Encoder, gather, maker_of, tokenize_shard
 from seedtok.data.codes import TokenizeReport
-from seedtok.data.origins import Maker, plan_shards
+from seedtok.data.origins import Maker, Source, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
@@ -51,7 +51,7 @@ class RayEngine:
             )
 
     def tokenize(
-        self, source: str | Path, out: str | Path, batch_size: int = 32,
+        self, source: Source, out: str | Path, batch_size: int = 32,
         progress: Callable[[int], object] | None = None, overwrite: bool = False, limits: SkipLimits | None = None,
     ) -> TokenizeReport:  # fmt: skip
         """As `tokenize_shards`, whose arguments these are; files are complete when it stops for too many bad samples.
@@ -59,12 +59,14 @@ class RayEngine:
         Raises DataError as that does, and where `TRIES` processes ended over the same shard; ConfigError where the
         cluster cannot be reached or has no GPU; what `load` raises.
         """
-        source, out = Path(source).absolute(), Path(out).absolute()
-        samples = ShardSamples(source, shuffle=False, limits=limits)
+        source = Path(source).absolute() if isinstance(source, str | Path) else [path.absolute() for path in source]
+        samples, out = ShardSamples(source, shuffle=False, limits=limits), Path(out).absolute()
+        needs_caption = samples.skipped.limits.needs_caption
         with _cluster(self.address) as ray, closing(self._pool(ray)) as pool:
             maker = pool.maker()
             plan = plan_shards(source, samples.paths, out, maker, overwrite)
-            jobs = [_Job(path, out, maker, batch_size, overwrite) for path, _, count in plan if count is None]
+            left = [path for path, _, count in plan if count is None]
+            jobs = [_Job(path, out, maker, batch_size, overwrite, needs_caption) for path in left]
             report = gather(samples, plan, pool.run(jobs), progress)
         remove_leftovers(out)  # of processes that were killed on this machine
         return report
@@ -85,6 +87,7 @@ class _Job:
     maker: Maker
     batch_size: int
     overwrite: bool
+    needs_caption: bool
 
 
 class _Worker:
@@ -107,7 +110,7 @@ class _Worker:
         encoder = self._encode()
         if (encoder.codebook_id, encoder.fingerprint) != (job.maker.codebook, job.maker.encoder):
             raise CheckpointError("the machines of the cluster have different image tokenizers under the same name")
-        report = tokenize_shard(job.shard, job.out, encoder, job.batch_size, job.overwrite)
+        report = tokenize_shard(job.shard, job.out, encoder, job.batch_size, job.overwrite, job.needs_caption)
         files = (*report.written, *report.kept)  # kept: by a process that ended before it could say so
         return replace(report, written=files, kept=())
 

@@ -23,12 +23,12 @@ class Sample(NamedTuple):
     metadata: dict[str, Any]
 
 
-def read_sample(path: Path, entry: Entry) -> Sample:
-    """A sample of a shard, as it was stored.
+def read_sample(path: Path, entry: Entry, needs_caption: bool = True) -> Sample:
+    """A sample of a shard, as it was stored; where it needs no caption and has none, that is "".
 
     Raises BadSample where it lacks something or cannot be read, and DataError where the shard cannot, in several tries.
     """
-    if entry.problem:
+    if entry.problem and (needs_caption or entry.image == MISSING):
         raise BadSample(entry.problem)
     if max(size for _, size in entry[1:4]) > MAX_BYTES:
         raise BadSample(f"larger than {MAX_BYTES:,} bytes")
@@ -37,7 +37,9 @@ def read_sample(path: Path, entry: Entry) -> Sample:
         metadata = {"key": entry.key} | json_value(known or b"{}")
         caption = metadata.get("caption") if entry.text == MISSING else text.decode()
         if not isinstance(caption, str):
-            raise BadSample('no caption: there is no .txt, and its JSON has no text as "caption"')
+            if needs_caption:
+                raise BadSample('no caption: there is no .txt, and its JSON has no text as "caption"')
+            caption = ""
         return Sample(load_image(image), caption, metadata)
     except OSError as error:
         raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None

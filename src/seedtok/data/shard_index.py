@@ -26,7 +26,7 @@ from seedtok.core.atomic import atomic_file
 from seedtok.core.records import json_value
 
 T = TypeVar("T")
-FORMAT = b"seedidx2"
+FORMAT = b"seedidx3"
 DIGEST = 16  # bytes
 LENGTH = 8  # bytes of the length of the JSON object, little-endian
 LARGEST = 1 << 26  # bytes of an index that is written or read: about a million samples
@@ -40,7 +40,8 @@ MISSING = (0, 0)
 class Entry(NamedTuple):
     """A sample of a shard: its key and the (offset, size) of its files in the tar, MISSING for one that it lacks.
 
-    `problem` is the reason why it cannot be read, if the headers of the tar show one.
+    `problem` is the reason why it cannot be read, if the headers of the tar show one. A sample with
+    one and an image all the same lacks nothing but a caption.
     """
 
     key: str

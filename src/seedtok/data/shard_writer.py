@@ -35,7 +35,8 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
         self._status: Counter[str] = Counter()
 
-    def add(self, image: bytes, suffix: str, text: str, record: dict[str, Any]) -> None:
+    def add(self, image: bytes, suffix: str, text: str | None, record: dict[str, Any]) -> None:
+        """Writes a sample; one without a text has no file for it, and no caption in its JSON."""
         index = self.written % self.shard_size
         if index == 0:
             self.finish()
@@ -44,12 +45,11 @@ class ShardWriter:
             self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         assert self._tar is not None
         key = f"{self.names[-1]}{index:0{len(str(self.shard_size - 1))}d}"
-        metadata = json.dumps({"key": key, "caption": text} | record)
-        for ending, data in (
-            (suffix, image),
-            ("txt", text.encode(errors="replace")),
-            ("json", metadata.encode()),
-        ):
+        files, known = {suffix: image}, {"key": key}
+        if text is not None:
+            files["txt"], known["caption"] = text.encode(errors="replace"), text
+        files["json"] = json.dumps(known | record).encode()
+        for ending, data in files.items():
             entry = tarfile.TarInfo(f"{key}.{ending}")  # by default with time, user and group 0
             entry.size = len(data)
             self._tar.addfile(entry, BytesIO(data))

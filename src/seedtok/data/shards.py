@@ -49,6 +49,7 @@ def pack(
     size: int | None = None,
     shard_size: int = 1000,
     progress: Progress | None = None,
+    needs_caption: bool = True,
 ) -> ShardReport:
     """People's own pictures as shards.
 
@@ -64,11 +65,14 @@ def pack(
     is one sample: its text is the first, and `captions` in its JSON has all, of which `ShardSamples` draws
     one an epoch. The JSON also has key, caption, original_captions (as they were before `clean_caption`),
     image, width and height, and as `columns` what else its row of a table says. Missing or broken images and
-    empty captions are skipped and reported. Raises
-    DataError for a size out of range, for a folder that holds shards already, and when nothing is left.
+    empty captions are skipped and reported. Unless a picture `needs_caption`, one without is not: its sample has
+    neither .txt nor "caption", and a table may lack a column of captions. Raises DataError for a size out of range, for
+    a folder that holds shards already, and when nothing is left.
     """
-    pairs = read_pairs(Path(source), _path(captions), _path(images))
-    return pack_pairs(pairs, out, str(source), size=size, shard_size=shard_size, progress=progress)
+    pairs = read_pairs(Path(source), _path(captions), _path(images), needs_caption)
+    return pack_pairs(
+        pairs, out, str(source), size=size, shard_size=shard_size, progress=progress, needs_caption=needs_caption
+    )
 
 
 def pack_pairs(
@@ -79,6 +83,7 @@ def pack_pairs(
     size: int | None = None,
     shard_size: int = 1000,
     progress: Progress | None = None,
+    needs_caption: bool = True,
 ) -> ShardReport:
     """Pictures with their captions as shards, as `pack` writes them; `source` is what an error calls them."""
     if size is not None and size < 1:
@@ -86,7 +91,7 @@ def pack_pairs(
     with writing(Path(out), shard_size) as writer:
         for number, pair in enumerate(pairs, start=1):
             cleaned = tuple(filter(None, map(clean_caption, pair.captions)))
-            problem = pair.problem or (None if cleaned else "an empty caption")
+            problem = pair.problem or ("an empty caption" if needs_caption and not cleaned else None)
             if problem:
                 writer.skip(pair.name, problem, "failed_to_download")
             else:
@@ -96,11 +101,11 @@ def pack_pairs(
                     known = "failed_to_resize" if os.path.isfile(pair.path) else "failed_to_download"
                     writer.skip(pair.name, str(error), known)
                 else:
-                    record = {"captions": cleaned, "original_captions": pair.captions}
+                    record = {"captions": cleaned, "original_captions": pair.captions} if cleaned else {}
                     record |= {"image": pair.name, "width": width, "height": height}
                     if pair.columns:
                         record["columns"] = dict(pair.columns)
-                    writer.add(stored, suffix, cleaned[0], record)
+                    writer.add(stored, suffix, cleaned[0] if cleaned else None, record)
             if progress:
                 progress(number)
         if not writer.written:
@@ -126,11 +131,11 @@ class ShardSamples:
     ranks too (rank * workers + worker, of world_size * workers). Images come as `load_image` gives them,
     captions as they were stored. Of a `part`, epochs are of its samples alone.
 
-    A sample that cannot be read, or lacks its image or caption, is noted in `skipped`; its place goes to another of the
-    same epoch and window of shards, half a window further on, or to the first after that which can be read, in other
-    windows if need be. So every place has a sample that is a function of (seed, epoch) and the data alone, whatever the
-    number of ranks and wherever a run goes on; the one that stands in comes twice in that epoch. Of a shard that ends
-    early, what is there is read.
+    A sample that cannot be read, or lacks its image or caption, is noted in `skipped` (the `limits` may say that none
+    needs a caption); its place goes to another of the same epoch and window of shards, half a window further on, or to
+    the first after that which can be read, in other windows if need be. So every place has a sample that is a function
+    of (seed, epoch) and the data alone, whatever the number of ranks and wherever a run goes on; the one that stands in
+    comes twice in that epoch. Of a shard that ends early, what is there is read.
 
     Raises DataError for what is missing or not a tar, and where more samples are bad than `limits` allows: on
     construction where that shows at once, else when the sample is reached.
@@ -272,7 +277,7 @@ class ShardSamples:
         return entries
 
     def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:
-        sample = read_sample(self.paths[shard], entry)
+        sample = read_sample(self.paths[shard], entry, self.skipped.limits.needs_caption)
         drawn = drawn_caption(sample.metadata, [self.seed, epoch, shard, entry.image[0]]) if self.shuffle else None
         return sample if drawn is None else sample._replace(caption=drawn)
 

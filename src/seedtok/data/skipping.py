@@ -26,12 +26,13 @@ class SkipLimits:
 
     A `share` of 0 allows none. `log` is a file to which a JSON line is appended for each bad sample that it lacks, with
     shard, key and reason. Each process that reads samples counts and logs its own: where several share a source, none
-    may have more bad samples than are allowed of its part.
+    may have more bad samples than are allowed of its part. Where a sample needs no caption, one without is not bad.
     """
 
     share: float = 0.01
     at_least: int = 10
     log: Path | None = None
+    needs_caption: bool = True
 
     def allowed(self, total: int) -> int:
         """How many of `total` samples may be bad."""

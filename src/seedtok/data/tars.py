@@ -155,7 +155,7 @@ def _key_and_suffix(name: str) -> tuple[str, str | None]:
 
 
 def _bad(key: str, problem: str) -> Entry:
-    return Entry(key, (0, 0), (0, 0), (0, 0), problem)
+    return Entry(key, MISSING, MISSING, MISSING, problem)
 
 
 def _entries(key: str, parts: dict[str, Part], size: int) -> list[Entry]:
@@ -172,9 +172,11 @@ def _entries(key: str, parts: dict[str, Part], size: int) -> list[Entry]:
         return others
     if links := [suffix for suffix in READ if parts.get(suffix, (0, 0))[0] == LINK]:
         return [_bad(key, f"{', '.join(links)}: a link to a file that is not before it in the shard"), *others]
-    if image is None or ("txt" not in parts and "json" not in parts):
-        lacks = "image (.png, .jpg or .webp)" if image is None else "caption (.txt or .json)"
-        return [_bad(key, f"no {lacks}; it has {', '.join(sorted(parts))}"), *others]
+    there = f"it has {', '.join(sorted(parts))}"
+    if image is None:
+        return [_bad(key, f"no image (.png, .jpg or .webp); {there}"), *others]
+    if "txt" not in parts and "json" not in parts:
+        return [Entry(key, image, MISSING, MISSING, f"no caption (.txt or .json); {there}"), *others]
     return [Entry(key, image, parts.get("txt", MISSING), parts.get("json", MISSING)), *others]
 
 

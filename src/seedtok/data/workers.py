@@ -22,13 +22,13 @@ from seedtok.core.errors import ConfigError, DataError
 from seedtok.core.processes import keep_freed_memory
 from seedtok.data.bulk import Encoder, gather, maker_of, tokenize_shard
 from seedtok.data.codes import TokenizeReport
-from seedtok.data.origins import Maker, plan_shards
+from seedtok.data.origins import Maker, Source, plan_shards
 from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 
 
 def tokenize_in_processes(
-    load: Callable[[], Encoder], workers: int, source: str | Path, out: str | Path, batch_size: int = 32,
+    load: Callable[[], Encoder], workers: int, source: Source, out: str | Path, batch_size: int = 32,
     progress: Callable[[int], object] | None = None, overwrite: bool = False, limits: SkipLimits | None = None,
 ) -> TokenizeReport:  # fmt: skip
     """As `tokenize_shards`, by `workers` processes, each of which encodes whole shards.
@@ -39,6 +39,7 @@ def tokenize_in_processes(
     if workers < 1:
         raise ConfigError(f"{workers} workers: give 1 or more")
     samples, out = ShardSamples(source, shuffle=False, limits=limits), Path(out)
+    needs_caption = samples.skipped.limits.needs_caption
     # spawn: a fork of a process whose threads have computed can hang
     processes = multiprocessing.get_context("spawn")
     stopped = processes.Event()
@@ -46,7 +47,7 @@ def tokenize_in_processes(
     with pool:
         try:
             plan = plan_shards(source, samples.paths, out, pool.submit(_maker).result(), overwrite)
-            job = partial(_tokenize, out=out, batch_size=batch_size, overwrite=overwrite)
+            job = partial(_tokenize, out=out, batch_size=batch_size, overwrite=overwrite, needs_caption=needs_caption)
             jobs: list[Future[TokenizeReport]] = [pool.submit(job, path) for path, _, count in plan if count is None]
             return gather(samples, plan, (done.result() for done in as_completed(jobs)), progress)
         except BrokenProcessPool:
@@ -85,7 +86,7 @@ def _maker() -> Maker:
     return maker_of(_encoder())
 
 
-def _tokenize(shard: Path, out: Path, batch_size: int, overwrite: bool) -> TokenizeReport:
+def _tokenize(shard: Path, out: Path, batch_size: int, overwrite: bool, needs_caption: bool) -> TokenizeReport:
     if _stopped.is_set():
         return TokenizeReport((), (), 0)
-    return tokenize_shard(shard, out, _encoder(), batch_size, overwrite)
+    return tokenize_shard(shard, out, _encoder(), batch_size, overwrite, needs_caption)
