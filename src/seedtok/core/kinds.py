@@ -67,7 +67,7 @@ def kind_of(folder: Path) -> Kind | None:
             return Kind(EMBEDDER, f"start stage I from it: seedtok train mini.stage1 --out RUN stage.start={where}")
         return Kind(EMBEDDER, f"train stage II on it: seedtok train mini.stage2 --out RUN stage.embedder={where}")
     uses = {
-        TOKENIZER: f"encode, decode, reconstruct and tokenize take it as --model {where}",
+        TOKENIZER: f"encode, decode, reconstruct, tokenize and `serve --only tokenizer` take it as --model {where}",
         LM: f"caption, ask, draw and chat take it as --model {where}",
         PREFIX_LM: "only the evaluation uses it",
         JUDGE: "only the evaluation uses it",

@@ -17,20 +17,22 @@ from seedtok.serving.limits import Limits
 from seedtok.serving.metrics import Metrics
 from seedtok.serving.service import Service
 from seedtok.serving.worker import Worker
+from seedtok.tokenizer.seed import SeedTokenizer
 
 LIMITS = Limits()
 
 
 def create_app(
-    model: SeedLM,
+    model: SeedLM | SeedTokenizer,
     name: str = "mini",
     limits: Limits = LIMITS,
     keys: Sequence[str] = (),
     drawing_dtype: torch.dtype | None = None,
     with_page: bool = False,
     hosts: Sequence[str] = (),
+    draws: bool = True,
 ) -> FastAPI:
-    """OpenAI's protocol over a model, which clients call `name`.
+    """OpenAI's protocol over a model, which clients call `name`; an image tokenizer encodes, and decodes if it `draws`.
 
     Without `keys` anyone may use it; with `hosts`, only requests to these names are answered, and none from web pages
     of others. `drawing_dtype` is what the image decoder computes in, as for `SeedTokenizer.decode`. `with_page` adds
@@ -38,7 +40,7 @@ def create_app(
     lifespan.
     """
     metrics = Metrics()
-    engine = Engine(model.eval(), limits.batch, drawing_dtype)
+    engine = Engine(model.eval(), limits.batch, drawing_dtype, draws)
     service = Service(engine, name, limits, metrics, Worker(engine, limits.queue, metrics))
 
     @asynccontextmanager

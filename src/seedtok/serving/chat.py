@@ -41,6 +41,7 @@ async def complete(body: ChatRequest, call: TheCall) -> Any:
     """Answers a conversation: captions, short answers, drawings, or any mixture of texts and pictures."""
     service = call.service
     service.check_model(body.model)
+    service.check_can(write=True)
     conversation = await read(body, call)
     if body.stream:
         return await _streamed(body, call, conversation)

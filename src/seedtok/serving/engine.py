@@ -14,6 +14,7 @@ from torch import Tensor
 from seedtok.core.image_search import SUFFIXES
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.familiarity import encode_and_check
+from seedtok.tokenizer.seed import SeedTokenizer
 from seedtok.tokenizer.unknown_words import unknown_words
 
 FAR = "the picture is far from those this model was trained on, so what it says of it means little"
@@ -24,23 +25,40 @@ class Interrupted(Exception):
 
 
 class Engine:
-    """A SEED language model, how many rows it runs at once, and what its image decoder computes in.
+    """A SEED language model or an image tokenizer, how many rows it runs at once, and what it draws in.
 
-    `image_decoder` is loaded at once, so that a checkpoint without one is found when the server starts. Of one thread
-    at a time.
+    Unless it `draws`, no image decoder is loaded; else it is at once, so that a checkpoint without one is found when
+    the server starts. Of one thread at a time.
     """
 
-    def __init__(self, model: SeedLM, batch: int = 16, drawing_dtype: torch.dtype | None = None):
-        self.model, self.batch, self.drawing_dtype = model, batch, drawing_dtype
-        self.square = model.seed.config.embedder.vision.square
-        self.code_count = model.seed.config.embedder.qformer.queries
-        self.codebook_size = model.seed.config.codebook.size
-        self.codebook_id = model.seed.codebook_id
-        self.encoder = model.seed.encoder_fingerprint
+    def __init__(
+        self, model: SeedLM | SeedTokenizer, batch: int = 16, drawing_dtype: torch.dtype | None = None,
+        draws: bool = True,
+    ):  # fmt: skip
+        self.batch, self.drawing_dtype, self.draws = batch, drawing_dtype, draws
+        self._lm, self.seed = (model, model.seed) if isinstance(model, SeedLM) else (None, model)
+        self.square = self.seed.config.embedder.vision.square
+        self.code_count = self.seed.config.embedder.qformer.queries
+        self.codebook_size = self.seed.config.codebook.size
+        self.codebook_id = self.seed.codebook_id
+        self.encoder = self.seed.encoder_fingerprint
         self._is_unwanted: Callable[[], bool] | None = None
-        model.joint.before_states.append(self._before_forward)
-        for module in (model.joint.lm, model.seed.image_decoder.pipeline.unet):  # the LM for transformers' `generate`
-            module.register_forward_pre_hook(self._before_forward)
+        if self.writes:
+            self.model.joint.before_states.append(self._before_forward)
+            self.model.joint.lm.register_forward_pre_hook(self._before_forward)  # for transformers' `generate`
+        if draws:
+            self.seed.image_decoder.pipeline.unet.register_forward_pre_hook(self._before_forward)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a language model."""
+        return self._lm is not None
+
+    @property
+    def model(self) -> SeedLM:
+        """The language model, of an engine that `writes`."""
+        assert self._lm is not None
+        return self._lm
 
     # ------------------------------------------------------------ stopping
 
@@ -62,7 +80,7 @@ class Engine:
     @torch.no_grad()
     def encode(self, pictures: Sequence[Image.Image]) -> tuple[Int[Tensor, "b n"], list[tuple[str, ...]]]:
         """Codes (B, 32), and a warning for each picture that is far from those of training."""
-        seed, codes, warnings = self.model.seed, [], []
+        seed, codes, warnings = self.seed, [], []
         for start in range(0, len(pictures), self.batch):
             found, far = encode_and_check(seed, seed.pixels(list(pictures[start : start + self.batch])))
             codes.append(found)
@@ -79,13 +97,13 @@ class Engine:
         for start in range(0, len(codes), self.batch):
             some = slice(start, start + self.batch)
             noise = [torch.Generator().manual_seed(seed) for seed in seeds[some]]
-            made += self.model.seed.decode(codes[some], steps, guidance, noise, self.drawing_dtype)
+            made += self.seed.decode(codes[some], steps, guidance, noise, self.drawing_dtype)
         return made
 
     @torch.no_grad()
     def nearest_codes(self, code: int, count: int) -> list[tuple[int, float]]:
         """The codes whose vectors are nearest to that of `code`, itself first, with their Euclidean distances."""
-        table = self.model.seed.codebook.weight.float()
+        table = self.seed.codebook.weight.float()
         distances = torch.linalg.vector_norm(table - table[code], dim=1)
         distances[code] = -1  # first, also beside an equal vector
         found = distances.topk(min(count, len(table)), largest=False)

@@ -36,6 +36,7 @@ async def generate(body: ImagesRequest, call: TheCall) -> Any:
     """Draws a prompt: the language model writes codes, the image decoder draws them."""
     service = call.service
     service.check_model(body.model)
+    service.check_can(write=True, draw=True)
     service.check_prompt(body.prompt, "prompt")
     if body.stream:
         raise ApiError(400, "pictures are not streamed: leave stream out", "invalid_value", "stream")
@@ -98,6 +99,7 @@ async def decode(body: DecodeRequest, call: TheCall) -> Any:
     """Draws codes. All pictures start from the same noise, that of `seed`."""
     service = call.service
     service.check_model(body.model)
+    service.check_can(draw=True)
     _check_codes(body, service)
     seed = new_seed(body.seed)
     tasks = [Decode(tuple(row), seed, body.steps, body.guidance_scale) for row in body.codes]

@@ -46,6 +46,14 @@ class Service:
         if name not in (None, self.name):
             raise ApiError(404, f"no model {name!r} here; this server has {self.name!r}", "model_not_found", "model")
 
+    def check_can(self, *, write: bool = False, draw: bool = False) -> None:
+        """Raises ApiError, 404, for what takes a language model or an image decoder, where this server has none."""
+        if write and not self.engine.writes:
+            message = "this server has no language model, but an image tokenizer: /v1/seed/encode takes pictures"
+            raise ApiError(404, message, "no_language_model")
+        if draw and not self.engine.draws:
+            raise ApiError(404, "this server has no image decoder: it encodes pictures alone", "no_image_decoder")
+
     def check_prompt(self, text: str, param: str) -> None:
         """Raises ApiError, 400, for an empty prompt or one beyond the limit."""
         if not text.strip():
