@@ -30,6 +30,7 @@ from seedtok.cli import reproduce as cli_reproduce
 from seedtok.cli import serve as cli_serve
 from seedtok.cli import tokenizer as cli_tokenizer
 from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipes, run_to_train, say
+from seedtok.core.cores import spare_cores, use_no_more_threads_than_cores
 from seedtok.core.errors import ConfigError, SeedTokError
 from seedtok.core.extras import missing_extra
 from seedtok.core.processes import (
@@ -38,7 +39,6 @@ from seedtok.core.processes import (
     is_main_rank,
     keep_freed_memory,
     open_missing_streams,
-    spare_cores,
     terminate_like_interrupt,
 )
 from seedtok.core.text import one_line
@@ -277,6 +277,7 @@ app.command()(cli_reproduce.reproduce)
 def main() -> None:
     """The `seedtok` command."""
     keep_freed_memory()
+    use_no_more_threads_than_cores()
     terminate_like_interrupt()
     open_missing_streams()
     try:

@@ -52,8 +52,8 @@ def finetune(
     quiet(loading=True)
     import torch
 
+    from seedtok.core.cores import spare_cores
     from seedtok.core.device import device_named, set_training_device
-    from seedtok.core.processes import spare_cores
     from seedtok.data.shard_writer import holds_shards
     from seedtok.mini.finetuning.run import Finetuning
     from seedtok.mini.finetuning.run import finetune as run

@@ -52,7 +52,7 @@ def reproduce(
             "--seeds, --steps-scale, --batch-scale and --shipped are of --compare: name a question, or all"
         )
     quiet(loading=True)
-    from seedtok.core.processes import spare_cores
+    from seedtok.core.cores import spare_cores
     from seedtok.mini.reproduction.run import Place, device_of, reproduce
 
     check_folder(folder, lambda path: (path / "reproduction.json").is_file(), "reproduction")

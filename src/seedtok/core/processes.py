@@ -1,4 +1,4 @@
-"""The running process: its identity, requests to stop it, and its memory, processor cores and standard streams."""
+"""The running process: its identity, requests to stop it, and its memory and standard streams."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def end_with_parent() -> Callable[[], None]:
     return ask
 
 
-# ---------------------------------------------------------------- memory, cores, streams
+# ---------------------------------------------------------------- memory, streams
 
 
 def keep_freed_memory() -> None:
@@ -247,30 +247,6 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, (1 << 31) - 1)
     mallopt(top_pad, 1 << 26)
-
-
-def spare_cores() -> int:
-    """The number of processor cores that this process may use and no other one does, at least 1.
-
-    Measured over a fifth of a second. More threads than free cores wait for one another, and PyTorch's wait by
-    spinning: beside another job on two cores, training with two threads ran at a tenth of the speed of one thread.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    free = (os.cpu_count() or cores) - round(_others_running())  # counted over the whole machine
-    return max(1, min(cores, free))
-
-
-def _others_running(samples: int = 20, seconds: float = 0.2) -> float:
-    """The mean number of other running threads over a period of `seconds`; 0 where it cannot be measured."""
-    running = []
-    for _ in range(samples):
-        try:
-            counts = Path("/proc/loadavg").read_text().split()[3]  # running/all, including this thread
-            running.append(max(0, int(counts.partition("/")[0]) - 1))
-        except (OSError, ValueError, IndexError):
-            return 0.0
-        time.sleep(seconds / samples)
-    return sum(running) / samples
 
 
 def open_missing_streams() -> None:
