@@ -18,6 +18,7 @@ class StubEncoder:
     fingerprint = "stub"
     dtype = "float32"
     square = Square(64)
+    threads = 1
 
     def __init__(self) -> None:
         self.far = 0

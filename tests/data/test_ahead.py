@@ -1,11 +1,12 @@
 """Reading ahead: the same batches in the same order, before they are asked for, and errors in their place."""
 
 import threading
+import time
 
 import pytest
 
 from seedtok.core.errors import DataError
-from seedtok.data.ahead import AHEAD, read_ahead
+from seedtok.data.ahead import AHEAD, EACH, in_order, read_ahead
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7])
@@ -37,3 +38,41 @@ def test_an_error_comes_after_the_batches_before_it():
     assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
     with pytest.raises(DataError, match="a broken shard"):
         next(batches)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_results_come_in_the_order_of_their_values(threads, count):
+    def late(number: int) -> int:
+        time.sleep(0.002 * (number % 3 == 0))
+        return number * number
+
+    assert list(in_order(late, iter(range(count)), threads)) == [number * number for number in range(count)]
+
+
+def test_several_threads_compute_at_the_same_time_and_no_further_than_they_may():
+    begun, both = list[int](), threading.Barrier(2, timeout=30)
+
+    def meet(number: int) -> int:
+        begun.append(number)
+        if number < 2:
+            both.wait()  # passed by two threads together alone
+        return number
+
+    results = in_order(meet, iter(range(1000)), 2)
+    assert next(results) == 0
+    results.close()
+    assert len(begun) <= 2 * EACH + 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_of_a_value_is_raised_in_its_place(threads):
+    def fail_at_five(number: int) -> int:
+        if number == 5:
+            raise DataError("a broken shard")
+        return number
+
+    results = in_order(fail_at_five, iter(range(100)), threads)
+    assert [next(results) for _ in range(5)] == list(range(5))
+    with pytest.raises(DataError, match="a broken shard"):
+        next(results)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from seedtok.core.errors import DataError
 from seedtok.data.batches import Batch, Stride, worded
+from seedtok.data.pack import pack
 from seedtok.data.shard_batches import open_shards, shard_batches
-from seedtok.data.shards import pack
 from seedtok.data.transforms import Transform
 from seedtok.mini.world.scenes import caption, render
 from seedtok.mini.world.shards import write_scene_shards

@@ -436,6 +436,25 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
 
 
 @pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
+def test_several_threads_read_what_one_does(tmp_path):
+    folder = tmp_path / "shards"
+    write_scene_shards(folder, "train", 25, size=64, shard_size=10)
+    damaged(folder, "00000.tar", 3)
+    damaged(folder, "00002.tar", 4)
+    (folder / "00001_stats.json").write_text('{"successes": 12}')
+    runs = [
+        tokenize_shards(folder, tmp_path / str(threads), encode, Maker("mini", square=Square(32), threads=threads), 4)
+        for threads in (1, 3)
+    ]
+    assert runs[0].images == 23
+    assert (runs[0].images, runs[0].skipped) == (runs[1].images, runs[1].skipped)
+    one, three = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("1", "3"))
+    assert one == three
+    with pytest.raises(DataError, match=r"at most 0 of all may be bad; the last: .*sample 000003"):
+        tokenize_shards(folder, tmp_path / "x", encode, Maker("mini", threads=3), limits=SkipLimits(share=0))
+
+
+@pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 def test_a_shard_of_which_nothing_is_left_has_no_file(tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 5, size=64, shard_size=3)
     for number in (0, 1):

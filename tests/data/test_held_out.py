@@ -14,8 +14,9 @@ from seedtok.data.code_batches import code_batches, code_batches_once
 from seedtok.data.codes import tokenize_shards
 from seedtok.data.held_out import Part, image_hash, image_identity
 from seedtok.data.mixtures import MixedSamples
+from seedtok.data.pack import pack
 from seedtok.data.shard_batches import open_shards, shard_batches, shard_batches_once
-from seedtok.data.shards import ShardSamples, pack
+from seedtok.data.shards import ShardSamples
 from seedtok.data.transforms import Transform
 
 PICTURES, CAPTIONS = 30, 3

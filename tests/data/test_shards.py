@@ -14,7 +14,8 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from seedtok.core.errors import DataError, ImageError, SeedTokWarning
-from seedtok.data.shards import ShardSamples, pack
+from seedtok.data.pack import pack
+from seedtok.data.shards import ShardSamples
 from seedtok.data.skipping import SkipLimits
 from seedtok.data.stored import png_bytes
 from seedtok.mini.world.scenes import Scene, caption, render, unique_scenes

@@ -16,9 +16,9 @@ from seedtok.cli.inputs import codes_of_lines, typed_codes
 from seedtok.cli.support import png_paths
 from seedtok.core.text import clean_caption
 from seedtok.data import prepared
+from seedtok.data.pack import pack_pairs
 from seedtok.data.pairs import read_pairs
 from seedtok.data.public_sets import SETS, as_pairs, read_public, url_list
-from seedtok.data.shards import pack_pairs
 
 RECORDS = [{"image": "a.png", "caption": "a fox"}, {"image": "b.png", "caption": ["one", "two"]}]
 COCO = {

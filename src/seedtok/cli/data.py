@@ -117,12 +117,12 @@ def pack(
     ] = False,
 ) -> None:
     """Write shards of your own images and captions."""
-    from seedtok.data import shards
+    from seedtok.data.pack import pack as write
     from seedtok.data.shard_writer import holds_shards
 
     check_folder(out, holds_shards, "shards")
     with progress("pack", None) as done:
-        report = shards.pack(
+        report = write(
             source, out, captions=captions, images=images, size=size, shard_size=shard_size, progress=done,
             needs_caption=not no_captions,
         )  # fmt: skip
@@ -151,7 +151,8 @@ def prepare(
     Training splits become shards. Evaluation splits become a list of images, which stay where they are, with their
     captions or questions, for `seedtok evaluate ... --data DIR`.
     """
-    from seedtok.data import public_sets, shards
+    from seedtok.data import public_sets
+    from seedtok.data.pack import pack_pairs
     from seedtok.data.prepared import holds_prepared
     from seedtok.data.shard_writer import holds_shards
 
@@ -170,7 +171,7 @@ def prepare(
     check_folder(out, holds_shards, "shards")
     pairs = public_sets.as_pairs(public_sets.read_public(name, annotations, split), images)
     with progress(name, published["pictures"], "pictures") as done:
-        report = shards.pack_pairs(pairs, out, str(annotations), size=size, shard_size=shard_size, progress=done)
+        report = pack_pairs(pairs, out, str(annotations), size=size, shard_size=shard_size, progress=done)
     _compare(name, split, {"pictures": report.written}, published)
     _report(report, out)
 

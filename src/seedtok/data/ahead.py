@@ -1,13 +1,36 @@
-"""Batches that a thread reads while the ones before are computed on."""
+"""What threads read while what was read before is computed on."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 AHEAD = 2  # batches
+EACH = 2  # values that a thread has before it, or has computed and nobody has asked for
+
+
+def in_order(function: Callable[[S], T], values: Iterable[S], threads: int) -> Iterator[T]:
+    """The results of a function in the order of its values, computed by so many threads before they are asked for.
+
+    An error of a value is raised in its place; no value after it is computed but those that had begun. With one thread
+    it is the caller's, and nothing is computed before it is asked for.
+    """
+    if threads == 1:
+        yield from map(function, values)
+        return
+    following = iter(values)
+    with ThreadPoolExecutor(threads, "read") as pool:
+        coming = deque(pool.submit(function, value) for value in islice(following, EACH * threads))
+        try:
+            while coming:
+                result = coming.popleft().result()
+                coming.extend(pool.submit(function, value) for value in islice(following, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def read_ahead(stream: Iterator[T], batch_size: int) -> Iterator[list[T]]:

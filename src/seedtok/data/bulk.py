@@ -31,6 +31,7 @@ class Encoder(Protocol):
     fingerprint: str
     dtype: str
     square: Square | None
+    threads: int
     far: int
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray: ...
@@ -38,7 +39,7 @@ class Encoder(Protocol):
 
 def maker_of(encoder: Encoder) -> Maker:
     """What the files of an encoder's codes say that they were made with."""
-    return Maker(encoder.codebook_id, encoder.fingerprint, encoder.dtype, encoder.square)
+    return Maker(encoder.codebook_id, encoder.fingerprint, encoder.dtype, encoder.square, encoder.threads)
 
 
 def tokenize_shard(

@@ -17,7 +17,6 @@ from PIL import Image
 
 from seedtok.core.atomic import atomic_file
 from seedtok.core.errors import DataError
-from seedtok.core.images import Square
 from seedtok.core.notices import warn
 from seedtok.data.ahead import read_ahead
 from seedtok.data.mapped import ROWS, arrow_path, mapped_rows
@@ -165,7 +164,7 @@ def _tokenize(
     """Writes the codes of one shard, unless it has no images; returns the number of rows."""
     path = samples.paths[number]
     origin = maker.metadata(path)
-    tables = _tables(_squares(samples.of_shard(number), maker.square), encode, batch_size, progress)
+    tables = _tables(samples.of_shard(number, maker.square, maker.threads), encode, batch_size, progress)
     first, rows = next(tables, None), 0
     if first is None:
         leave_without_codes(path, target, samples.skipped.reasons)
@@ -193,13 +192,6 @@ def leave_without_codes(shard: Path, target: Path, reasons: Iterable[tuple[str, 
         write_skipped(reasons, shard, target)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from None
-
-
-def _squares(stream: Iterator[Keyed], square: Square | None) -> Iterator[Keyed]:
-    """Samples with their images stretched one at a time, so that one full-sized image is in memory."""
-    if square is None:
-        return stream
-    return ((key, sample._replace(image=square(sample.image))) for key, sample in stream)
 
 
 def _tables(

@@ -9,6 +9,7 @@ from seedtok.core.errors import DataError
 from seedtok.core.images import Square
 from seedtok.core.notices import warn
 from seedtok.data.mapped import parquet_metadata
+from seedtok.data.shard_index import state_of
 
 # keys in the metadata of a file
 CODEBOOK = b"seedtok.tokenizer"  # the id of the codebook
@@ -24,13 +25,15 @@ class Maker:
 
     `codebook` is the id of the codebook, `SeedTokenizer.codebook_id`. `encoder` is a fingerprint of all that encodes,
     and `dtype` the name of its dtype; "" where they are not known. With a `square`, images are stretched as they are
-    read, so that full-sized ones are not kept; None leaves them as they are.
+    read, so that full-sized ones are not kept; None leaves them as they are. `threads` read: several where the encoder
+    is no work of the processor.
     """
 
     codebook: str
     encoder: str = ""
     dtype: str = ""
     square: Square | None = None
+    threads: int = 1
 
     def metadata(self, shard: Path) -> dict[bytes, bytes]:
         """What a file of the codes of a shard says of its origin."""
@@ -75,10 +78,10 @@ def shard_hash(path: Path) -> str:
 def shard_state(path: Path) -> str:
     """The size of a shard and when it was changed: the same of what has not been written again, without reading it."""
     try:
-        found = path.stat()
+        size, changed, _ = state_of(path)
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror or error}") from None
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{size} {changed}"
 
 
 Plan = list[tuple[Path, Path, int | None]]

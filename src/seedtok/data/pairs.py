@@ -33,7 +33,7 @@ class Pair:
 def read_pairs(
     source: Path, captions: Path | None = None, images: Path | None = None, needs_caption: bool = True
 ) -> Iterator[Pair]:
-    """All images of `source` with their captions, unchanged; the arguments are those of `shards.pack`.
+    """All images of `source` with their captions, unchanged; the arguments are those of `pack.pack`.
 
     Unless `needs_caption`, to have no captions is no problem of an image, but to have some that cannot be read is.
     """

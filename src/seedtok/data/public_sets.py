@@ -81,7 +81,7 @@ def public_set(name: str, split: str) -> PublicSet:
 
 
 def as_pairs(entries: Iterable[Entry], images: Path) -> Iterator[Pair]:
-    """Entries with captions, as what `shards.pack_pairs` takes; `images` is the folder of the pictures."""
+    """Entries with captions, as what `pack.pack_pairs` takes; `images` is the folder of the pictures."""
     for entry in entries:
         yield Pair(str(entry.id), images / entry.image, entry.captions)
 

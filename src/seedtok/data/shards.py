@@ -1,12 +1,7 @@
-"""WebDataset shards in img2dataset's layout: written from image-text pairs, and read back.
-
-A shard `00000.tar` holds, for every sample, KEY.png or KEY.jpg, KEY.txt (the caption) and KEY.json (all that
-is known); `00000_stats.json` beside it holds its counts. img2dataset's own shards are read as well.
-"""
+"""The samples of WebDataset shards in img2dataset's layout, such as `pack` writes, in an order that a seed gives."""
 
 import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from itertools import islice
@@ -14,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from seedtok.core.errors import DataError, ImageError
-from seedtok.core.text import clean_caption
+from seedtok.core.errors import DataError
+from seedtok.core.images import Square
+from seedtok.data.ahead import in_order
 from seedtok.data.held_out import Part, samples_inside
-from seedtok.data.pairs import Pair, read_pairs
 from seedtok.data.samples import Sample, drawn_caption, read_sample
 from seedtok.data.shard_index import Entry, in_random_order
-from seedtok.data.shard_writer import ShardReport, writing
 from seedtok.data.skipping import BadSample, SkipLimits, Skipped
-from seedtok.data.stored import stored_bytes
 from seedtok.data.tars import (
     count_samples,
     ends_early,
@@ -32,93 +25,8 @@ from seedtok.data.tars import (
     stats_path,
 )
 
-Progress = Callable[[int], object]  # called after each sample with the number handled so far
 WINDOW = 8  # shards whose samples are shuffled together
 TRIES = 100  # samples in a row that cannot be read, after which reading stops
-
-
-# ---------------------------------------------------------------- out
-
-
-def pack(
-    source: str | Path,
-    out: str | Path,
-    *,
-    captions: str | Path | None = None,
-    images: str | Path | None = None,
-    size: int | None = None,
-    shard_size: int = 1000,
-    progress: Progress | None = None,
-    needs_caption: bool = True,
-) -> ShardReport:
-    """People's own pictures as shards.
-
-    `source` is a folder in which each image has a .txt of its name beside it; or a .csv, .tsv, .jsonl or
-    .json table with an image column (image, path, file, filepath or file_name) and a caption column (caption,
-    captions, text or title; in JSON, a list of captions is fine), as `data prepare` lists them; or a COCO captions
-    .json. Image names are relative to
-    the folder `images`, else to the file's own. A folder with its table as `captions` says the same the other
-    way round.
-
-    With `size`, the shorter side is reduced to it (never enlarged). A JPEG that needs neither that, nor
-    turning, nor a conversion keeps its bytes; anything else is stored as PNG. A picture with several captions
-    is one sample: its text is the first, and `captions` in its JSON has all, of which `ShardSamples` draws
-    one an epoch. The JSON also has key, caption, original_captions (as they were before `clean_caption`),
-    image, width and height, and as `columns` what else its row of a table says. Missing or broken images and
-    empty captions are skipped and reported. Unless a picture `needs_caption`, one without is not: its sample has
-    neither .txt nor "caption", and a table may lack a column of captions. Raises DataError for a size out of range, for
-    a folder that holds shards already, and when nothing is left.
-    """
-    pairs = read_pairs(Path(source), _path(captions), _path(images), needs_caption)
-    return pack_pairs(
-        pairs, out, str(source), size=size, shard_size=shard_size, progress=progress, needs_caption=needs_caption
-    )
-
-
-def pack_pairs(
-    pairs: Iterable[Pair],
-    out: str | Path,
-    source: str,
-    *,
-    size: int | None = None,
-    shard_size: int = 1000,
-    progress: Progress | None = None,
-    needs_caption: bool = True,
-) -> ShardReport:
-    """Pictures with their captions as shards, as `pack` writes them; `source` is what an error calls them."""
-    if size is not None and size < 1:
-        raise DataError(f"expected a size of at least 1 pixel, not {size}")
-    with writing(Path(out), shard_size) as writer:
-        for number, pair in enumerate(pairs, start=1):
-            cleaned = tuple(filter(None, map(clean_caption, pair.captions)))
-            problem = pair.problem or ("an empty caption" if needs_caption and not cleaned else None)
-            if problem:
-                writer.skip(pair.name, problem, "failed_to_download")
-            else:
-                try:
-                    stored, suffix, (width, height) = stored_bytes(pair.path, size)
-                except ImageError as error:
-                    known = "failed_to_resize" if os.path.isfile(pair.path) else "failed_to_download"
-                    writer.skip(pair.name, str(error), known)
-                else:
-                    record = {"captions": cleaned, "original_captions": pair.captions} if cleaned else {}
-                    record |= {"image": pair.name, "width": width, "height": height}
-                    if pair.columns:
-                        record["columns"] = dict(pair.columns)
-                    writer.add(stored, suffix, cleaned[0] if cleaned else None, record)
-            if progress:
-                progress(number)
-        if not writer.written:
-            reason = f"; the first: {': '.join(writer.skipped[0])}" if writer.skipped else ""
-            raise DataError(f"{source}: none of its {len(writer.skipped)} pictures can be packed{reason}")
-    return writer.report(Path(out))
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-# ---------------------------------------------------------------- in
 
 
 class ShardSamples:
@@ -224,16 +132,27 @@ class ShardSamples:
         for other in (*range(number + 1, len(windows)), *range(number)):
             yield from self._mixed(windows[other], epoch, other)
 
-    def of_shard(self, number: int) -> Iterator[tuple[str, Sample]]:
+    def of_shard(self, number: int, square: Square | None = None, threads: int = 1) -> Iterator[tuple[str, Sample]]:
         """The samples of one of `paths` with their keys, once each, in the order they were written, without bad ones.
 
-        A key is that of the shard; the metadata has another one where the JSON of a sample says so.
+        A key is that of the shard; the metadata has another one where the JSON of a sample says so. With a `square`,
+        images are stretched as they are read, so that no more full-sized ones are in memory than there are `threads`,
+        which read ahead.
         """
-        entries: dict[int, Sequence[Entry]] = {}
-        for index in range(self._counts[number]):
-            with suppress(BadSample):
-                sample = self._sample(number, index, entries, 0)
-                yield entries[number][index].key, sample
+
+        def read(index: int) -> Sample | BadSample:
+            try:
+                sample = self._read(number, entries, index, 0)
+            except BadSample as error:
+                return error
+            return sample if square is None else sample._replace(image=square(sample.image))
+
+        entries = self._index(number)
+        for index, sample in enumerate(in_order(read, range(self._counts[number]), threads)):
+            if isinstance(sample, BadSample):
+                self._note(number, entries, index, sample)
+            else:
+                yield entries[index].key, sample
 
     def _first_good(self, places: Iterable[tuple[int, int]], indexes: dict[int, Sequence[Entry]], epoch: int) -> Sample:
         for shard, index in places:
@@ -248,16 +167,18 @@ class ShardSamples:
             raise BadSample("noted before")
         if shard not in indexes:
             indexes[shard] = self._index(shard)
-        path, entries = self.paths[shard], indexes[shard]
-        key = entries[index].key if index < len(entries) else f"number {index}"
         try:
-            if index >= len(entries):
-                raise BadSample(f"missing: the shard holds {len(entries)}, and {stats_path(path).name} says more")
-            return self._read(shard, entries[index], epoch)
+            return self._read(shard, indexes[shard], index, epoch)
         except BadSample as error:
-            self._bad.add((shard, index))
-            self.skipped.add(path, key, str(error))
+            self._note(shard, indexes[shard], index, error)
             raise
+
+    def _note(self, shard: int, entries: Sequence[Entry], index: int, error: BadSample) -> None:
+        """Counts a sample that cannot be read, once."""
+        if (shard, index) not in self._bad:
+            self._bad.add((shard, index))
+            key = entries[index].key if index < len(entries) else f"number {index}"
+            self.skipped.add(self.paths[shard], key, str(error))
 
     def _permutation(self, length: int, epoch: int, part: int = 0) -> np.ndarray:
         if not self.shuffle:
@@ -276,8 +197,13 @@ class ShardSamples:
                 self.skipped.add(path, entry.key, entry.problem or "", is_common=True)
         return entries
 
-    def _read(self, shard: int, entry: Entry, epoch: int) -> Sample:
-        sample = read_sample(self.paths[shard], entry, self.skipped.limits.needs_caption)
+    def _read(self, shard: int, entries: Sequence[Entry], index: int, epoch: int) -> Sample:
+        """Raises BadSample for one that cannot be read. Threads may call it at the same time."""
+        path = self.paths[shard]
+        if index >= len(entries):
+            raise BadSample(f"missing: the shard holds {len(entries)}, and {stats_path(path).name} says more")
+        entry = entries[index]
+        sample = read_sample(path, entry, self.skipped.limits.needs_caption)
         drawn = drawn_caption(sample.metadata, [self.seed, epoch, shard, entry.image[0]]) if self.shuffle else None
         return sample if drawn is None else sample._replace(caption=drawn)
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.core.atomic import atomic_file
+from seedtok.core.cores import usable_cores
 from seedtok.core.device import FixedDtypeModule, inference
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_tensors, write_tensors
@@ -28,6 +29,7 @@ from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
 NAMED = 3  # images that a warning names
+READERS = 16  # threads, at most, that read images for an encoder on a GPU
 
 
 class Familiarity(FixedDtypeModule):
@@ -128,6 +130,7 @@ class CheckedEncoder:
     """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training.
 
     `fingerprint` is `SeedTokenizer.encoder_fingerprint`, `dtype` its `encoder_dtype`, and `square` stretches images.
+    `threads` should read them: one beside an encoder on the CPU, else up to `READERS`.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -136,6 +139,7 @@ class CheckedEncoder:
         self.fingerprint: str = tokenizer.encoder_fingerprint
         self.dtype: str = tokenizer.encoder_dtype
         self.square: Square | None = tokenizer.config.embedder.vision.square
+        self.threads = 1 if tokenizer.device.type == "cpu" else min(READERS, usable_cores())
         self.far = 0
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray:

@@ -13,8 +13,8 @@ from PIL import Image
 from seedtok import SeedLM, SeedTokenizer
 from seedtok.core.errors import ConfigError, DataError, SeedTokError
 from seedtok.data.held_out import Part
+from seedtok.data.pack import pack
 from seedtok.data.prepared import ShardSet
-from seedtok.data.shards import pack
 from seedtok.mini.finetuning import run
 from seedtok.mini.finetuning.measures import measure_distances, measured
 from seedtok.mini.finetuning.run import PARTS, SHARES, Finetuning, finetune

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from seedtok.core.errors import DataError
+from seedtok.data.pack import Progress
 from seedtok.data.shard_writer import ShardReport, writing
-from seedtok.data.shards import Progress
 from seedtok.data.stored import png_bytes
 from seedtok.mini.world.scenes import CLASSIC, SIZES, VARIED, caption, render, scene_stream, wordings
 from seedtok.mini.world.sets import SET_NAMES, scene_set
