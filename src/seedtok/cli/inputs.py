@@ -16,6 +16,7 @@ from seedtok.core.records import json_value
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from seedtok.tokenizer.seed import SeedTokenizer
 
@@ -51,27 +52,36 @@ def encoded(
 
     A SeedTokWarning names images that are far from those of training. Raises ImageError where no image can be read.
     """
-    import torch
-
+    from seedtok.core.cores import reading_threads
+    from seedtok.core.images import load_image
+    from seedtok.data.ahead import in_order
     from seedtok.tokenizer.familiarity import encode_and_check, warn_of_far_images
+
+    square = tokenizer.config.embedder.vision.square
+
+    def read(path: Path) -> Image.Image | ImageError:
+        try:
+            return square(load_image(path))
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError(f"{path}: not enough memory to read it; reduce its size")
 
     far: list[str] = []
     names: list[Path] = []
-    pixels: list[torch.Tensor] = []
+    images: list[Image.Image] = []
     any_read = False
-    for number, path in enumerate(paths, start=1):
-        try:
-            pixels.append(tokenizer.pixels(path))
-            names.append(path)
-        except ImageError as error:
-            bad.append(error)
-        except MemoryError:
-            bad.append(ImageError(f"{path}: not enough memory to read it; reduce its size"))
+    for number, image in enumerate(in_order(read, paths, reading_threads(tokenizer.device.type)), start=1):
+        if isinstance(image, ImageError):
+            bad.append(image)
+        else:
+            names.append(paths[number - 1])
+            images.append(image)
         if names and (len(names) == batch_size or number == len(paths)):
-            codes, is_far = encode_and_check(tokenizer, torch.cat(pixels))
+            codes, is_far = encode_and_check(tokenizer, tokenizer.pixels(images))
             far += [str(name) for name, flag in zip(names, is_far.tolist(), strict=True) if flag]
             yield names, codes
-            names, pixels, any_read = [], [], True
+            names, images, any_read = [], [], True
             done(number)
     if not any_read:
         _raise_bad(bad)

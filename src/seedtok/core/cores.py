@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
+READERS = 16  # threads, at most, that read images for an encoder on a GPU
 
 
 def usable_cores(root: Path = ROOT) -> int:
@@ -48,6 +49,14 @@ def _limits(root: Path) -> list[int]:
                 if quota.strip() != "max" and int(quota) > 0:
                     found.append(math.ceil(int(quota) / int(period)))
     return found
+
+
+def reading_threads(device: str) -> int:
+    """The number of threads that should read images for an encoder on a device such as "cuda"; on "cpu" it is one.
+
+    A thread decodes and stretches about 200 photographs a second, and a GPU encodes thousands.
+    """
+    return 1 if device == "cpu" else min(READERS, usable_cores())
 
 
 def use_no_more_threads_than_cores() -> None:

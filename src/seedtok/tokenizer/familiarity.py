@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedtok.core.atomic import atomic_file
-from seedtok.core.cores import usable_cores
+from seedtok.core.cores import reading_threads
 from seedtok.core.device import FixedDtypeModule, inference
 from seedtok.core.errors import CheckpointError
 from seedtok.core.files import read_tensors, write_tensors
@@ -29,7 +29,6 @@ from seedtok.core.products import fast_products
 
 FILE = "familiarity.safetensors"
 NAMED = 3  # images that a warning names
-READERS = 16  # threads, at most, that read images for an encoder on a GPU
 
 
 class Familiarity(FixedDtypeModule):
@@ -130,7 +129,7 @@ class CheckedEncoder:
     """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training.
 
     `fingerprint` is `SeedTokenizer.encoder_fingerprint`, `dtype` its `encoder_dtype`, and `square` stretches images.
-    `threads` should read them: one beside an encoder on the CPU, else up to `READERS`.
+    `threads` should read them.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -139,7 +138,7 @@ class CheckedEncoder:
         self.fingerprint: str = tokenizer.encoder_fingerprint
         self.dtype: str = tokenizer.encoder_dtype
         self.square: Square | None = tokenizer.config.embedder.vision.square
-        self.threads = 1 if tokenizer.device.type == "cpu" else min(READERS, usable_cores())
+        self.threads = reading_threads(tokenizer.device.type)
         self.far = 0
 
     def __call__(self, images: list[Image.Image]) -> np.ndarray:
