@@ -30,6 +30,7 @@ from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.lm.vocabulary import Vocabulary
 from seedtok.mini.world.scenes import render, unique_scenes
+from seedtok.tokenizer.seed import SeedTokenizer
 from tiny_lms import native
 
 PROMPT = "A photo of"
@@ -349,8 +350,21 @@ def test_another_encoder_with_the_same_codebook_is_warned_of(folder):
     tuned.save_pretrained(folder / "tokenizer")
     with pytest.warns(SeedTokWarning, match="codes of another encoder than this image tokenizer's"):
         _ = loaded(folder)[0].image_tokenizer
+    fresh = loaded(folder)[0]
+    with pytest.warns(SeedTokWarning, match="codes of another encoder than this image tokenizer's"):
+        fresh.use_image_tokenizer(tuned)
     model.save_pretrained(folder)  # with the tokenizer that it has now
     assert loaded(folder)[0].image_tokenizer.encoder_fingerprint == tuned.encoder_fingerprint
+
+
+@pytest.mark.parametrize("seed_lm", ["llama"], indirect=True)
+@torch.no_grad()
+def test_an_image_tokenizer_of_another_codebook_is_refused_where_it_is_set(folder):
+    model, _ = loaded(folder)
+    other = SeedTokenizer.from_pretrained(folder / "tokenizer")
+    other.codebook.weight.neg_()
+    with pytest.raises(CheckpointError, match="another codebook"):
+        model.use_image_tokenizer(other)
 
 
 @pytest.mark.parametrize("seed_lm", ["llama", "qwen"], indirect=True)

@@ -89,7 +89,7 @@ def encoder_of(seed: SeedTokenizer, is_copied: bool) -> str:
     return fingerprint(seed.state_dict(), config.code_order, config.embedder.vision.interpolation, None)
 
 
-def warn_of_another_encoder(entry: dict[str, Any], seed: SeedTokenizer, folder: Path) -> None:
+def warn_of_another_encoder(entry: dict[str, Any], seed: SeedTokenizer, folder: Path | str) -> None:
     """Warns where a language model read the codes of another encoder; older files do not say which it was."""
     if entry.get("encoder") not in (None, seed.encoder_fingerprint):
         warn(

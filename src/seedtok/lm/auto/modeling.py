@@ -76,16 +76,19 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 )
             folder = Path(name) if Path(name).is_dir() else downloaded(name)
             source = locate(named_part(entry, "tokenizer", folder), "tokenizer", folder)
-            seed = SeedTokenizer.from_pretrained(source, dtype=self.dtype)
-            if seed.codebook_id != entry.get("codebook"):
-                raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
-            warn_of_another_encoder(entry, seed, folder)
-            self.use_image_tokenizer(seed)
+            self.use_image_tokenizer(SeedTokenizer.from_pretrained(source, dtype=self.dtype))
         seed = self._image_tokenizers[0]
         return seed if seed.device == self.device else seed.to(self.device)
 
     def use_image_tokenizer(self, seed: SeedTokenizer) -> None:
-        """Sets the image tokenizer, instead of loading the one that the configuration names."""
+        """Sets the image tokenizer, instead of loading the one that the configuration names.
+
+        Raises CheckpointError for one of another codebook than the model's; a SeedTokWarning is of another encoder.
+        """
+        name = self.config.name_or_path or "this model"
+        if seed.codebook_id != self.config.seedtok.get("codebook"):
+            raise CheckpointError(f"{name} was made for another codebook than this image tokenizer's")
+        warn_of_another_encoder(self.config.seedtok, seed, name)
         self._image_tokenizers = [seed]
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
