@@ -1,8 +1,7 @@
-"""The command line: the `seedtok` program, with the commands train and info."""
+"""The command line: the `seedtok` program, with the command train."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from seedtok import __version__
@@ -24,12 +21,13 @@ from seedtok.cli import demo as cli_demo
 from seedtok.cli import evaluate as cli_evaluate
 from seedtok.cli import export as cli_export
 from seedtok.cli import finetune as cli_finetune
+from seedtok.cli import info as cli_info
 from seedtok.cli import lm as cli_lm
 from seedtok.cli import plan as cli_plan
 from seedtok.cli import reproduce as cli_reproduce
 from seedtok.cli import serve as cli_serve
 from seedtok.cli import tokenizer as cli_tokenizer
-from seedtok.cli.support import check_folder, fail, load_tokenizer, out, quiet, recipes, run_to_train, say
+from seedtok.cli.support import check_folder, fail, quiet, recipes, run_to_train, say
 from seedtok.core.cores import spare_cores, use_no_more_threads_than_cores
 from seedtok.core.errors import ConfigError, SeedTokError
 from seedtok.core.extras import missing_extra
@@ -41,12 +39,9 @@ from seedtok.core.processes import (
     open_missing_streams,
     terminate_like_interrupt,
 )
-from seedtok.core.text import one_line
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from seedtok.core.kinds import Kind
+    pass
 
 
 EMPTY = "seedtok.empty"  # in a context's notes: whether an argument is empty
@@ -189,82 +184,7 @@ app.add_typer(cli_evaluate.app, name="evaluate")
 app.add_typer(cli_data.app, name="data")
 
 
-@app.command()
-def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="'mini', a checkpoint folder, or a hub id.")] = "mini",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show the kind, the sizes and the numbers of parameters of a checkpoint."""
-    from seedtok.core.kinds import TOKENIZER, kind_of
-
-    kind = None if model == "mini" else kind_of(Path(model))
-    if kind is not None and kind.format != TOKENIZER:
-        _describe(Path(model), kind, as_json)
-        return
-    tokenizer = load_tokenizer(model)
-    from seedtok.core.hub import local_folder
-
-    config = tokenizer.config
-    parts: dict[str, nn.Module] = {}
-    for name, part in tokenizer.named_children():
-        if name == "familiarity":  # statistics, not a network
-            continue
-        children = dict(part.named_children()) if name == "embedder" else {}
-        parts |= {f"{name}.{child}": module for child, module in children.items()} or {name: part}
-    decoder = local_folder(tokenizer.image_decoder_source, "diffusion")
-    if decoder is not None and decoder.is_dir():  # one on a hub is not downloaded for this
-        pipeline = tokenizer.image_decoder.pipeline
-        parts |= {f"image_decoder.{name}": getattr(pipeline, name) for name in ("text_encoder", "unet", "vae")}
-    rows = {
-        name: {
-            "parameters": sum(p.numel() for p in part.parameters()),
-            "bytes": sum(t.numel() * t.element_size() for t in part.state_dict().values()),
-        }
-        for name, part in parts.items()
-    }
-    sizes = {
-        "image_size": config.embedder.vision.image_size,
-        "codes": config.embedder.qformer.queries,
-        "codebook_size": config.codebook.size,
-        "codebook_dim": config.codebook.dim,
-        "image_decoder": config.image_decoder,
-    }
-    if as_json:
-        print(json.dumps({"model": model, **sizes, **_total(rows), "parts": rows}))
-        return
-    for name, value in sizes.items():
-        say(f"{name.replace('_', ' ')}: {one_line(str(value))}")
-    _show_parts(rows)
-
-
-def _describe(folder: Path, kind: Kind, as_json: bool) -> None:
-    """Shows the kind and the size of a checkpoint that is not a tokenizer, and what to do with it next."""
-    from seedtok.core.kinds import stored_parts
-
-    rows = {} if kind.format == "run" else stored_parts(folder)
-    if as_json:
-        record = {"model": str(folder), "kind": kind.name, "next": kind.next}
-        print(json.dumps({**record, **_total(rows), "parts": rows}))
-        return
-    say(f"{folder} is {kind.name}")
-    if rows:
-        _show_parts(rows)
-    say(kind.next)
-
-
-def _total(rows: dict[str, dict[str, int]]) -> dict[str, int]:
-    return {key: sum(row[key] for row in rows.values()) for key in ("parameters", "bytes")}
-
-
-def _show_parts(rows: dict[str, dict[str, int]]) -> None:
-    table = Table("part", "parameters", "MB")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, row in (rows | {"total": _total(rows)}).items():
-        table.add_row(Text(one_line(name)), f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}")
-    out.print(table)
-
-
+app.command()(cli_info.info)
 app.command()(cli_finetune.finetune)
 app.command()(cli_plan.plan)
 app.command()(cli_convert.convert)
