@@ -435,6 +435,55 @@ def test_bad_samples_are_left_out_and_listed(cli, tmp_path, tiny_tokenizer):
     assert "1 of 25 samples cannot be read" in error
 
 
+def shard_of(path: Path, captions: list[str | None]) -> None:
+    """Pictures, some of which have a caption."""
+    with tarfile.open(path, "w") as tar:
+        for number, caption in enumerate(captions):
+            picture = png_bytes(Image.new("RGB", (8, 8), (number, 0, 0)))
+            for suffix, data in (("png", picture), ("cls", b"7"), ("txt", caption and caption.encode())):
+                if data is not None:
+                    (member := tarfile.TarInfo(f"{number}.{suffix}")).size = len(data)
+                    tar.addfile(member, BytesIO(data))
+
+
+@pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
+def test_images_without_captions_are_encoded_where_none_is_needed(cli, tmp_path, tiny_tokenizer):
+    (tmp_path / "shards").mkdir()
+    shard_of(tmp_path / "shards/0.tar", ["a cat", None, "a dog", None])
+    run = ("tokenize", tmp_path / "shards", "--out", tmp_path / "codes", "--model", tiny_tokenizer)
+    code, out, _ = cli(*run)
+    assert code == 0
+    assert "2 images in 1 files" in out
+    assert "--no-captions` needs none" in out
+    code, out, error = cli(*run, "--no-captions")  # what lacks some is not complete
+    assert (code, error) == (0, "")
+    assert out.startswith("4 images in 1 files")
+    assert list(read_codes(tmp_path / "codes").captions) == ["a cat", "", "a dog", ""]
+    assert "1 existed before" in cli(*run, "--no-captions")[1]
+    code, _, error = cli(*run[:3], tmp_path / "strict", *run[4:], "--bad-share", 0)
+    assert code == 2
+    assert "repair the shards, or allow more; `seedtok tokenize --no-captions` needs none" in error
+
+
+def test_training_leaves_out_codes_without_captions(tmp_path):
+    limits = SkipLimits(needs_caption=False)
+    for name, captions in (("some", ["a cat", None, "a dog", None]), ("none", [None, None])):
+        shard_of(tmp_path / f"{name}.tar", captions)
+        tokenize_shards(tmp_path / f"{name}.tar", tmp_path / name, encode, "mini", limits=limits)
+    with pytest.warns(SeedTokWarning, match="2 of 4 images have no caption, and are left out of training"):
+        batch = next(code_batches(tmp_path / "some", 4))
+    assert set(batch.captions) == {"a cat", "a dog"}
+    with pytest.raises(DataError, match="none of its 2 images has a caption, which training needs"):
+        next(code_batches(tmp_path / "none", 4))
+
+
+def test_counts_that_are_too_low_are_an_error_without_captions_too(tmp_path):
+    shard_of(tmp_path / "0.tar", [None] * 4)
+    (tmp_path / "0_stats.json").write_text('{"successes": 2}')
+    with pytest.raises(DataError, match=r"holds 4 samples, and 0_stats.json says 2"):
+        tokenize_shards(tmp_path, tmp_path / "codes", encode, "mini", limits=SkipLimits(needs_caption=False))
+
+
 @pytest.mark.filterwarnings("ignore::seedtok.core.errors.SeedTokWarning")
 def test_several_threads_read_what_one_does(tmp_path):
     folder = tmp_path / "shards"

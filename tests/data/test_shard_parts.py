@@ -1,13 +1,15 @@
 """Shards encoded part by part, by jobs side by side, are those that one job encodes."""
 
+import threading
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from seedtok.core.errors import BusyError, ConfigError
-from seedtok.core.locks import holder_of, locked
-from seedtok.data.shard_parts import ShardPart, locked_part
+from seedtok.core.errors import BusyError, ConfigError, DataError
+from seedtok.core.locks import NAME, holder_of, locked
+from seedtok.data.shard_parts import PART, ShardPart, locked_part
 from seedtok.data.tars import shard_paths
 from seedtok.mini.world.shards import write_scene_shards
 
@@ -39,6 +41,46 @@ def test_parts_are_written_side_by_side_and_each_by_one_process(tmp_path):
         pass
     assert holder_of(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_of_another_count_and_all_of_it_are_not_written_meanwhile(tmp_path):
+    with locked_part(tmp_path, ShardPart(1, 2)):
+        for other in (ShardPart(1, 4), ShardPart(1, 1), None):
+            with pytest.raises(BusyError, match="part-1-of-2 is being written by"), locked_part(tmp_path, other):
+                pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_is_in_nobodys_way(tmp_path):
+    """The lock of a whole run, and those of two parts, which many that start together look at."""
+    for folder in (tmp_path, *(tmp_path / f"{PART}{number}-of-8" for number in (1, 2))):
+        folder.mkdir(exist_ok=True)
+        (folder / NAME).write_text("{}")
+    begin, failed = threading.Barrier(8), list[Exception]()
+
+    def write(number: int) -> None:
+        begin.wait()
+        try:
+            with locked_part(tmp_path, ShardPart(number, 8)):
+                time.sleep(0.05)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with locked_part(tmp_path, None):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_an_error_of_every_part(tmp_path):
+    for number in (1, 2):
+        with pytest.raises(DataError, match="no such file or folder"):
+            ShardPart(number, 2).shards(tmp_path / "typo")
 
 
 def test_the_command_writes_a_part(cli, tmp_path, tiny_tokenizer):

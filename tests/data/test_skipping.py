@@ -103,7 +103,7 @@ def test_they_are_named_and_listed(shards, tmp_path):
         ("00000.tar", "000001"), ("00003.tar", "000030"), ("00004.tar", "000041"), ("00011.tar", "000110"),
     }  # fmt: skip
     assert "not an image" in found["00000.tar", "000001"]
-    assert "no caption (.txt or .json)" in found["00004.tar", "000041"]
+    assert "no caption: there is no .txt" in found["00004.tar", "000041"]
     before = log.read_text()
     with pytest.warns(SeedTokWarning):  # a run that goes on
         list(islice(ShardSamples(shards, limits=SkipLimits(log=log)), 48))

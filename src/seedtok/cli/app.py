@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from io import TextIOWrapper
@@ -28,7 +27,7 @@ from seedtok.cli import reproduce as cli_reproduce
 from seedtok.cli import serve as cli_serve
 from seedtok.cli import tokenizer as cli_tokenizer
 from seedtok.cli.support import check_folder, fail, quiet, recipes, run_to_train, say
-from seedtok.core.cores import spare_cores, use_no_more_threads_than_cores
+from seedtok.core.cores import spare_cores, threads_are_given, use_no_more_threads_than_cores
 from seedtok.core.errors import ConfigError, SeedTokError
 from seedtok.core.extras import missing_extra
 from seedtok.core.processes import (
@@ -172,7 +171,7 @@ def train(
 
     if is_main_rank():
         check_folder(folder, holds_run, "run")
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not threads_are_given():
         torch.set_num_threads(spare_cores())
     if device != "auto":
         set_training_device(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +51,7 @@ def finetune(
     quiet(loading=True)
     import torch
 
-    from seedtok.core.cores import spare_cores
+    from seedtok.core.cores import spare_cores, threads_are_given
     from seedtok.core.device import device_named, set_training_device
     from seedtok.data.shard_writer import holds_shards
     from seedtok.mini.finetuning.run import Finetuning
@@ -63,7 +62,7 @@ def finetune(
     if not 0 < held_out < 1:
         raise DataError(f"--held-out {held_out:g}: expected a share above 0 and below 1")
     check_folder(folder, lambda path: (path / "finetuning.json").is_file(), "fine-tuning")
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not threads_are_given():
         torch.set_num_threads(spare_cores())
     if device != "auto":
         set_training_device(device)

@@ -13,6 +13,7 @@ import typer
 from seedtok.cli.support import err, fail
 from seedtok.core.errors import DataError, ImageError
 from seedtok.core.records import json_value
+from seedtok.core.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -115,6 +116,36 @@ def typed_codes(text: str) -> list[Row]:
     except ValueError:
         shown = text if len(text) <= 80 else f"{text[:80]}..."
         raise DataError(f"--codes: expected integers, not {shown!r}") from None
+
+
+def codes_of_file(file: Path, count: int | None = None) -> list[Row]:
+    """The first `count` codes of what `encode --json` prints, or of what `tokenize` writes; raises DataError."""
+    stored = file.suffix == ".parquet" or file.is_dir()
+    return codes_of_parquet(file, count) if stored else codes_of_lines(file)[:count]
+
+
+def codes_of_parquet(source: Path, count: int | None = None) -> list[Row]:
+    """The first `count` codes in a Parquet file, or in those of a folder; raises DataError where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from seedtok.data.codes import code_files
+    from seedtok.data.origins import origin_of
+
+    rows: list[Row] = []
+    for path in code_files(source):
+        codebook = origin_of(path).codebook or None
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(min(count or 4096, 4096), columns=["key", "codes"]):
+                for record in batch.to_pylist():
+                    if len(rows) == count:
+                        return rows
+                    rows.append((f"{path}, row {len(rows) + 1}", str(record["key"]), record["codes"], codebook))
+        except (pa.ArrowException, KeyError, OSError) as error:
+            raise DataError(f"{path}: no codes as `seedtok tokenize` writes them: {one_line(str(error))}") from None
+    if not rows:
+        raise DataError(f"no codes in {source}: expected .parquet files, as `seedtok tokenize` writes them")
+    return rows
 
 
 def codes_of_lines(file: Path) -> list[Row]:

@@ -82,7 +82,7 @@ def serve(
         else:
             served = seed = load_tokenizer(model, dtype.value, device)
         _set_drawing(seed, lcm_lora, guidance_scale)
-        drawn_in = drawing_beside(drawing, dtype, seed.device)
+        drawn_in = None if only is Only.encoder else drawing_beside(drawing, dtype, seed.device)
         name = Path(model).name or model if Path(model).is_dir() else model
         return create_app(served, name, limits, keys, drawn_in, with_page, hosts, only is not Only.encoder)
 

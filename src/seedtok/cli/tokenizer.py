@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedtok.cli.inputs import check_codebook, codes_of_lines, encoded, list_image_files, report, typed_codes
+from seedtok.cli.inputs import check_codebook, codes_of_file, encoded, list_image_files, report, typed_codes
 from seedtok.cli.support import (
     Device,
     DrawingPrecision,
@@ -68,6 +68,9 @@ Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the initi
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in each batch.")]
 Images = Annotated[
     list[Path], typer.Argument(metavar="IMAGES_OR_FOLDERS", help="Image files, or folders of them.", show_default=False)
+]
+CodesFile = Annotated[
+    Path | None, typer.Argument(metavar="FILE|-", help="Output of `encode --json`, or codes that `tokenize` wrote.")
 ]
 NoCaptions = Annotated[
     bool, typer.Option("--no-captions", help="Images need no caption: one without is not counted as unreadable.")
@@ -163,21 +166,23 @@ def tokenize(
 
 
 def _say_tokenized(report: TokenizeReport, out: Path) -> None:
+    from seedtok.data.skipping import without_captions
+
     say(
         f"{report.images} images in {len(report.written) + len(report.kept)} files in {out}; "
         f"{len(report.kept)} existed before"
     )
     if report.skipped:
-        lacking = any(reason.startswith("no caption") for _, _, reason in report.skipped)
-        remedy = "; --no-captions encodes images without a caption" if lacking else ""
-        say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl{remedy}")
+        say(f"{len(report.skipped)} skipped: listed in {out}/*.skipped.jsonl")
+        for hint in {without_captions(reason).removeprefix("; ") for *_, reason in report.skipped} - {""}:
+            say(hint)
     if report.far:
         warn(f"{report.far} of them are far from the images that this model was trained on")
 
 
 def decode(
     out: Folder,
-    file: Annotated[Path | None, typer.Argument(metavar="FILE|-", help="Output of `encode --json`.")] = None,
+    file: CodesFile = None,
     codes: Annotated[str | None, typer.Option(help="The codes of one image, instead of FILE.")] = None,
     model: Model = "mini",
     steps: Steps = None,
@@ -189,11 +194,12 @@ def decode(
     overwrite: Overwrite = False,
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
+    count: Annotated[int | None, typer.Option(min=1, help="Only the first of FILE; by default all.")] = None,
 ) -> None:
     """Decode codes to images."""
     if (codes is not None and file is not None) or (codes is None and file is None and sys.stdin.isatty()):
-        raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin), or --codes")
-    rows = typed_codes(codes) if codes is not None else codes_of_lines(file or Path("-"))
+        raise DataError("expected codes: a FILE of `seedtok encode --json` (- for stdin) or `tokenize`, or --codes")
+    rows = typed_codes(codes) if codes is not None else codes_of_file(file or Path("-"), count)
     paths = png_paths([name for _, name, *_ in rows], out)
     check_free(paths, overwrite)
     tokenizer = load_tokenizer(model, dtype.value, device, image_decoder, lcm_lora)

@@ -9,14 +9,16 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
+THREADS = "OMP_NUM_THREADS"
+_limited = False  # whether `use_no_more_threads_than_cores` has set that
 READERS = 16  # threads, at most, that read images for an encoder on a GPU
 
 
 def usable_cores(root: Path = ROOT) -> int:
     """The number of cores that this process may use, at least 1: those it is bound to, or a container's quota of them.
 
-    `docker run --cpus` and the limits of Kubernetes are quotas of time: a process sees all cores of the machine, and
-    one of as many threads is halted once they have used the quota together. Rounded up.
+    `docker run --cpus` and the limits of Kubernetes are quotas of time: a process sees all cores of the machine, and if
+    it has a thread for each, they use the quota up together and all wait for the next period. Rounded up.
     """
     return max(1, min(_limits(root)))
 
@@ -54,7 +56,8 @@ def _limits(root: Path) -> list[int]:
 def reading_threads(device: str) -> int:
     """The number of threads that should read images for an encoder on a device such as "cuda"; on "cpu" it is one.
 
-    A thread decodes and stretches about 200 photographs a second, and a GPU encodes thousands.
+    A thread decodes and stretches about 200 photographs a second, and a GPU encodes thousands. Each process of a
+    machine has as many.
     """
     return 1 if device == "cpu" else min(READERS, usable_cores())
 
@@ -64,9 +67,15 @@ def use_no_more_threads_than_cores() -> None:
 
     For programs, before they import PyTorch; processes that they start are limited too.
     """
+    global _limited
     cores = usable_cores()
-    if cores < _bound_cores():
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    if cores < _bound_cores() and THREADS not in os.environ:
+        os.environ[THREADS], _limited = str(cores), True
+
+
+def threads_are_given() -> bool:
+    """Whether OMP_NUM_THREADS says how many threads to use, and that is not the limit that was set here."""
+    return THREADS in os.environ and not _limited
 
 
 def spare_cores() -> int:

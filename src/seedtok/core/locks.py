@@ -60,14 +60,24 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def holder_of(folder: Path) -> str | None:
-    """A line on the process that holds the lock of a folder; None where none does."""
-    if not (folder / NAME).exists():
+    """A line on the process that holds the lock of a folder; None where none does. Several may ask at a time."""
+    path = folder / NAME
+    try:
+        descriptor = _open_existing(path, os.O_RDONLY)
+    except FileNotFoundError:
         return None
     try:
-        with locked(folder):
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
-    except BusyError as error:
-        return str(error)
+    except BlockingIOError:
+        return str(_busy(folder))
+    except OSError:  # the file system has no such locks
+        pass
+    finally:
+        os.close(descriptor)
+    holder = _holder(path)
+    return None if holder and holder[0].is_gone() else str(_busy(folder))
 
 
 def _acquire(folder: Path, created: list[Path]) -> Callable[[], None]:
@@ -89,6 +99,12 @@ def _create(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
+def _open_existing(path: Path, flags: int) -> int:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EEXIST, "a link or a special file stands where the lock would", str(path)) from None
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
 def _kernel_lock(folder: Path) -> Callable[[], None] | None:
     """A lock of the kernel (flock), which is released when the process ends; None to try again."""
     assert fcntl is not None
@@ -96,19 +112,17 @@ def _kernel_lock(folder: Path) -> Callable[[], None] | None:
     try:
         descriptor, is_new = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
     except FileExistsError:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "a link or a special file stands where the lock would", str(path)) from None
-        descriptor, is_new = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), False
+        descriptor, is_new = _open_existing(path, os.O_RDWR), False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise _busy(folder) from None
+        is_taken = _take(descriptor)
     except OSError:  # the file system has no such locks
         if is_new:
             return _own_file(path, descriptor)
         os.close(descriptor)
         return _file_lock(folder)
+    if not is_taken:
+        os.close(descriptor)
+        raise _busy(folder)
     try:
         is_same = os.fstat(descriptor).st_ino == path.lstat().st_ino  # otherwise its last holder has just removed it
     except FileNotFoundError:
@@ -127,6 +141,17 @@ def _kernel_lock(folder: Path) -> Callable[[], None] | None:
             os.close(descriptor)
 
     return release
+
+
+def _take(descriptor: int) -> bool:
+    """Takes the kernel's lock of an open file; False where another process has it for longer than `holder_of` does."""
+    assert fcntl is not None
+    for _ in range(4):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _file_lock(folder: Path) -> Callable[[], None] | None:

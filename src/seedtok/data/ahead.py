@@ -1,4 +1,4 @@
-"""What threads read while what was read before is computed on."""
+"""Reading ahead by threads, while the program computes on what has been read."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,14 +9,14 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 AHEAD = 2  # batches
-EACH = 2  # values that a thread has before it, or has computed and nobody has asked for
+EACH = 2  # values for each thread that are being computed, or whose results wait to be asked for
 
 
 def in_order(function: Callable[[S], T], values: Iterable[S], threads: int) -> Iterator[T]:
     """The results of a function in the order of its values, computed by so many threads before they are asked for.
 
     An error of a value is raised in its place; no value after it is computed but those that had begun. With one thread
-    it is the caller's, and nothing is computed before it is asked for.
+    nothing is computed ahead: the caller's own thread computes each when it is asked for.
     """
     if threads == 1:
         yield from map(function, values)

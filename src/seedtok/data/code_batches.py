@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from seedtok.core.errors import DataError
+from seedtok.core.notices import warn
 from seedtok.data.batches import ALL_SAMPLES, Batch, Stride, even_batches, worded
 from seedtok.data.codes import Codes, read_codes
 from seedtok.data.held_out import Part
@@ -49,12 +50,19 @@ def code_batches_once(
 
 
 def _rows_of(stored: Codes, source: Path, part: Part | None) -> np.ndarray:
-    """The rows of the codes that are of a part, (n,) int32; raises DataError where there are none, or no captions."""
-    if not any(stored.captions):
-        raise DataError(f"{source}: none of its {len(stored):,} images has a caption, which training needs")
+    """The rows of the codes that are of a part, (n,) int32, without those that have no caption, which are warned of.
+
+    Raises DataError where there are none.
+    """
+    lacking = stored.captions.are_empty()
+    if (count := int(lacking.sum())) == len(stored):
+        raise DataError(f"{source}: none of its {count:,} images has a caption, which training needs")
+    if count:
+        warn(f"{source}: {count:,} of {len(stored):,} images have no caption, and are left out of training")
     if part is None:
-        return np.arange(len(stored), dtype=np.int32)
+        return np.flatnonzero(~lacking).astype(np.int32)
     rows = part.of_samples(stored.metadata, len(stored)).astype(np.int32)
+    rows = rows[~lacking[rows]]
     if not len(rows):
         raise part.nothing_left(source, len(stored))
     return rows

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -65,6 +66,11 @@ class Column(Generic[T]):
             return [self[row] for row in range(len(self))[index]]
         row = range(len(self))[index]
         return self._parse(self._column.chunk(row // ROWS)[row % ROWS].as_py())
+
+    def are_empty(self) -> np.ndarray:
+        """Which rows are empty texts, (N,) bool; the texts themselves are not read."""
+        lengths = [pc.binary_length(chunk).to_numpy(zero_copy_only=False) for chunk in self._column.iterchunks()]
+        return np.concatenate([np.zeros(0, np.int32), *lengths]) == 0
 
     def __iter__(self) -> Iterator[T]:
         for chunk in self._column.iterchunks():
@@ -136,7 +142,7 @@ def tokenize_shards(
     out, maker = Path(out), Maker(tokenizer) if isinstance(tokenizer, str) else tokenizer
     samples = ShardSamples(source, shuffle=False, limits=limits)
     written, kept, images = [], [], 0
-    plan = plan_shards(source, samples.paths, out, maker, overwrite)
+    plan = plan_shards(source, samples.paths, out, maker, overwrite, samples.skipped.limits.needs_caption)
     for number, (path, target, count) in enumerate(plan):
         if count is not None:
             samples.skipped.add_listed(path, target)

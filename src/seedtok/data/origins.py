@@ -10,6 +10,7 @@ from seedtok.core.images import Square
 from seedtok.core.notices import warn
 from seedtok.data.mapped import parquet_metadata
 from seedtok.data.shard_index import state_of
+from seedtok.data.skipping import NO_CAPTION, read_skipped
 
 # keys in the metadata of a file
 CODEBOOK = b"seedtok.tokenizer"  # the id of the codebook
@@ -25,8 +26,8 @@ class Maker:
 
     `codebook` is the id of the codebook, `SeedTokenizer.codebook_id`. `encoder` is a fingerprint of all that encodes,
     and `dtype` the name of its dtype; "" where they are not known. With a `square`, images are stretched as they are
-    read, so that full-sized ones are not kept; None leaves them as they are. `threads` read: several where the encoder
-    is no work of the processor.
+    read, so that full-sized ones are not kept; None leaves them as they are. `threads` is how
+    many read images: several where the encoder is on a GPU.
     """
 
     codebook: str
@@ -88,8 +89,12 @@ Plan = list[tuple[Path, Path, int | None]]
 Source = str | Path | Sequence[Path]  # a folder of shards, one shard, or some
 
 
-def plan_shards(source: Source, paths: Sequence[Path], out: Path, maker: Maker, overwrite: bool) -> Plan:
+def plan_shards(
+    source: Source, paths: Sequence[Path], out: Path, maker: Maker, overwrite: bool, needs_caption: bool = True
+) -> Plan:
     """Each shard, the file of its codes in `out`, and that file's rows where it is complete; creates `out`.
+
+    Where no image `needs_caption`, files that leave out some for want of one are not complete.
 
     `paths` are the shards of `source`. Where that is a folder, a SeedTokWarning names a file in `out` that is of none
     of them. Raises DataError as `tokenize_shards` does, before it writes anything.
@@ -103,10 +108,12 @@ def plan_shards(source: Source, paths: Sequence[Path], out: Path, maker: Maker, 
         raise DataError(f"cannot write to {out}: {error.strerror or error}") from None
     if isinstance(source, str | Path) and Path(source).is_dir():
         _warn_of_others(source, out, set(targets))
-    return [
-        (path, target, _finished_rows(target, path, maker, overwrite))
-        for path, target in zip(paths, targets, strict=True)
-    ]
+    plan = []
+    for path, target in zip(paths, targets, strict=True):
+        count = _finished_rows(target, path, maker, overwrite)
+        lacks = not needs_caption and any(reason.startswith(NO_CAPTION) for _, reason in read_skipped(target))
+        plan.append((path, target, None if lacks else count))
+    return plan
 
 
 def _warn_of_others(source: str | Path, out: Path, targets: set[Path]) -> None:

@@ -87,7 +87,8 @@ def pack_pairs(
                 progress(number)
         if not writer.written:
             reason = f"; the first: {': '.join(writer.skipped[0])}" if writer.skipped else ""
-            raise DataError(f"{source}: none of its {len(writer.skipped)} pictures can be packed{reason}")
+            hint = "; --no-captions packs those without a caption" if needs_caption else ""
+            raise DataError(f"{source}: none of its {len(writer.skipped)} pictures can be packed{reason}{hint}")
     return writer.report(Path(out))
 
 

@@ -86,7 +86,8 @@ def _rows(records: Iterator[Any], source: Path, base: Path, needs_caption: bool)
     for column, names in ((image, IMAGE_COLUMNS), (caption, CAPTION_COLUMNS if needs_caption else ())):
         if names and column is None:
             has = ", ".join(map(str, first)) or "none"
-            raise DataError(f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {has}")
+            hint = "; --no-captions does without" if names == CAPTION_COLUMNS else ""
+            raise DataError(f"{source}: no column {', '.join(names[:-1])} or {names[-1]}; it has {has}{hint}")
     for number, record in enumerate(chain([first], records), start=1):
         record = record if isinstance(record, dict) else {}
         name, text = (None if column is None else record.get(column) for column in (image, caption))

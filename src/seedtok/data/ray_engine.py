@@ -64,7 +64,7 @@ class RayEngine:
         needs_caption = samples.skipped.limits.needs_caption
         with _cluster(self.address) as ray, closing(self._pool(ray)) as pool:
             maker = pool.maker()
-            plan = plan_shards(source, samples.paths, out, maker, overwrite)
+            plan = plan_shards(source, samples.paths, out, maker, overwrite, needs_caption)
             left = [path for path, _, count in plan if count is None]
             jobs = [_Job(path, out, maker, batch_size, overwrite, needs_caption) for path in left]
             report = gather(samples, plan, pool.run(jobs), progress)
@@ -95,6 +95,10 @@ class _Worker:
 
     def __init__(self, load: Callable[[str], Encoder], device: str) -> None:
         keep_freed_memory()
+        if device == "cpu":  # a core each; Ray leaves OMP_NUM_THREADS as it is where that is set
+            import torch
+
+            torch.set_num_threads(1)
         self._load, self._device = load, device
         self._encoder: Encoder | None = None
 

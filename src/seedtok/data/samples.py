@@ -13,7 +13,7 @@ from seedtok.core.images import MAX_BYTES, load_image
 from seedtok.core.records import json_value
 from seedtok.data.retries import retried
 from seedtok.data.shard_index import MISSING, Entry
-from seedtok.data.skipping import BadSample
+from seedtok.data.skipping import NO_CAPTION, BadSample
 from seedtok.data.tars import slice_of
 
 
@@ -28,19 +28,21 @@ def read_sample(path: Path, entry: Entry, needs_caption: bool = True) -> Sample:
 
     Raises BadSample where it lacks something or cannot be read, and DataError where the shard cannot, in several tries.
     """
-    if entry.problem and (needs_caption or entry.image == MISSING):
+    if entry.problem:
         raise BadSample(entry.problem)
     if max(size for _, size in entry[1:4]) > MAX_BYTES:
         raise BadSample(f"larger than {MAX_BYTES:,} bytes")
     try:
         image, text, known = retried(partial(_files, path, entry))
-        metadata = {"key": entry.key} | json_value(known or b"{}")
-        caption = metadata.get("caption") if entry.text == MISSING else text.decode()
+        record = json_value(known or b"{}")
+        if not isinstance(record, dict):
+            raise BadSample("its JSON is not an object")
+        caption = record.get("caption") if entry.text == MISSING else text.decode()
         if not isinstance(caption, str):
             if needs_caption:
-                raise BadSample('no caption: there is no .txt, and its JSON has no text as "caption"')
+                raise BadSample(f'{NO_CAPTION}: there is no .txt, and no JSON with a text as "caption"')
             caption = ""
-        return Sample(load_image(image), caption, metadata)
+        return Sample(load_image(image), caption, {"key": entry.key} | record)
     except OSError as error:
         raise DataError(f"{path}, sample {entry.key}: {error.strerror or error}") from None
     except (ImageError, ValueError, TypeError, MemoryError) as error:

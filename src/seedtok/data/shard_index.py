@@ -40,8 +40,7 @@ MISSING = (0, 0)
 class Entry(NamedTuple):
     """A sample of a shard: its key and the (offset, size) of its files in the tar, MISSING for one that it lacks.
 
-    `problem` is the reason why it cannot be read, if the headers of the tar show one. A sample with
-    one and an image all the same lacks nothing but a caption.
+    `problem` is the reason why it cannot be read, if the headers of the tar show one; to lack a caption is none.
     """
 
     key: str

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedtok.core.errors import BusyError, ConfigError
+from seedtok.core.atomic import HIDDEN
+from seedtok.core.errors import BusyError, ConfigError, DataError
 from seedtok.core.locks import holder_of, locked
 from seedtok.data.tars import shard_paths
+
+PART = f"{HIDDEN}part-"  # begins the name of the folder that has the lock of a part
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,30 @@ class ShardPart:
         return f"{self.number}/{self.count}"
 
     def shards(self, source: str | Path) -> list[Path]:
-        """The shards of this part; none where there are fewer than parts. Raises DataError where there are none."""
+        """The shards of this part, none where they are fewer than parts; raises DataError where there are none."""
+        if not Path(source).exists():
+            raise DataError(f"no such file or folder: {source}")
         return shard_paths(source)[self.number - 1 :: self.count]
 
 
 @contextmanager
 def locked_part(out: Path, part: ShardPart | None) -> Iterator[None]:
-    """Holds the lock of a folder, or of one part of what is written there: parts do not wait for one another.
+    """Holds the lock of a folder, or of one part of what is written there: parts of one count are written side by side.
 
-    Raises BusyError, naming the holder, where another process writes the same, or one all and the other a part; OSError
-    as `locked` does.
+    Raises BusyError, naming the holder, where another process writes the same part, a part of another count, or all of
+    it while this writes a part, or the other way round; if they start at the same moment, both may. OSError as `locked`
+    does.
     """
-    with locked(out if part is None else out / f".part-{part.number}-of-{part.count}"):
-        others = [out] if part is not None else sorted(out.glob(".part-*-of-*"))
-        for folder in others:
-            if busy := holder_of(folder):
-                raise BusyError(busy)
-        yield
+    folder = out if part is None else out / f"{PART}{part.number}-of-{part.count}"
+    try:
+        with locked(folder):
+            beside = [] if part is None else [out]
+            beside += [path for path in out.glob(f"{PART}*") if not (part and path.name.endswith(f"-of-{part.count}"))]
+            for other in beside:
+                if busy := holder_of(other):
+                    raise BusyError(busy)
+            yield
+    finally:
+        if part is not None:
+            with suppress(OSError):  # a killed process has left it
+                folder.rmdir()

@@ -13,6 +13,7 @@ from seedtok.core.notices import warn
 
 SKIPPED = ".skipped.jsonl"  # suffix of the file, beside one of codes, that lists its skipped samples
 CHANCE = 5  # standard deviations by which one of several readers may find more than its part of the bad samples
+NO_CAPTION = "no caption"  # how the reason begins of a sample that lacks nothing else
 NAMED = 5  # samples that warnings name; the log has all
 
 
@@ -92,7 +93,7 @@ class Skipped:
         if self.count > self.limits.allowed(self.total):
             raise DataError(
                 f"{self.count} of {self.total:,} samples cannot be read; at most {self.limits.share:g} of all may be "
-                f"bad; the last: {where}: {reason}; repair the shards, or allow more"
+                f"bad; the last: {where}: {reason}; repair the shards, or allow more{without_captions(reason)}"
             )
         part = self._part()
         if self._own > self.limits.allowed_of_part(part, self.total):
@@ -121,16 +122,25 @@ class Skipped:
 
         Those that are missing at the end of a shard are known when it is opened, and left out.
         """
-        listed = target.with_suffix(SKIPPED)
-        try:
-            lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
-            records = [json.loads(line) for line in lines]
-            found = [(str(record["key"]), str(record["reason"])) for record in records]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"cannot read {listed}: {error}; remove it and {target}") from None
-        for key, reason in found:
+        for key, reason in read_skipped(target):
             if key:
                 self.add(shard, key, reason)
+
+
+def read_skipped(target: Path) -> list[tuple[str, str]]:
+    """Key and reason of each sample that `write_skipped` listed beside codes; raises DataError for a broken list."""
+    listed = target.with_suffix(SKIPPED)
+    try:
+        lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+        records = [json.loads(line) for line in lines]
+        return [(str(record["key"]), str(record["reason"])) for record in records]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot read {listed}: {error}; remove it and {target}") from None
+
+
+def without_captions(reason: str) -> str:
+    """What a message on skipped samples adds where a caption is all that one lacked."""
+    return "; `seedtok tokenize --no-captions` needs none" if reason.startswith(NO_CAPTION) else ""
 
 
 def _logged(log: Path) -> set[tuple[str, str]]:

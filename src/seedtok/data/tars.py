@@ -17,7 +17,7 @@ from seedtok.data.shard_index import MISSING, Entry, Index, read_index, state_of
 
 IMAGES = ("png", "jpg", "jpeg", "webp")  # suffixes of a sample's image; the first that it has is used
 READ = (*IMAGES, "txt", "json")  # suffixes of the files of a sample that are read
-SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: one header for an image and one for a caption
+SMALLEST_SAMPLE = 2 * 512  # bytes in a tar: a header and a block of an image
 DOTTED = "a dot before the suffix: the key of a sample ends at the first dot of a name, so rename it"
 Part = tuple[int, int]  # offset and size in the tar
 
@@ -112,7 +112,8 @@ def walk_samples(path: Path) -> list[Entry]:
     """The samples of a shard, from its headers; raises DataError for a file that is not a tar, and OSError.
 
     After the samples come those that no count of the shard takes for one of its own, all of which cannot be read: a
-    place where it is damaged, if no sample beside it lacks a file, and further pictures with a dot in their name.
+    place where it is damaged, if no sample beside it lacks an image or a caption, and further pictures with a dot in
+    their name.
     """
     try:
         size = path.stat().st_size
@@ -140,7 +141,7 @@ def walk_samples(path: Path) -> list[Entry]:
             first, *others = _entries(key, parts, size)
             entries.append(first)
             more += others
-    problems = {entry.key for entry in entries if entry.problem}
+    problems = {entry.key for entry in entries if entry.problem or entry.text == entry.metadata == MISSING}
     for start, index in contents.breaks:
         if not problems & set(keys[max(0, index - 1) : index + 1]):
             more.append(_bad(f"at byte {start}", "more data without a header: the shard is damaged"))
@@ -172,11 +173,8 @@ def _entries(key: str, parts: dict[str, Part], size: int) -> list[Entry]:
         return others
     if links := [suffix for suffix in READ if parts.get(suffix, (0, 0))[0] == LINK]:
         return [_bad(key, f"{', '.join(links)}: a link to a file that is not before it in the shard"), *others]
-    there = f"it has {', '.join(sorted(parts))}"
     if image is None:
-        return [_bad(key, f"no image (.png, .jpg or .webp); {there}"), *others]
-    if "txt" not in parts and "json" not in parts:
-        return [Entry(key, image, MISSING, MISSING, f"no caption (.txt or .json); {there}"), *others]
+        return [_bad(key, f"no image (.png, .jpg or .webp); it has {', '.join(sorted(parts))}"), *others]
     return [Entry(key, image, parts.get("txt", MISSING), parts.get("json", MISSING)), *others]
 
 

@@ -46,7 +46,8 @@ def tokenize_in_processes(
     pool = ProcessPoolExecutor(workers, processes, _start, (load, stopped))
     with pool:
         try:
-            plan = plan_shards(source, samples.paths, out, pool.submit(_maker).result(), overwrite)
+            maker = pool.submit(_maker).result()
+            plan = plan_shards(source, samples.paths, out, maker, overwrite, needs_caption)
             job = partial(_tokenize, out=out, batch_size=batch_size, overwrite=overwrite, needs_caption=needs_caption)
             jobs: list[Future[TokenizeReport]] = [pool.submit(job, path) for path, _, count in plan if count is None]
             return gather(samples, plan, (done.result() for done in as_completed(jobs)), progress)

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
+from seedtok.core.errors import ConfigError
 from seedtok.core.image_search import SUFFIXES
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.tokenizer.familiarity import encode_and_check
@@ -43,6 +44,8 @@ class Engine:
         self.codebook_id = self.seed.codebook_id
         self.encoder = self.seed.encoder_fingerprint
         self._is_unwanted: Callable[[], bool] | None = None
+        if self.writes and not draws:
+            raise ConfigError("a language model that does not draw; expected draws=False with an image tokenizer alone")
         if self.writes:
             self.model.joint.before_states.append(self._before_forward)
             self.model.joint.lm.register_forward_pre_hook(self._before_forward)  # for transformers' `generate`

@@ -129,7 +129,7 @@ class CheckedEncoder:
     """Images -> codes (B, 32), as an array, with a count `far` of the images far from those of training.
 
     `fingerprint` is `SeedTokenizer.encoder_fingerprint`, `dtype` its `encoder_dtype`, and `square` stretches images.
-    `threads` should read them.
+    `threads` is how many should read images for it.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -87,7 +87,9 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         name = self.config.name_or_path or "this model"
         if seed.codebook_id != self.config.seedtok.get("codebook"):
-            raise CheckpointError(f"{name} was made for another codebook than this image tokenizer's")
+            raise CheckpointError(
+                f"{name} was made for another codebook than this image tokenizer's: give the one it was trained with"
+            )
         warn_of_another_encoder(self.config.seedtok, seed, name)
         self._image_tokenizers = [seed]
 
