@@ -19,7 +19,7 @@ from seedtok.core.errors import ConfigError
 from seedtok.lm.seed_lm import SeedLM
 from seedtok.serving.run import from_short_thread
 from seedtok.tokenizer.seed import SeedTokenizer
-from serving.helpers import asked, picture
+from serving.helpers import asked, data_url, picture
 from tiny_lms import save_llama_of_blocks
 
 KEY = "correct-horse-battery"
@@ -28,9 +28,10 @@ KEY = "correct-horse-battery"
 @contextmanager
 def served(folder: Path, port: int, *options: object) -> Iterator[tuple[subprocess.Popen[str], list[dict], int]]:
     """A server as a process; gives its log so far, and its port."""
+    drawing = () if "encoder" in options else ("--drawing-dtype", "float32")
     process = subprocess.Popen(
         [sys.executable, "-m", "seedtok", "serve", "--model", folder, "--port", str(port), "--device", "cpu",
-         "--no-page", "--drawing-dtype", "float32", *map(str, options)],
+         "--no-page", *drawing, *map(str, options)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
@@ -90,6 +91,18 @@ def test_a_server_answers_drains_and_starts_again(lm: SeedLM, lm_folder: Path, t
         assert found.choices[0].message.content == expected
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("only", ["tokenizer", "encoder"])
+def test_an_image_tokenizer_is_served_without_a_language_model(tiny_tokenizer: Path, only: str):
+    with served(tiny_tokenizer, 0, "--only", only) as (_, _, port):
+        asked_for = {"images": [data_url(picture())]}
+        found = httpx2.post(f"http://127.0.0.1:{port}/v1/seed/encode", json=asked_for).json()
+        codes = SeedTokenizer.from_pretrained(tiny_tokenizer).encode(picture()).tolist()
+        assert [row["codes"] for row in found["data"]] == codes
+        drawn = httpx2.post(f"http://127.0.0.1:{port}/v1/seed/decode", json={"codes": codes, "steps": 1})
+        assert drawn.status_code == (200 if only == "tokenizer" else 404)
 
 
 @pytest.mark.slow
