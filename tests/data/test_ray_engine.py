@@ -9,11 +9,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import ray_encoders
-from ray_encoders import StubEncoder, load_killing, load_missing, load_stub
+from ray_encoders import StubEncoder, load_killing, load_missing, load_stub, load_threads
 from seedtok.core.errors import CheckpointError, ConfigError, DataError
 from seedtok.data.bulk import maker_of
 from seedtok.data.codes import tokenize_shards
@@ -36,11 +37,14 @@ def cluster():
     """A cluster of two processes, which the engine finds and leaves running."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.cloudpickle.register_pickle_by_value(ray_encoders)
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=100 << 20
-    )
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "2")  # as in a container with a quota of two cores
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+            object_store_memory=100 << 20,
+        )  # fmt: skip
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +117,11 @@ def test_with_processes_killed_at_random_nothing_is_lost_or_doubled(shards, expe
         ("00003.tar", "000031"), ("00007.tar", "000070"), ("00011.tar", "000112"),
         ("00011.tar", ""),
     }  # fmt: skip
+
+
+def test_a_process_of_a_core_has_one_thread(shards, tmp_path):
+    RayEngine(partial(load_threads, tmp_path / "processes")).tokenize(shards / "00000.tar", tmp_path / "codes")
+    assert set(np.ravel(pq.read_table(tmp_path / "codes" / "00000.parquet")["codes"].to_pylist())) == {1}
 
 
 def test_a_stopped_run_goes_on_with_what_is_left(shards, expected, tmp_path):
