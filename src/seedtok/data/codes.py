@@ -69,7 +69,10 @@ class Column(Generic[T]):
 
     def are_empty(self) -> np.ndarray:
         """Which rows are empty texts, (N,) bool; the texts themselves are not read."""
-        lengths = [pc.binary_length(chunk).to_numpy(zero_copy_only=False) for chunk in self._column.iterchunks()]
+        lengths = [
+            pc.call_function("binary_length", [chunk]).to_numpy(zero_copy_only=False)
+            for chunk in self._column.iterchunks()
+        ]
         return np.concatenate([np.zeros(0, np.int32), *lengths]) == 0
 
     def __iter__(self) -> Iterator[T]:
