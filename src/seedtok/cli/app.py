@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -38,10 +38,6 @@ from seedtok.core.processes import (
     open_missing_streams,
     terminate_like_interrupt,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 EMPTY = "seedtok.empty"  # in a context's notes: whether an argument is empty
 

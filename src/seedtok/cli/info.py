@@ -28,14 +28,13 @@ def info(
 ) -> None:
     """Show the kind, the sizes and the numbers of parameters of a checkpoint, or what codes were made with."""
     from seedtok.core.kinds import TOKENIZER, kind_of
-    from seedtok.data.codes import code_files
 
     kind = None if model == "mini" else kind_of(Path(model))
     if kind is not None and kind.format != TOKENIZER:
         _describe(Path(model), kind, as_json)
         return
-    if kind is None and Path(model).exists() and (paths := code_files(Path(model))) and paths[0].suffix == ".parquet":
-        _describe_codes(Path(model), paths, as_json)
+    if kind is None and _holds_codes(Path(model)):
+        _describe_codes(Path(model), as_json)
         return
     tokenizer = load_tokenizer(model)
     from seedtok.core.hub import local_folder
@@ -90,11 +89,17 @@ def _describe(folder: Path, kind: Kind, as_json: bool) -> None:
     say(kind.next)
 
 
-def _describe_codes(source: Path, paths: list[Path], as_json: bool) -> None:
+def _holds_codes(source: Path) -> bool:
+    return next(source.rglob("*.parquet"), None) is not None if source.is_dir() else source.suffix == ".parquet"
+
+
+def _describe_codes(source: Path, as_json: bool) -> None:
     """Shows how many images codes are of, and what made them: ids and dtypes as `seedtok tokenize` writes them."""
+    from seedtok.data.codes import code_files
     from seedtok.data.origins import origin_of
     from seedtok.data.skipping import SKIPPED
 
+    paths = code_files(source)
     origins = [origin_of(path) for path in paths]
     for path, origin in zip(paths, origins, strict=True):
         if not origin.codebook:
