@@ -24,7 +24,10 @@ from seedtok.tokenizer.unknown_words import KNOWN_WORDS, unknown_words
 from seedtok.training.runs import read_config, write_config
 from tiny_lms import text_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:samples that are longer than a row"),  # the tiny LM reads bytes, 128 of them
+]
 COLORS = ("red", "green", "blue", "white", "black", "gray")
 SMALL = tuple(f"{part.name}.{item}" for part in PARTS for item in ("optimization.batch_size=4", "log_every=1"))
 
