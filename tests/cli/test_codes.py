@@ -20,7 +20,7 @@ def test_codes_say_how_many_they_are_and_what_made_them(cli, tmp_path):
     write_scene_shards(tmp_path / "shards", "train", 5, size=64, shard_size=3)
     codes = tmp_path / "codes"
     tokenize_shards(tmp_path / "shards", codes, encode, Maker("book", "first", "float32"))
-    (codes / "00001.skipped.jsonl").write_text("{}\n{}\n")
+    (codes / "00001.skipped.jsonl").write_text('{"key": "a", "reason": "broken"}\n{"key": "b", "reason": "broken"}\n')
     expected = {"images": 5, "files": 2, "skipped": 2, "codebook": ["book"], "encoder": ["first"], "dtype": ["float32"]}
     code, out, error = cli("info", codes, "--json")
     assert (code, error) == (0, "")

@@ -97,7 +97,7 @@ def _describe_codes(source: Path, as_json: bool) -> None:
     """Shows how many images codes are of, and what made them: ids and dtypes as `seedtok tokenize` writes them."""
     from seedtok.data.codes import code_files
     from seedtok.data.origins import origin_of
-    from seedtok.data.skipping import SKIPPED
+    from seedtok.data.skipping import read_skipped
 
     paths = code_files(source)
     origins = [origin_of(path) for path in paths]
@@ -106,11 +106,10 @@ def _describe_codes(source: Path, as_json: bool) -> None:
             raise DataError(
                 f"{path} does not say which tokenizer its codes are of: `seedtok tokenize` writes such files"
             )
-    lists = (path.with_suffix(SKIPPED) for path in paths)
     sizes = {
         "images": sum(origin.rows for origin in origins),
         "files": len(paths),
-        "skipped": sum(len(path.read_bytes().splitlines()) for path in lists if path.exists()),
+        "skipped": sum(len(read_skipped(path)) for path in paths),
     }
     made_by = {
         name: sorted({value for origin in origins if (value := getattr(origin, name))})

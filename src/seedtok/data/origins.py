@@ -111,8 +111,9 @@ def plan_shards(
     plan = []
     for path, target in zip(paths, targets, strict=True):
         count = _finished_rows(target, path, maker, overwrite)
-        lacks = not needs_caption and any(reason.startswith(NO_CAPTION) for _, reason in read_skipped(target))
-        plan.append((path, target, None if lacks else count))
+        if count is not None and not needs_caption and any(r.startswith(NO_CAPTION) for _, r in read_skipped(target)):
+            count = None
+        plan.append((path, target, count))
     return plan
 
 

@@ -89,6 +89,14 @@ def encoder_of(seed: SeedTokenizer, is_copied: bool) -> str:
     return fingerprint(seed.state_dict(), config.code_order, config.embedder.vision.interpolation, None)
 
 
+def check_codebook(entry: dict[str, Any], seed: SeedTokenizer, folder: Path | str) -> None:
+    """Raises CheckpointError where a language model is of another codebook than an image tokenizer."""
+    if seed.codebook_id != entry.get("codebook"):
+        raise CheckpointError(
+            f"{folder} was made for another codebook than this image tokenizer's: give the one it was trained with"
+        )
+
+
 def warn_of_another_encoder(entry: dict[str, Any], seed: SeedTokenizer, folder: Path | str) -> None:
     """Warns where a language model read the codes of another encoder; older files do not say which it was."""
     if entry.get("encoder") not in (None, seed.encoder_fingerprint):
@@ -105,8 +113,7 @@ def read_plain(folder: Path, entry: dict[str, Any], seed: SeedTokenizer, weights
     """
     check_version(entry.get("version", 1), VERSION, folder)
     layout = from_record(Vocabulary, entry.get("layout"), f"visual ids in {folder / 'config.json'}")
-    if seed.codebook_id != entry.get("codebook"):
-        raise CheckpointError(f"{folder} was made for another codebook than this image tokenizer's")
+    check_codebook(entry, seed, folder)
     lm, text_tokenizer = load_base(str(folder.resolve()), weights.dtype, weights.quantization)
     _check_rows(lm, layout, folder)
     names = from_record(TokenNames, entry["names"], "names of visual ids") if "names" in entry else None

@@ -24,7 +24,7 @@ from seedtok.core.errors import CheckpointError, InputError
 from seedtok.core.hub import downloaded, locate, named_part
 from seedtok.lm.auto.config import SeedLMConfig
 from seedtok.lm.auto.spans import ImageSpans
-from seedtok.lm.plain_files import encoder_of, warn_of_another_encoder
+from seedtok.lm.plain_files import check_codebook, encoder_of, warn_of_another_encoder
 from seedtok.tokenizer.seed import SeedTokenizer
 
 CODE = "seedtok_auto.py"  # in a folder: where the classes are
@@ -86,10 +86,7 @@ class SeedLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises CheckpointError for one of another codebook than the model's; a SeedTokWarning is of another encoder.
         """
         name = self.config.name_or_path or "this model"
-        if seed.codebook_id != self.config.seedtok.get("codebook"):
-            raise CheckpointError(
-                f"{name} was made for another codebook than this image tokenizer's: give the one it was trained with"
-            )
+        check_codebook(self.config.seedtok, seed, name)
         warn_of_another_encoder(self.config.seedtok, seed, name)
         self._image_tokenizers = [seed]
 
