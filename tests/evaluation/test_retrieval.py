@@ -152,7 +152,7 @@ def test_models_of_one_kind_stand_beside_each_other(cli, tiny_tokenizer, tmp_pat
     assert list(found["settings"]["models"]) == ["seed", "other", "other-2", "settings-2"]
     rows = [name for name, value in found.items() if isinstance(value, dict) and "r_mean" in value]
     assert sorted(rows[:2]) == ["causal_code", "causal_embedding"]
-    assert rows[2:] == [f"{name} {row}" for name in ("other", "other-2", "settings-2") for row in rows[:2]]
+    assert rows[2:] == [*(f"{name} {row}" for name in ("other", "other-2", "settings-2") for row in rows[:2]), "layout"]
     assert {p: p.read_bytes() for p in before} == before
 
 

@@ -42,6 +42,7 @@ from seedtok.cli.evaluate_support import (
     place_of,
     readers_by_row,
     report,
+    retrieval_floor,
     scene_scorer,
     with_beside,
     with_others,
@@ -70,7 +71,7 @@ def retrieval(
     dtype: Dtype = Precision.float32,
     device: Device = "auto",
 ) -> None:
-    """Table 1: recall of captions by pictures and back, from embeddings and from codes."""
+    """Table 1: recall of captions by pictures and back, from embeddings and from codes; of scenes, the floor too."""
     quiet(loading=True)
     import torch
 
@@ -84,7 +85,12 @@ def retrieval(
     models = with_others({chosen.row: chosen}, others, lambda name: load_retrieval_model(name, kind, where))
     record = with_beside({"model": identified(model), "dtype": dtype.value}, others, "tokenizer")
     given = Given(model, out, batch_size, seed, record)
-    report(lambda: evaluate_retrieval(models, found, given.run), given, found, as_json)
+
+    def measured() -> dict[str, Any]:
+        result = evaluate_retrieval(models, found, given.run)
+        return result | {"layout": retrieval_floor(found)} if result and is_scenes(data) else result
+
+    report(measured, given, found, as_json)
 
 
 @app.command()

@@ -97,6 +97,14 @@ def blind_guesses(data: EvaluationSet) -> dict[str, float]:
     return blind_accuracy(data)
 
 
+def retrieval_floor(data: EvaluationSet) -> dict[str, float]:
+    """The recalls, in percent, of background and places alone, among scenes."""
+    from seedtok.mini.evaluation import MiniSet, layout_floor
+
+    assert isinstance(data, MiniSet)
+    return layout_floor(data)
+
+
 def drawing_judges(
     data: str, found: EvaluationSet, clip: str | None, device: torch.device
 ) -> tuple[ImageFeatures, Scorer | None]:

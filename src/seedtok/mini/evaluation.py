@@ -27,6 +27,7 @@ from seedtok.mini.judge import SceneJudge
 from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.world import questions
 from seedtok.mini.world.blind import blind_answers, blind_prior
+from seedtok.mini.world.layouts import layout_recalls
 from seedtok.mini.world.near_misses import near_misses
 from seedtok.mini.world.published import PEOPLE, PUBLISHED, entry_of, jpeg, questions_of
 from seedtok.mini.world.scenes import Scene, Thing, caption, render, wordings
@@ -145,6 +146,11 @@ def blind_accuracy(data: MiniSet, told: int = 4000) -> dict[str, float]:
     training = MiniSet(told, data.seed, name="train", classic=data.scenes[0].look is None)
     prior = blind_prior(data.asked, blind_answers(training.asked))
     return {"accuracy": prior.pop("all"), **prior}
+
+
+def layout_floor(data: MiniSet) -> dict[str, float]:
+    """Recalls, in percent, of one who sees of a set's pictures the background and which places are taken, alone."""
+    return layout_recalls(data.scenes, data.queries, len(data[0].captions))
 
 
 class SceneScorer:

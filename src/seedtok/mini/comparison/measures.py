@@ -27,7 +27,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.comparison.made_of import made_of
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import parts_of, seeded
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_floor
 from seedtok.mini.identities import MADE_BY, NAME, Identities, identities, remove_others
 from seedtok.mini.parts import result
 from seedtok.mini.reproduction.tables import Models
@@ -76,6 +76,11 @@ def codes(what: Measured, out: Path) -> Scores:
     code, embedding = found["causal_code"], found["causal_embedding"]
     kept = 100 * code["r_mean"] / embedding["r_mean"] if embedding["r_mean"] else 0.0
     return {"": _chosen(code, RECALLS) | {"of_embeddings": kept}}
+
+
+def layout(what: Measured, out: Path) -> Scores:
+    """Recalls of background and places alone, in percent."""
+    return {"": _chosen(layout_floor(what.data()), RECALLS)}
 
 
 def codebook(what: Measured, out: Path) -> Scores:
@@ -156,7 +161,7 @@ def _drawn(
 
 MEASURES = {
     "embeddings": embeddings, "codes": codes, "codebook": codebook, "reader": reader, "blind": blind,
-    "generation": generation, "drawing": drawing,
+    "generation": generation, "drawing": drawing, "layout": layout,
 }  # fmt: skip
 
 

@@ -46,19 +46,29 @@ class Question:
 CODES = {"published": "codes, VQ as published", "restart": "codes, k-means and restart"}
 NAMED = {"naming": "named", "unnamed": "not named"}
 
+LAYOUT = Row(
+    "background and places alone",
+    "the floor: which background, and which places are taken, without what stands there; ties in random order",
+    "layout",
+    (),
+)
+
 TABLE1 = Question(
     "Table 1: does causality cost retrieval?",
     "Stage I from one bidirectional Q-Former, on the same scenes, for the same steps, all parameters trained but the "
     "ViT; stage II on it, for the same steps. A bidirectional Q-Former is scored by the best of its queries, a causal "
     "one by its last. Named: with the loss that says what stands where.",
-    tuple(
-        Row(name := f"{mask}, {NAMED[naming]}, {kind}", name, measure, (run,))
-        for mask in MASKS
-        for naming in NAMINGS
-        for kind, measure, run in (
-            ("embeddings", "embeddings", f"{mask}-{naming}"),
-            *((CODES[codebook], "codes", f"{mask}-{naming}-{codebook}") for codebook in CODES),
-        )
+    (
+        *(
+            Row(name := f"{mask}, {NAMED[naming]}, {kind}", name, measure, (run,))
+            for mask in MASKS
+            for naming in NAMINGS
+            for kind, measure, run in (
+                ("embeddings", "embeddings", f"{mask}-{naming}"),
+                *((CODES[codebook], "codes", f"{mask}-{naming}-{codebook}") for codebook in CODES),
+            )
+        ),
+        LAYOUT,
     ),
     smoke_count=16,
     sets=(*SETS, *(f"{name}{WITH_NEAR_MISSES}" for name in SETS)),
@@ -168,6 +178,7 @@ CODEBOOK = Question(
         Row("EMA", "moving averages in place of the codebook's loss, as in the recipe, but that what codes start from "
             "weighs as much as a batch", "codebook", ("codebook-ema",)),
         Row("L2", "inputs and codes L2-normalised", "codebook", ("codebook-l2",)),
+        LAYOUT,
     ),
     count=3000,
     smoke_count=16,

@@ -23,7 +23,7 @@ from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, load_features
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_floor, load_features
 from seedtok.mini.identities import MADE_BY, NAME, identities, remove_others
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
@@ -65,7 +65,8 @@ class Models:
 def retrieval(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
     bidirectional = ImageTextEmbedder.from_pretrained(result(models.out, "bidirectional")).to(models.device)
     causal = load_retrieval_model(str(result(models.out, "stage2")), torch.float32, models.device)
-    return evaluate_retrieval({"bidirectional": EmbedderRetrieval(bidirectional), causal.row: causal}, data, run)
+    found = evaluate_retrieval({"bidirectional": EmbedderRetrieval(bidirectional), causal.row: causal}, data, run)
+    return found | {"layout": layout_floor(data)}
 
 
 def codebook(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:

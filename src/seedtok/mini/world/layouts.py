@@ -1,0 +1,30 @@
+"""How far background and places alone tell scenes apart: the floor of retrieval among scenes."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from seedtok.mini.world.scene import Scene
+
+
+def layout(scene: Scene) -> tuple[str, frozenset[str]]:
+    """What one sees of a scene who does not see what its things are: the background, and which places are taken."""
+    return scene.background, frozenset(thing.place for thing in scene.things)
+
+
+def layout_recalls(scenes: Sequence[Scene], queries: int, captions: int = 1) -> dict[str, float]:
+    """Recall@1, 5, 10 both ways and their mean (Table 1), in percent, of one who sees the layout of scenes alone.
+
+    Each scene has `captions` captions, which say its layout; those of one layout come in random order, of which this
+    is the mean. The first `queries` scenes, and their captions, are looked for; the others are candidates alone.
+    """
+    alike = Counter(map(layout, scenes))
+    groups = [alike[layout(scene)] for scene in scenes[:queries]]
+    found = {}
+    for k in (1, 5, 10):
+        missed = [math.comb(captions * (group - 1), k) / math.comb(captions * group, k) for group in groups
+                  if captions * group >= k]  # fmt: skip
+        found[f"i2t_r{k}"] = 100 * (1 - sum(missed) / len(groups))
+    for k in (1, 5, 10):
+        found[f"t2i_r{k}"] = 100 * sum(min(1, k / group) for group in groups) / len(groups)
+    return found | {"r_mean": sum(found.values()) / 6}
