@@ -29,6 +29,7 @@ Compare = Annotated[
 Seeds = Annotated[int, typer.Option(min=1, help="Of --compare: runs of each row, with seeds from 1 on.")]
 Scale = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the steps of each run are multiplied by.")]
 Batch = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the batch of each run is multiplied by.")]
+Rate = Annotated[float, typer.Option(min=0.0001, help="Of --compare: what the learning rate is multiplied by.")]
 Shipped = Annotated[
     bool, typer.Option("--shipped", help="Of --compare: stand on the package's parts, in place of training them first.")
 ]
@@ -37,7 +38,7 @@ Shipped = Annotated[
 def reproduce(
     size: Size, folder: Folder, smoke: Smoke = False, where: On = Where.cpu, workers: Workers = None,
     compare: Compare = None, seeds: Seeds = 3, steps_scale: Scale = 1.0, batch_scale: Batch = 1.0,
-    shipped: Shipped = False,
+    rate_scale: Rate = 1.0, shipped: Shipped = False,
 ) -> None:  # fmt: skip
     """Train every part of the mini size from nothing, measure every table, and write report.html.
 
@@ -47,9 +48,10 @@ def reproduce(
     """
     if size != "mini":
         raise ConfigError(f"no size {size!r} to reproduce, only mini; for the paper's size see docs/full_size.md")
-    if compare is None and (seeds, steps_scale, batch_scale, shipped) != (3, 1.0, 1.0, False):
+    if compare is None and (seeds, steps_scale, batch_scale, rate_scale, shipped) != (3, 1.0, 1.0, 1.0, False):
         raise ConfigError(
-            "--seeds, --steps-scale, --batch-scale and --shipped are of --compare: name a question, or all"
+            "--seeds, --steps-scale, --batch-scale, --rate-scale and --shipped are of --compare: name a question, or "
+            "all"
         )
     quiet(loading=True)
     from seedtok.core.cores import spare_cores
@@ -66,5 +68,5 @@ def reproduce(
 
     names = list(QUESTIONS) if compare == "all" else [compare]
     place = Place(folder.absolute(), smoke, device_of(where), jobs)
-    for table in compared(names, place, say, Terms(seeds, steps_scale, batch_scale, shipped)):
+    for table in compared(names, place, say, Terms(seeds, steps_scale, batch_scale, rate_scale, shipped)):
         say(f"table: {table}")

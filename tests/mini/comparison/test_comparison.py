@@ -109,10 +109,11 @@ def test_tokenizers_of_the_pilot_have_the_steps_and_the_codebook_of_seeds():
 
 
 def test_steps_scale_with_their_warm_up_and_batches_with_what_is_counted_in_them():
-    whole, half = (config_of("codebook-ema", terms=t) for t in (Terms(), Terms(3, 0.5, 0.25)))
+    whole, half = (config_of("codebook-ema", terms=t) for t in (Terms(), Terms(3, 0.5, 0.25, 0.5)))
     before, after = whole.optimization, half.optimization
     assert (after.steps, after.warmup_steps) == (before.steps // 2, before.warmup_steps // 2)
     assert after.batch_size == before.batch_size // 4
+    assert (after.lr, after.min_lr) == (before.lr / 2, before.min_lr / 2)
     assert half.validate_batches == 4 * whole.validate_batches
     assert half.stage.restart_after == 4 * whole.stage.restart_after
     assert half.stage.ema_decay**4 == pytest.approx(whole.stage.ema_decay)
@@ -317,6 +318,7 @@ def test_a_table_has_every_row_and_score():
     text = markdown(found)
     assert "## Why?" in text
     assert "8 scenes, 2 seeds, mean and range; steps times 0.5; batch times 0.25; on the parts of the package" in text
+    assert "batch times 0.25; rate times 0.5; on the parts" in markdown(found | {"rate_scale": 0.5})
     assert "| Row | x | y |" in text
     assert "| a | 2.0 (1.5 to 2.5) | - |" in text
     assert "| b | 3.0 | 75.0 (70.0 to 80.0) |" in text

@@ -105,8 +105,8 @@ def conditions(found: Mapping[str, Any]) -> str:
     seeds = f"{len(found['seeds'])} seeds, mean and range" if len(found["seeds"]) > 1 else "one seed"
     scales = "".join(
         f"; {what} times {found[key]:g}"
-        for what, key in (("steps", "steps_scale"), ("batch", "batch_scale"))
-        if found[key] != 1
+        for what, key in (("steps", "steps_scale"), ("batch", "batch_scale"), ("rate", "rate_scale"))
+        if found.get(key, 1) != 1
     )
     shipped = "; on the parts of the package" if found["shipped"] else ""
     products = PRODUCTS.get(str(found.get("precision")), "")

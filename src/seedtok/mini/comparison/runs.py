@@ -20,9 +20,9 @@ SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of sm
 
 @dataclass(frozen=True)
 class Terms:
-    """How runs are compared: each with seeds 1 to `seeds`, its steps and batch times `steps_scale` and `batch_scale`.
+    """How runs are compared: each with seeds 1 to `seeds`, and its steps, batch and learning rate times these scales.
 
-    Seed 0 is that of what they stand on, whose scenes they would see again. That is the package's own with `shipped`,
+    Smaller batches learn better at a lower rate: about by the square root of their scale. Seed 0 is that of what they stand on, whose scenes they would see again. That is the package's own with `shipped`,
     else what is trained in the same folder first, and its steps and batch are never scaled. `precision` is that of
     products while runs are trained, on whatever machine they go on.
     """
@@ -30,6 +30,7 @@ class Terms:
     seeds: int = 3
     steps_scale: float = 1.0
     batch_scale: float = 1.0
+    rate_scale: float = 1.0
     shipped: bool = False
     precision: str = "auto"
 
@@ -39,7 +40,7 @@ class Terms:
 
     def kept(self) -> dict[str, float | bool | str]:
         """What all comparisons of a folder have in common."""
-        scales = {"steps_scale": self.steps_scale, "batch_scale": self.batch_scale}
+        scales = {"steps_scale": self.steps_scale, "batch_scale": self.batch_scale, "rate_scale": self.rate_scale}
         return {**scales, "shipped": self.shipped, "precision": self.precision}
 
 
@@ -51,7 +52,7 @@ class ComparedRun:
     steps: int | None = None
 
     def budget(self, terms: Terms) -> list[str]:
-        """Steps, warm-up and batch, as settings; what a recipe counts in batches stays of as many pictures.
+        """Steps, warm-up, batch and rate, as settings; what a recipe counts in batches stays of as many pictures.
 
         What starts from the mean and deviation of some first batches is of that many smaller ones.
         """
@@ -61,6 +62,8 @@ class ComparedRun:
             "optimization.steps": max(1, round((self.steps or own.steps) * terms.steps_scale)),
             "optimization.warmup_steps": max(1, round(own.warmup_steps * terms.steps_scale)),
             "optimization.batch_size": max(1, round(own.batch_size * terms.batch_scale)),
+            "optimization.lr": own.lr * terms.rate_scale,
+            "optimization.min_lr": own.min_lr * terms.rate_scale,
             "validate_batches": max(1, round(recipe.validate_batches * batches)),
         }
         if isinstance(recipe.stage, QuantizationSettings):
