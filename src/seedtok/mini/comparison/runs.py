@@ -22,9 +22,10 @@ SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of sm
 class Terms:
     """How runs are compared: each with seeds 1 to `seeds`, and its steps, batch and learning rate times these scales.
 
-    Smaller batches learn better at a lower rate: about by the square root of their scale. Seed 0 is that of what they stand on, whose scenes they would see again. That is the package's own with `shipped`,
-    else what is trained in the same folder first, and its steps and batch are never scaled. `precision` is that of
-    products while runs are trained, on whatever machine they go on.
+    Smaller batches learn better at a lower rate: about by the square root of their scale. Seed 0 is that of what they
+    stand on, whose scenes they would see again. That is the package's own with `shipped`, else what is trained in the
+    same folder first, and its steps, batch and rate are never scaled. `precision` is that of products while runs are
+    trained, on whatever machine they go on.
     """
 
     seeds: int = 3
