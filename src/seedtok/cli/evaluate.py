@@ -32,7 +32,7 @@ from seedtok.cli.evaluate_options import (
 from seedtok.cli.evaluate_support import (
     Given,
     GivenLM,
-    blind_guesses,
+    answers_floors,
     drawing_judges,
     evaluation_set,
     few_steps_by,
@@ -41,8 +41,8 @@ from seedtok.cli.evaluate_support import (
     is_scenes,
     place_of,
     readers_by_row,
+    recall_floors,
     report,
-    retrieval_floor,
     scene_scorer,
     with_beside,
     with_others,
@@ -88,7 +88,7 @@ def retrieval(
 
     def measured() -> dict[str, Any]:
         result = evaluate_retrieval(models, found, given.run)
-        return result | {"layout": retrieval_floor(found)} if result and is_scenes(data) else result
+        return result | recall_floors(found) if result and is_scenes(data) else result
 
     report(measured, given, found, as_json)
 
@@ -225,7 +225,7 @@ def vqa(
 
     def measured() -> dict[str, Any]:
         result = evaluate_vqa(readers, found, given.run, prompts, replace(ANSWERING, num_beams=beams))
-        return result | {"blind_prior": blind_guesses(found)} if result and is_scenes(data) else result
+        return result | answers_floors(found) if result and is_scenes(data) else result
 
     report(measured, given, found, as_json)
 

@@ -89,20 +89,20 @@ def scene_scorer(data: EvaluationSet, judge: Any = None) -> Scorer:
     return SceneScorer(data, judge)
 
 
-def blind_guesses(data: EvaluationSet) -> dict[str, float]:
-    """How many questions about scenes are guessed right without seeing them, in percent."""
-    from seedtok.mini.evaluation import MiniSet, blind_accuracy
+def answers_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
+    """How many questions about scenes are guessed right, in percent: without seeing them, and by their layout."""
+    from seedtok.mini.evaluation import MiniSet, blind_accuracy, layout_accuracy
 
     assert isinstance(data, MiniSet)
-    return blind_accuracy(data)
+    return {"blind_prior": blind_accuracy(data), "layout": layout_accuracy(data)}
 
 
-def retrieval_floor(data: EvaluationSet) -> dict[str, float]:
+def recall_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
     """The recalls, in percent, of background and places alone, among scenes."""
     from seedtok.mini.evaluation import MiniSet, layout_floor
 
     assert isinstance(data, MiniSet)
-    return layout_floor(data)
+    return {"layout": layout_floor(data)}
 
 
 def drawing_judges(

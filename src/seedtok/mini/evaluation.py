@@ -27,7 +27,7 @@ from seedtok.mini.judge import SceneJudge
 from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.world import questions
 from seedtok.mini.world.blind import blind_answers, blind_prior
-from seedtok.mini.world.layouts import layout_recalls
+from seedtok.mini.world.layouts import layout_recalls, told_layout
 from seedtok.mini.world.near_misses import near_misses
 from seedtok.mini.world.published import PEOPLE, PUBLISHED, entry_of, jpeg, questions_of
 from seedtok.mini.world.scenes import Scene, Thing, caption, render, wordings
@@ -87,10 +87,15 @@ class MiniSet:
         return tuple(dict.fromkeys(caption(scene, wording) for wording in range(count)))
 
     @cached_property
-    def asked(self) -> list[questions.Question]:
+    def asked_of(self) -> list[tuple[Scene, questions.Question]]:
         """One question a scene, all kinds in turn."""
         rng = np.random.default_rng([self.seed, 3])
-        return [questions.questions(scene, rng, 1)[0] for scene in self.scenes]
+        return [(scene, questions.questions(scene, rng, 1)[0]) for scene in self.scenes]
+
+    @property
+    def asked(self) -> list[questions.Question]:
+        """The questions of all scenes."""
+        return [question for _, question in self.asked_of]
 
     @cached_property
     def _questions(self) -> list[Question]:
@@ -127,10 +132,10 @@ class PublishedSet(MiniSet):
         return load_image(jpeg(self.scenes[index], SIZE))
 
     @cached_property
-    def asked(self) -> list[questions.Question]:
-        """The questions of all scenes."""
+    def asked_of(self) -> list[tuple[Scene, questions.Question]]:
+        """The questions of each scene, as many as the data set has of a picture."""
         numbered = enumerate(self.scenes)
-        return [question for i, scene in numbered for question in questions_of(self.form, scene, self.seed, i)]
+        return [(scene, question) for i, scene in numbered for question in questions_of(self.form, scene, self.seed, i)]
 
 
 def _content(scene: Scene) -> tuple[str, frozenset[Thing]]:
@@ -143,8 +148,27 @@ def blind_accuracy(data: MiniSet, told: int = 4000) -> dict[str, float]:
 
     That is the most frequent answer to each wording, counted over the questions of `told` training scenes.
     """
-    training = MiniSet(told, data.seed, name="train", classic=data.scenes[0].look is None)
-    prior = blind_prior(data.asked, blind_answers(training.asked))
+    return _accuracy(data.asked, _training(data, told).asked)
+
+
+def layout_accuracy(data: MiniSet, told: int = 10_000) -> dict[str, float]:
+    """What a set's questions are answered right, in percent, by one who sees background and taken places, but no thing.
+
+    That is the most frequent answer to each wording among the questions of `told` training scenes: of that background
+    where the question is about it, or else of things in the same places.
+    """
+    training = _training(data, told)
+    return _accuracy(
+        *([told_layout(question, scene) for scene, question in some.asked_of] for some in (data, training))
+    )
+
+
+def _training(data: MiniSet, count: int) -> MiniSet:
+    return MiniSet(count, data.seed, name="train", classic=data.scenes[0].look is None)
+
+
+def _accuracy(asked: list[questions.Question], known: list[questions.Question]) -> dict[str, float]:
+    prior = blind_prior(asked, blind_answers(known))
     return {"accuracy": prior.pop("all"), **prior}
 
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from seedtok.core.recalls import retrieval_recalls
-from seedtok.mini.evaluation import MiniSet, PublishedSet, layout_floor
-from seedtok.mini.world.layouts import layout
+from seedtok.mini.evaluation import MiniSet, PublishedSet, blind_accuracy, layout_accuracy, layout_floor
+from seedtok.mini.world.balanced import Question
+from seedtok.mini.world.layouts import layout, told_layout
+from seedtok.mini.world.scene import Scene, Thing
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,28 @@ def test_recalls_of_a_layout_are_those_of_similarities_that_are_1_or_0_with_ties
 def test_most_of_the_recall_among_500_scenes_needs_no_thing():
     assert layout_floor(MiniSet(500, classic=False))["r_mean"] == pytest.approx(67.6, abs=0.05)
     assert layout_floor(MiniSet(500, name="test+near-misses", classic=False))["r_mean"] == pytest.approx(49.7, abs=0.05)
+
+
+def test_answers_of_a_layout_know_the_background_and_where_a_lone_thing_is_but_no_thing():
+    scene = Scene("red", (Thing("fox", "top"), Thing("bee", "left")))
+    asked = [Question("color", "What color is the background?", "red"), Question("where", "Where is the fox?", "top")]
+    told = [told_layout(question, scene) for question in asked]
+    assert [question.text for question in told] == [
+        "red: What color is the background?", "left, top: Where is the fox?",
+    ]  # fmt: skip
+    assert [(question.kind, question.answer) for question in told] == [(q.kind, q.answer) for q in asked]
+    data = MiniSet(300, classic=False)
+    found, blind = layout_accuracy(data, 4000), blind_accuracy(data)
+    assert set(found) == set(blind)
+    assert found["color"] == 100
+    assert max(found["what"], found["relation"]) < 5  # of 120 things
+    alone = [q for scene, q in data.asked_of if q.kind == "where" and len(scene.things) == 1]
+    assert found["where"] > 100 * len(alone) / sum(q.kind == "where" for q in data.asked)
+    assert blind["accuracy"] + 30 < found["accuracy"] < 70
+
+
+def test_published_questions_have_a_floor_too():
+    data = PublishedSet("gqa", 20)
+    assert [question for _, question in data.asked_of] == data.asked
+    assert len(data.asked) > len(data)
+    assert layout_accuracy(data, 500)["color"] == 100

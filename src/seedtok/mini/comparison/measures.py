@@ -27,7 +27,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.comparison.made_of import made_of
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import parts_of, seeded
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_floor
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_accuracy, layout_floor
 from seedtok.mini.identities import MADE_BY, NAME, Identities, identities, remove_others
 from seedtok.mini.parts import result
 from seedtok.mini.reproduction.tables import Models
@@ -119,6 +119,11 @@ def blind(what: Measured, out: Path) -> Scores:
     return {"": {"vqa": blind_accuracy(what.data())["accuracy"]}}
 
 
+def layout_answers(what: Measured, out: Path) -> Scores:
+    """Answers by background and places alone, in percent."""
+    return {"": {"vqa": layout_accuracy(what.data())["accuracy"]}}
+
+
 def generation(what: Measured, out: Path) -> Scores:
     """Drawings of a tokenizer, of the diffusion model and of GILL: CLIP similarity and things right.
 
@@ -162,6 +167,7 @@ def _drawn(
 MEASURES = {
     "embeddings": embeddings, "codes": codes, "codebook": codebook, "reader": reader, "blind": blind,
     "generation": generation, "drawing": drawing, "layout": layout,
+    "layout_answers": layout_answers,
 }  # fmt: skip
 
 

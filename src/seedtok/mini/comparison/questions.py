@@ -46,12 +46,8 @@ class Question:
 CODES = {"published": "codes, VQ as published", "restart": "codes, k-means and restart"}
 NAMED = {"naming": "named", "unnamed": "not named"}
 
-LAYOUT = Row(
-    "background and places alone",
-    "the floor: which background, and which places are taken, without what stands there; ties in random order",
-    "layout",
-    (),
-)
+SEEN = "which background, and which places are taken, without what stands there"
+LAYOUT = Row("background and places alone", f"{SEEN}; ties in random order", "layout", ())
 
 TABLE1 = Question(
     "Table 1: does causality cost retrieval?",
@@ -95,6 +91,9 @@ TABLE2 = Question(
 )  # fmt: skip
 
 BLIND = Row("blind prior", "the most frequent answer to each wording of a question, without the picture", "blind", ())
+LAYOUT_ANSWERS = Row(
+    "background and places alone", f"{SEEN}; the most frequent answer by that and wording", "layout_answers", ()
+)
 
 TABLE3 = Question(
     "Table 3: do codes serve a language model as well as embeddings?",
@@ -122,6 +121,7 @@ TABLE3 = Question(
         Row("causal embeddings", "captions alone, what SEED's codes are made of: LoRA and an FC layer", "reader",
             ("read-causal-lora",)),
         BLIND,
+        LAYOUT_ANSWERS,
     ),
     count=300,
 )  # fmt: skip
@@ -147,6 +147,7 @@ PILOT = Question(
             )
         ),
         BLIND,
+        LAYOUT_ANSWERS,
     ),
     count=300,
 )  # fmt: skip

@@ -1,9 +1,10 @@
-"""How far background and places alone tell scenes apart: the floor of retrieval among scenes."""
+"""How far background and places alone go, without the things: a floor of retrieval and of answers."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
+from seedtok.mini.world.balanced import Question
 from seedtok.mini.world.scene import Scene
 
 
@@ -28,3 +29,13 @@ def layout_recalls(scenes: Sequence[Scene], queries: int, captions: int = 1) -> 
     for k in (1, 5, 10):
         found[f"t2i_r{k}"] = 100 * sum(min(1, k / group) for group in groups) / len(groups)
     return found | {"r_mean": sum(found.values()) / 6}
+
+
+def told_layout(question: Question, scene: Scene) -> Question:
+    """A question that tells of its scene what the layout says: the background if it asks about that, else the places.
+
+    `blind.blind_answers` of such questions know the layout of pictures, and nothing else of them.
+    """
+    background, places = layout(scene)
+    told = background if "background" in question.text else ", ".join(sorted(places))
+    return question._replace(text=f"{told}: {question.text}")
