@@ -120,3 +120,14 @@ def test_judge_sheet_draws_and_scores(tmp_path):
     (out / "labels.json").write_text(json.dumps([{"background": s["background"]} for s in scenes[:3]]))
     assert "3 drawings" in (said := run_tool("judge_sheet.py", "score", out))
     assert "right by the eye 0.0 %" in said
+
+
+@pytest.mark.slow
+def test_floors_are_printed():
+    """Of few scenes: things replaced are less like the true ones, and seen drawings are found again by their pixels."""
+    printed = run_tool("floors.py", "--count", 12)
+    similar = [float(found) for found in re.findall(r"similarity ([\d.]+)", printed)]
+    assert len(similar) == 4
+    assert min(similar[::2]) > 80 > max(similar[1::2])
+    assert "mini:test, nearest drawing by pixels: things 100.0 %, all of a scene 100.0" in printed
+    assert "all known but which thing stands where: R@1 94.1" in printed
