@@ -91,10 +91,10 @@ def scene_scorer(data: EvaluationSet, judge: Any = None) -> Scorer:
 
 def answers_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
     """How many questions about scenes are guessed right, in percent: without seeing them, and by their layout."""
-    from seedtok.mini.evaluation import MiniSet, blind_accuracy, layout_accuracy
+    from seedtok.mini.evaluation import MiniSet, answer_floors
 
     assert isinstance(data, MiniSet)
-    return {"blind_prior": blind_accuracy(data), "layout": layout_accuracy(data)}
+    return answer_floors(data)
 
 
 def recall_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:

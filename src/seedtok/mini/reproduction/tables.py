@@ -23,7 +23,7 @@ from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_accuracy, layout_floor, load_features
+from seedtok.mini.evaluation import MiniSet, SceneScorer, answer_floors, layout_floor, load_features
 from seedtok.mini.identities import MADE_BY, NAME, identities, remove_others
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
@@ -89,8 +89,7 @@ def captioning(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
 
 def vqa(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
     """Rows by the names of `seedtok evaluate vqa`: what has seen no question is zero-shot."""
-    floors = {"blind_prior": blind_accuracy(data), "layout": layout_accuracy(data)}
-    return evaluate_vqa(models.readers("zero_shot"), data, run) | floors
+    return evaluate_vqa(models.readers("zero_shot"), data, run) | answer_floors(data)
 
 
 def drawing(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
