@@ -164,7 +164,7 @@ def layout_accuracy(data: MiniSet, told: int = 10_000) -> dict[str, float]:
 
 
 def answer_floors(data: MiniSet) -> dict[str, dict[str, float]]:
-    """How many of a set's questions are answered right, in percent, without seeing pictures and by their layout alone."""
+    """How many of a set's questions are answered right, in percent: blindly, and by their layout alone."""
     return {"blind_prior": blind_accuracy(data), "layout": layout_accuracy(data)}
 
 
