@@ -11,16 +11,28 @@ from safetensors.torch import save_file
 from seedtok.baselines.image_vectors import CodeVectors, load_codes, save_vqvae
 from seedtok.baselines.prefix_lm import PROJECTION_FILE, PrefixLM
 from seedtok.baselines.vqkd import VqkdConfig, VqkdTokenizer
-from seedtok.core.errors import CheckpointError
+from seedtok.core.errors import CheckpointError, ConfigError
 from seedtok.data.batches import Batch
 from seedtok.lm.adapter import LoraSettings
 from seedtok.lm.prompts import CAPTION
 from seedtok.stages.pixels import clip_normalize
 from seedtok.stages.reading import ReadingSettings
+from seedtok.stages.vqvae import VqvaeSettings
 from seedtok.tokenizer.code_decoder import CodeDecoderConfig
 from seedtok.tokenizer.codebook import CodebookConfig
 from seedtok.tokenizer.vision import CLIP_MEAN, CLIP_STD, VisionConfig
 from tiny_lms import with_random_lora
+
+
+def vqvae(patch_size: int, channels: int | None = None) -> VQModel:
+    """A VQ-VAE of 32 x 32 pixels, in patches, or of any number of channels."""
+    channels = channels or 3 * patch_size**2
+    model = VQModel(
+        channels, channels, ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3, (8, 8, 8), norm_num_groups=4,
+        latent_channels=6, vq_embed_dim=6, num_vq_embeddings=40, sample_size=32 // patch_size,
+    )  # fmt: skip
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +40,7 @@ def folders(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
     """An image tokenizer of each kind, of 32 x 32 pixels."""
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("codes")
-    vqvae = VQModel(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=4,
-        block_out_channels=(8, 8, 8), latent_channels=6, vq_embed_dim=6, num_vq_embeddings=40, sample_size=32,
-    )  # fmt: skip
-    torch.nn.init.normal_(vqvae.quantize.embedding.weight)
-    save_vqvae(vqvae, out / "vqvae")
+    save_vqvae(vqvae(patch_size=1), out / "vqvae")
     vision = VisionConfig(image_size=32, patch_size=8, width=16, layers=1, heads=2, mlp_width=32)
     codebook = CodebookConfig(40, 6, beta=1.0, legacy=False, normalize=True, ema_decay=0.99)
     sizes = VqkdConfig(vision, 12, codebook, CodeDecoderConfig(vision.patches, 16, 1, 2))
@@ -67,15 +74,38 @@ def test_vectors_are_those_of_codes(images, pixels):
     assert images.norm() == pytest.approx(float(table.norm(dim=-1).square().mean().sqrt()))
 
 
-def test_vectors_of_a_vqvae_are_the_nearest_to_what_its_encoder_makes_of_the_picture(folders):
-    images, true = load_codes(folders["vqvae"]), torch.rand(2, 3, 32, 32)
+@pytest.mark.parametrize("size", [1, 2])
+def test_vectors_of_a_vqvae_are_the_nearest_to_what_its_encoder_makes_of_the_picture(tmp_path, size):
+    save_vqvae(vqvae(size), tmp_path / "vqvae")
+    images, true = load_codes(tmp_path / "vqvae"), torch.rand(2, 3, 32, 32)
+    assert (images.square.side, images.count) == (32, (32 // size // 4) ** 2)
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
-    model = VQModel.from_pretrained(folders["vqvae"]).eval()
+    model = VQModel.from_pretrained(tmp_path / "vqvae").eval()
+    channels = [true[:, c, y::size, x::size] for c in range(3) for y in range(size) for x in range(size)]
     with torch.no_grad():
-        latents = model.encode(2 * true - 1).latents.flatten(2).transpose(1, 2)
+        latents = model.encode(2 * torch.stack(channels, dim=1) - 1).latents.flatten(2).transpose(1, 2)
     table = model.quantize.embedding.weight.detach()
     expected = table[(latents[:, :, None] - table).square().sum(-1).argmin(-1)]
     torch.testing.assert_close(images((true - mean) / std), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_vqvae_of_other_channels_than_pixels_or_patches_of_them_is_refused(tmp_path):
+    save_vqvae(vqvae(1, channels=4), tmp_path / "vqvae")
+    with pytest.raises(CheckpointError, match="a VQ-VAE of 4 channels, not of pixels or square patches of them"):
+        load_codes(tmp_path / "vqvae")
+
+
+def test_what_a_vqvae_was_trained_to_read_is_what_is_read_of_its_folder(tmp_path):
+    with pytest.raises(ConfigError, match="image_size=36 is no multiple of 8: patches of 4 pixels"):
+        VqvaeSettings(image_size=36, widths=(8, 8), groups=4).build()
+    stage = VqvaeSettings(image_size=32, widths=(8, 8), groups=4, codebook_size=40, codebook_dim=6).build().eval()
+    stage.export(tmp_path / "vqvae")
+    batch = Batch(torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8), ["a"] * 2, ["a"] * 2)
+    with torch.no_grad():
+        made, quantized = stage._reconstructed(batch)
+    read = load_codes(tmp_path / "vqvae")(clip_normalize(batch.pixels))
+    assert (made.shape, read.shape) == ((2, 3, 32, 32), (2, 16, 6))
+    torch.testing.assert_close(read, quantized.vectors, rtol=1e-4, atol=1e-5)
 
 
 def test_vectors_of_beit2_are_those_of_the_greatest_cosine(folders, pixels):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seedtok.baselines.vqkd import VqkdTokenizer
 from seedtok.core.checkpoint import checkpoint_folder
@@ -175,7 +177,10 @@ class VqkdCodes(CodeVectors):
 
 
 class VqvaeCodes(CodeVectors):
-    """The codes of a VQ-VAE on pixels, diffusers' `VQModel`: one a place of its latent grid, row by row."""
+    """The codes of a VQ-VAE on pixels, diffusers' `VQModel`: one a place of its latent grid, row by row.
+
+    Where it has more than three channels, they are the pixels of square patches (`F.pixel_unshuffle`).
+    """
 
     row = "vqvae"
 
@@ -183,13 +188,15 @@ class VqvaeCodes(CodeVectors):
         config: Any = model.config
         super().__init__(config.vq_embed_dim)
         self.model, self.source = model, source
-        self.square = Square(config.sample_size)
+        self.patch_size = isqrt(config.in_channels // 3)
+        self.square = Square(config.sample_size * self.patch_size)
         self.count = (config.sample_size >> (len(config.block_out_channels) - 1)) ** 2
 
     @torch.no_grad()
     def vectors(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         mean, std = (pixels.new_tensor(x).view(1, 3, 1, 1) for x in (CLIP_MEAN, CLIP_STD))
-        latents = self.model.encode(2 * (pixels * std + mean) - 1).latents  # type: ignore[union-attr]
+        patches = F.pixel_unshuffle(2 * (pixels * std + mean) - 1, self.patch_size)
+        latents = self.model.encode(patches).latents  # type: ignore[union-attr]
         return self.model.quantize(latents)[0].flatten(2).transpose(1, 2)
 
     def table(self) -> Float[Tensor, "size d"]:
@@ -221,9 +228,13 @@ def load_vqvae(folder: Path) -> VQModel:
     from diffusers import VQModel
 
     try:
-        return VQModel.from_pretrained(str(folder), torch_dtype=torch.float32).eval()  # type: ignore[return-value]
+        model = VQModel.from_pretrained(str(folder), torch_dtype=torch.float32).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot load a VQ-VAE from {folder}: {str(error).splitlines()[0]}") from None
+    channels = model.config.in_channels
+    if channels != 3 * isqrt(channels // 3) ** 2:
+        raise CheckpointError(f"{folder} is a VQ-VAE of {channels} channels, not of pixels or square patches of them")
+    return model
 
 
 def save_vqvae(model: VQModel, folder: Path) -> None:

@@ -25,10 +25,14 @@ from seedtok.training.stage import Losses, Stage, freeze
 
 
 class VqvaeSettings(StageSettings):
-    """Codes an image: the image's side, halved between every two widths, squared."""
+    """Codes an image: the image's side in patches, halved between every two widths, squared.
+
+    The pixels of a patch are the channels of one place: all that is computed at full size is how they are laid out.
+    """
 
     image_size: int = 128
-    widths: tuple[int, ...] = (8, 16, 32, 64, 128)
+    patch_size: int = Field(default=4, ge=1)  # 1: as diffusers has it, of which most time goes to few channels
+    widths: tuple[int, ...] = (32, 64, 128)
     groups: int = 8  # of the group norms
     codebook_size: int = Field(default=8192, ge=1, le=65536)  # SEED's
     codebook_dim: int = Field(default=32, ge=1)  # SEED's
@@ -54,8 +58,15 @@ class VqvaeStage(Stage):
     def __init__(self, settings: VqvaeSettings) -> None:
         super().__init__()
         self.settings = settings
-        depth = len(settings.widths)
+        depth, channels = len(settings.widths), 3 * settings.patch_size**2
+        if settings.image_size % (unit := settings.patch_size << depth - 1):
+            raise ConfigError(
+                f"stage.image_size={settings.image_size} is no multiple of {unit}: patches of {settings.patch_size} "
+                f"pixels, halved {depth - 1} times"
+            )
         self.model = VQModel(
+            in_channels=channels,
+            out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * depth,
             up_block_types=("UpDecoderBlock2D",) * depth,
             block_out_channels=settings.widths,
@@ -63,7 +74,7 @@ class VqvaeStage(Stage):
             latent_channels=settings.codebook_dim,
             vq_embed_dim=settings.codebook_dim,
             num_vq_embeddings=settings.codebook_size,
-            sample_size=settings.image_size,
+            sample_size=settings.image_size // settings.patch_size,
         )
         freeze(self.model.quantize)
         self.codebook = Codebook(
@@ -89,15 +100,16 @@ class VqvaeStage(Stage):
 
     def _encoder_outputs(self, batch: Batch) -> Tensor:
         """What the codebook quantises of a batch (B, codes, codebook dim)."""
-        latents = self.model.encode(unit_range(batch.pixels)).latents  # type: ignore[union-attr]
-        return latents.flatten(2).transpose(1, 2)
+        patches = F.pixel_unshuffle(unit_range(batch.pixels), self.settings.patch_size)
+        return self.model.encode(patches).latents.flatten(2).transpose(1, 2)  # type: ignore[union-attr]
 
     def _reconstructed(self, batch: Batch) -> tuple[Tensor, Quantized]:
         """The pictures of a batch made again from their codes, in -1..1; and what the codebook made of them."""
         quantized = self.codebook(self._encoder_outputs(batch))
-        side = self.settings.image_size >> (len(self.settings.widths) - 1)
+        side = self.settings.image_size // self.settings.patch_size >> (len(self.settings.widths) - 1)
         grid = quantized.vectors.transpose(1, 2).unflatten(2, (side, side))
-        return self.model.decode(grid, force_not_quantize=True).sample.float(), quantized  # type: ignore[union-attr]
+        patches = self.model.decode(grid, force_not_quantize=True).sample.float()  # type: ignore[union-attr]
+        return F.pixel_shuffle(patches, self.settings.patch_size), quantized
 
     def _losses(self, batch: Batch) -> tuple[Losses, Tensor]:
         images = unit_range(batch.pixels)
