@@ -42,9 +42,9 @@ def vqvae() -> RunConfig:
     """Low-level tokens for the pilot of section 2.1: a VQ-VAE on pixels, 64 codes an image (8 x 8), of 8192.
 
     VQ-VAE's: squared error of the pixels, commitment loss with a weight of 0.25, a codebook of moving averages. Ours:
-    the sizes, with SEED's codebook of 8192 x 32; the pixels of a patch of 4 x 4 as the channels of one place, three times
-    as fast as full size with few channels; and what keeps the codebook in use in `stage2` too, k-means and restarts.
-    Steps, batch, rate and data are those of `stage2`. The paper says no more of its VQ-VAE than its score.
+    the sizes, with SEED's codebook of 8192 x 32; the pixels of a patch of 4 x 4 as the channels of one place, three
+    times as fast as full size with few channels; and what keeps the codebook in use in `stage2` too, k-means and
+    restarts. Steps, batch, rate and data are those of `stage2`. The paper says no more of its VQ-VAE than its score.
     """
     return RunConfig(
         recipe="mini.vqvae",
