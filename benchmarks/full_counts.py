@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from seedtok.data.prepared import PreparedSet, prepare
-from seedtok.evaluation.predictions import Predictions
+from seedtok.evaluation.predictions import Predictions, write_json
 from seedtok.evaluation.prompts import PAPER
 from seedtok.evaluation.retrieval import IMAGES, OWNERS, QUERIES, TEXTS, score_retrieval
 from seedtok.evaluation.run import Run
@@ -64,6 +64,7 @@ def write_embeddings(folder: Path, images: int, captions: int, queries: int = PE
         pictures, texts = (normalize(some, dim=-1) for some in embedded)
         tensors = {IMAGES: pictures, TEXTS: texts, OWNERS: owners, QUERIES: torch.ones(count, dtype=torch.bool)}
         save_file(tensors, parts / f"{number:06}.safetensors")
+    write_json(folder / "random.json", [{"image_id": image} for image in range(images)])
 
 
 def write_questions(folder: Path, count: int) -> None:

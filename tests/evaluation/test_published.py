@@ -9,7 +9,9 @@ import pytest
 from seedtok.core.errors import DataError
 from seedtok.data.prepared import PreparedSet, prepare
 from seedtok.mini.evaluation import PublishedSet
+from seedtok.mini.world.captions import caption
 from seedtok.mini.world.export import export_scenes
+from seedtok.mini.world.near_misses import changed, near_misses
 from seedtok.mini.world.sets import scene_set
 
 COUNT = 5
@@ -72,6 +74,12 @@ def test_near_misses_are_candidates_alone():
     data = PublishedSet("coco", 3, name="test+near-misses")
     assert len(data) > 3
     assert [entry.is_query for entry in data] == [index < 3 for index in range(len(data))]
+    places = {entry.id: place for place, entry in enumerate(data)}
+    for index, miss in enumerate(near_misses(data.scenes[:3])):
+        of, what = data[index].near_miss
+        assert caption(data.scenes[places[of]]) == caption(miss)
+        assert what == changed(data.scenes[index], miss)
+    assert not any(entry.near_miss for entry in list(data)[3:])
 
 
 def test_an_unknown_format_is_refused(cli):

@@ -98,11 +98,12 @@ def answers_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
 
 
 def recall_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
-    """The recalls, in percent, of background and places alone, among scenes."""
-    from seedtok.mini.evaluation import MiniSet, layout_floor
+    """What retrieval gives by background and places alone, in percent, among scenes."""
+    from seedtok.mini.evaluation import MiniSet
+    from seedtok.mini.evaluation import recall_floors as floors
 
     assert isinstance(data, MiniSet)
-    return {"layout": layout_floor(data)}
+    return floors(data)
 
 
 def drawing_judges(

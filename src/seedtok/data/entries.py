@@ -23,7 +23,8 @@ class Question:
 class Entry:
     """A picture's id in its data set, its file's name, and what is known of it; `domain` is NoCaps', "" elsewhere.
 
-    Without `is_query`, it is in retrieval a candidate alone.
+    Without `is_query`, it is in retrieval a candidate alone. `near_miss` has the id of an entry that differs from it in
+    one respect, and in what.
     """
 
     id: int | str
@@ -32,6 +33,7 @@ class Entry:
     questions: tuple[Question, ...] = ()
     domain: str = ""
     is_query: bool = True
+    near_miss: tuple[int | str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ from seedtok.evaluation.clip_scores import ClipImages, ImageFeatures
 from seedtok.evaluation.dataset import Counts, added
 from seedtok.evaluation.foreign import identity_of, loader_for
 from seedtok.evaluation.preprocessing import Preprocessing
+from seedtok.evaluation.retrieval import near_miss_row
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.scene_clip import SceneClip
 from seedtok.mini.world import questions
 from seedtok.mini.world.blind import blind_answers, blind_prior
-from seedtok.mini.world.layouts import layout_recalls, told_layout
-from seedtok.mini.world.near_misses import near_misses
+from seedtok.mini.world.layouts import layout_choices, layout_recalls, told_layout
+from seedtok.mini.world.near_misses import changed, near_misses
 from seedtok.mini.world.published import PEOPLE, PUBLISHED, entry_of, jpeg, questions_of
 from seedtok.mini.world.scenes import Scene, Thing, caption, render, wordings
 from seedtok.mini.world.sets import WITH_NEAR_MISSES, scene_set
@@ -50,11 +51,17 @@ class MiniSet:
     ) -> None:
         self.scenes = scene_set(name.removesuffix(WITH_NEAR_MISSES), count, seed, classic)
         self.queries = len(self.scenes)
+        self.near: list[tuple[int, str]] = []  # of each query: which scene is its near miss, and what it differs in
         if name.endswith(WITH_NEAR_MISSES):
-            every = {_content(scene): scene for scene in self.scenes}
-            for scene in near_misses(self.scenes, seed):
+            queries, misses = self.scenes, near_misses(self.scenes, seed)
+            every = {_content(scene): scene for scene in queries}
+            for scene in misses:
                 every.setdefault(_content(scene), scene)
             self.scenes = list(every.values())
+            places = {content: place for place, content in enumerate(every)}
+            self.near = [
+                (places[_content(miss)], changed(scene, miss)) for scene, miss in zip(queries, misses, strict=True)
+            ]
         self.seed, self.every_wording, self.name = seed, every_wording, name
 
     @property
@@ -72,8 +79,15 @@ class MiniSet:
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> Entry:
-        asked = (self._questions[index],)
-        return Entry(index, f"{index}.png", self._captions(index), asked, is_query=index < self.queries)
+        entry = replace(self._entry(index), is_query=index < self.queries)
+        if index >= len(self.near):
+            return entry
+        place, what = self.near[index]
+        return replace(entry, near_miss=(self._entry(place).id, what))
+
+    def _entry(self, index: int) -> Entry:
+        """A scene as it is, without what it is among others."""
+        return Entry(index, f"{index}.png", self._captions(index), (self._questions[index],))
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[index] for index in range(len(self)))
@@ -125,8 +139,8 @@ class PublishedSet(MiniSet):
         keys = SETS[self.form].answer_keys
         return SetInfo("mini", f"{self.name}={self.form}", fingerprint, counts, answer_keys=keys)
 
-    def __getitem__(self, index: int) -> Entry:
-        return replace(entry_of(self.form, self.scenes[index], self.seed, index), is_query=index < self.queries)
+    def _entry(self, index: int) -> Entry:
+        return entry_of(self.form, self.scenes[index], self.seed, index)
 
     def picture(self, index: int) -> Image.Image:
         return load_image(jpeg(self.scenes[index], SIZE))
@@ -175,6 +189,15 @@ def _training(data: MiniSet, count: int) -> MiniSet:
 def _accuracy(asked: list[questions.Question], known: list[questions.Question]) -> dict[str, float]:
     prior = blind_prior(asked, blind_answers(known))
     return {"accuracy": prior.pop("all"), **prior}
+
+
+def recall_floors(data: MiniSet) -> dict[str, dict[str, float]]:
+    """What `evaluate_retrieval` would give one who sees the layout of pictures alone, with its rows of near misses."""
+    pairs: dict[str, list[tuple[Scene, Scene]]] = {}
+    for scene, (place, what) in zip(data.scenes, data.near, strict=False):
+        pairs.setdefault(what, []).append((scene, data.scenes[place]))
+    near = {near_miss_row("layout", what): layout_choices(some) for what, some in sorted(pairs.items())}
+    return {"layout": layout_floor(data), **near}
 
 
 def layout_floor(data: MiniSet) -> dict[str, float]:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from seedtok.core.recalls import retrieval_recalls
-from seedtok.mini.evaluation import MiniSet, PublishedSet, blind_accuracy, layout_accuracy, layout_floor
+from seedtok.evaluation.retrieval import NEAR_MISS, choices, near_pairs
+from seedtok.mini.evaluation import MiniSet, PublishedSet, blind_accuracy, layout_accuracy, layout_floor, recall_floors
 from seedtok.mini.world.balanced import Question
 from seedtok.mini.world.layouts import layout, told_layout
 from seedtok.mini.world.scene import Scene, Thing
@@ -32,6 +33,24 @@ def test_recalls_of_a_layout_are_those_of_similarities_that_are_1_or_0_with_ties
     assert set(found) == set(drawn[0])
     for name, value in found.items():
         assert value == pytest.approx(sum(recalls[name] for recalls in drawn) / len(drawn), abs=1.5), name
+
+
+def test_choices_of_a_layout_are_those_of_similarities_that_are_1_or_0_with_ties_in_random_order():
+    data, noise = MiniSet(200, name="test+near-misses", classic=False), torch.Generator().manual_seed(0)
+    seen = [layout(scene) for scene in data.scenes]
+    alike = torch.tensor([[float(one == other) for other in seen] for one in seen])
+    pairs = near_pairs([{"image_id": entry.id, NEAR_MISS: entry.near_miss or (None, "")} for entry in data])
+    floors = recall_floors(data)
+    assert set(floors) == {"layout", *(f"layout near miss {what}" for what in pairs)}
+    for what, some in pairs.items():
+        drawn = [
+            choices(alike + 0.5 * torch.rand(alike.shape, generator=noise), torch.arange(len(data)), some)
+            for _ in range(100)
+        ]
+        for name, value in floors[f"layout near miss {what}"].items():
+            assert value == pytest.approx(sum(found[name] for found in drawn) / len(drawn), abs=3), (what, name)
+    assert floors["layout near miss swap"]["i2t_choice"] == floors["layout near miss thing"]["t2i_choice"] == 50
+    assert floors["layout near miss place"]["i2t_choice"] == 100
 
 
 def test_most_of_the_recall_among_500_scenes_needs_no_thing():

@@ -9,7 +9,7 @@ from seedtok.mini.world.captions import caption
 from seedtok.mini.world.grammar import parse_caption
 from seedtok.mini.world.hands import HELD_OUT_HANDS, SEEN_HANDS
 from seedtok.mini.world.looks import SHADES
-from seedtok.mini.world.near_misses import near_misses
+from seedtok.mini.world.near_misses import changed, near_misses
 from seedtok.mini.world.scene import LAYOUTS, Scene
 from seedtok.mini.world.scenes import CLASSIC, UNSEEN_HANDS, VARIED, World, unique_scenes
 
@@ -48,6 +48,14 @@ def test_one_thing_place_count_or_color_is_changed(world: World):
         if scene.look is None:
             assert miss.look is None
             assert miss.shift == scene.shift
+
+
+def test_what_is_said_to_have_changed_is_what_has():
+    scenes = unique_scenes("test", 200, 5, VARIED)
+    for scene, miss in zip(scenes, near_misses(scenes), strict=True):
+        kind = kind_of(scene, miss)
+        places, elsewhere = ({t.place for t in s.things} for s in (scene, miss))
+        assert changed(scene, miss) == ("swap" if kind == "place" and places == elsewhere else kind)
 
 
 @pytest.mark.parametrize(("world", "hands"), [(VARIED, SEEN_HANDS), (UNSEEN_HANDS, HELD_OUT_HANDS)])

@@ -23,7 +23,7 @@ from seedtok.evaluation.run import Run
 from seedtok.evaluation.vqa import evaluate_vqa
 from seedtok.lm.prompts import CAPTIONING
 from seedtok.lm.seed_lm import SeedLM
-from seedtok.mini.evaluation import MiniSet, SceneScorer, answer_floors, layout_floor, load_features
+from seedtok.mini.evaluation import MiniSet, SceneScorer, answer_floors, load_features, recall_floors
 from seedtok.mini.identities import MADE_BY, NAME, identities, remove_others
 from seedtok.mini.judge import SceneJudge
 from seedtok.mini.parts import result
@@ -66,7 +66,7 @@ def retrieval(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:
     bidirectional = ImageTextEmbedder.from_pretrained(result(models.out, "bidirectional")).to(models.device)
     causal = load_retrieval_model(str(result(models.out, "stage2")), torch.float32, models.device)
     found = evaluate_retrieval({"bidirectional": EmbedderRetrieval(bidirectional), causal.row: causal}, data, run)
-    return found | {"layout": layout_floor(data)}
+    return found | recall_floors(data)
 
 
 def codebook(models: Models, data: MiniSet, run: Run) -> dict[str, Any]:

@@ -31,6 +31,16 @@ def layout_recalls(scenes: Sequence[Scene], queries: int, captions: int = 1) -> 
     return found | {"r_mean": sum(found.values()) / 6}
 
 
+def layout_choices(pairs: Sequence[tuple[Scene, Scene]]) -> dict[str, float]:
+    """How often, in percent, one chooses right between a scene and its near miss who sees their layout alone.
+
+    Where both have the same layout, that is half of the time.
+    """
+    right = sum(0.5 if layout(scene) == layout(miss) else 1.0 for scene, miss in pairs)
+    share = 100 * right / len(pairs)
+    return {"i2t_choice": share, "t2i_choice": share, "pairs": len(pairs)}
+
+
 def told_layout(question: Question, scene: Scene) -> Question:
     """A question that tells of its scene what the layout says: the background if it asks about that, else the places.
 

@@ -26,6 +26,19 @@ def near_misses(scenes: Sequence[Scene], seed: int = 0) -> list[Scene]:
     return [near_miss(scene, number, np.random.default_rng([58, seed, number])) for number, scene in enumerate(scenes)]
 
 
+def changed(scene: Scene, miss: Scene) -> str:
+    """In which of `KINDS` a near miss differs from its scene; "swap" where two things have changed places."""
+    concepts, others = (sorted(thing.concept for thing in some.things) for some in (scene, miss))
+    if scene.background != miss.background:
+        return "color"
+    if len(concepts) != len(others):
+        return "count"
+    if concepts != others:
+        return "thing"
+    taken, now = ({thing.place for thing in some.things} for some in (scene, miss))
+    return "swap" if taken == now else "place"
+
+
 def near_miss(scene: Scene, turn: int, rng: np.random.Generator) -> Scene:
     """A scene with one change: of kind number `turn` modulo four, or of the first after it that the scene has."""
     standing = list(zip(scene.things, scene.look.things if scene.look else [None] * 3, strict=False))
