@@ -197,12 +197,7 @@ def recall_floors(data: MiniSet) -> dict[str, dict[str, float]]:
     for scene, (place, what) in zip(data.scenes, data.near, strict=False):
         pairs.setdefault(what, []).append((scene, data.scenes[place]))
     near = {near_miss_row("layout", what): layout_choices(some) for what, some in sorted(pairs.items())}
-    return {"layout": layout_floor(data), **near}
-
-
-def layout_floor(data: MiniSet) -> dict[str, float]:
-    """Recalls, in percent, of one who sees of a set's pictures the background and which places are taken, alone."""
-    return layout_recalls(data.scenes, data.queries, len(data[0].captions))
+    return {"layout": layout_recalls(data.scenes, data.queries, len(data[0].captions)), **near}
 
 
 class SceneScorer:

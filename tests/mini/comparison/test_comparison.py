@@ -347,6 +347,16 @@ def test_every_measurement(runs, tmp_path, name, run, scores):
     assert all(isinstance(score, float) for score in found.values())
 
 
+@pytest.mark.parametrize(("name", "run"), [("embeddings", "bidirectional"), ("codes", "stage2"), ("layout", "none")])
+def test_what_is_chosen_between_near_misses_is_measured_too(runs, tmp_path, name, run):
+    (tmp_path / "runs").symlink_to(runs)
+    what = Measured(tmp_path, (run,), 0, "test+near-misses", 24, torch.device("cpu"))
+    (found,) = MEASURES[name](what, tmp_path / "predictions").values()
+    assert {"r_mean", "thing_choice", "swap_choice"} <= set(found)
+    if name == "layout":
+        assert found["thing_choice"] == found["swap_choice"] == 50
+
+
 @pytest.fixture
 def in_process(monkeypatch, runs):
     """Jobs in this process, of a tiny size; what they stand on is there."""

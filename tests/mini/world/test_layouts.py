@@ -5,7 +5,7 @@ import torch
 
 from seedtok.core.recalls import retrieval_recalls
 from seedtok.evaluation.retrieval import NEAR_MISS, choices, near_pairs
-from seedtok.mini.evaluation import MiniSet, PublishedSet, blind_accuracy, layout_accuracy, layout_floor, recall_floors
+from seedtok.mini.evaluation import MiniSet, PublishedSet, blind_accuracy, layout_accuracy, recall_floors
 from seedtok.mini.world.balanced import Question
 from seedtok.mini.world.layouts import layout, told_layout
 from seedtok.mini.world.scene import Scene, Thing
@@ -29,7 +29,7 @@ def test_recalls_of_a_layout_are_those_of_similarities_that_are_1_or_0_with_ties
     drawn = [
         retrieval_recalls(alike + 0.5 * torch.rand(alike.shape, generator=noise), owners, queries) for _ in range(400)
     ]
-    found = layout_floor(data)
+    found = recall_floors(data)["layout"]
     assert set(found) == set(drawn[0])
     for name, value in found.items():
         assert value == pytest.approx(sum(recalls[name] for recalls in drawn) / len(drawn), abs=1.5), name
@@ -54,8 +54,9 @@ def test_choices_of_a_layout_are_those_of_similarities_that_are_1_or_0_with_ties
 
 
 def test_most_of_the_recall_among_500_scenes_needs_no_thing():
-    assert layout_floor(MiniSet(500, classic=False))["r_mean"] == pytest.approx(67.6, abs=0.05)
-    assert layout_floor(MiniSet(500, name="test+near-misses", classic=False))["r_mean"] == pytest.approx(49.7, abs=0.05)
+    for name, expected in (("test", 67.6), ("test+near-misses", 49.7)):
+        floors = recall_floors(MiniSet(500, name=name, classic=False))
+        assert floors["layout"]["r_mean"] == pytest.approx(expected, abs=0.05)
 
 
 def test_answers_of_a_layout_know_the_background_and_where_a_lone_thing_is_but_no_thing():

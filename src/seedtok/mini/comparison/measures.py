@@ -17,7 +17,7 @@ from seedtok.evaluation.dataset import percent
 from seedtok.evaluation.generation import TextFeatures, evaluate_generation
 from seedtok.evaluation.predictions import Predictions, Record
 from seedtok.evaluation.readers import Reader, load_reader
-from seedtok.evaluation.retrieval import evaluate_retrieval
+from seedtok.evaluation.retrieval import evaluate_retrieval, near_miss_row
 from seedtok.evaluation.retrieval_models import load_retrieval_model
 from seedtok.evaluation.run import Batch, Run, Task, evaluate
 from seedtok.evaluation.vqa import evaluate_vqa
@@ -27,7 +27,7 @@ from seedtok.lm.seed_lm import SeedLM
 from seedtok.mini.comparison.made_of import made_of
 from seedtok.mini.comparison.questions import QUESTIONS, Row
 from seedtok.mini.comparison.runs import parts_of, seeded
-from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_accuracy, layout_floor
+from seedtok.mini.evaluation import MiniSet, SceneScorer, blind_accuracy, layout_accuracy, recall_floors
 from seedtok.mini.identities import MADE_BY, NAME, Identities, identities, remove_others
 from seedtok.mini.parts import result
 from seedtok.mini.reproduction.tables import Models
@@ -63,24 +63,31 @@ class Measured:
 
 
 def embeddings(what: Measured, out: Path) -> Scores:
-    """Recalls of a Q-Former, in percent."""
+    """Recalls of a Q-Former and choices between near misses, in percent."""
     model = load_retrieval_model(what.folder(), torch.float32, what.device)
     found = evaluate_retrieval({"model": model}, what.data(), what.run(out))
-    return {"": _chosen(found["model"], RECALLS)}
+    return {"": _recalls(found, "model")}
 
 
 def codes(what: Measured, out: Path) -> Scores:
-    """Recalls of a tokenizer's codes, in percent, and what share of its embeddings' they are."""
+    """Recalls of a tokenizer's codes, and choices, in percent; what share of its embeddings' recalls they are."""
     model = load_retrieval_model(what.folder(), torch.float32, what.device)
     found = evaluate_retrieval({"model": model}, what.data(), what.run(out))
     code, embedding = found["causal_code"], found["causal_embedding"]
     kept = 100 * code["r_mean"] / embedding["r_mean"] if embedding["r_mean"] else 0.0
-    return {"": _chosen(code, RECALLS) | {"of_embeddings": kept}}
+    return {"": _recalls(found, "causal_code") | {"of_embeddings": kept}}
 
 
 def layout(what: Measured, out: Path) -> Scores:
-    """Recalls of background and places alone, in percent."""
-    return {"": _chosen(layout_floor(what.data()), RECALLS)}
+    """Recalls and choices of background and places alone, in percent."""
+    return {"": _recalls(recall_floors(what.data()), "layout")}
+
+
+def _recalls(found: Mapping[str, Any], row: str) -> dict[str, float]:
+    """Recalls of a row and, among near misses, how often the right thing, and the right one of a swap, is chosen."""
+    rows = {what: found.get(near_miss_row(row, what)) for what in ("thing", "swap")}
+    chosen = {f"{what}_choice": (own["i2t_choice"] + own["t2i_choice"]) / 2 for what, own in rows.items() if own}
+    return _chosen(found[row], RECALLS) | chosen
 
 
 def codebook(what: Measured, out: Path) -> Scores:
