@@ -76,15 +76,24 @@ def test_rows_of_one_recipe_have_equal_terms(question):
         "order": {"tokenizer", "start", "shuffle_codes"},
         "codebook": {"ema_decay", "kmeans_per_code", "restart_after", "normalize"},
     }[question]
-    by_recipe: dict[str, list[RunConfig]] = {}
+    by_recipe: dict[tuple[str, bool], list[RunConfig]] = {}
     for run in {run for row in QUESTIONS[question].rows for run in row.runs}:
-        by_recipe.setdefault(RUNS[run].part.recipe().recipe, []).append(config_of(run))
+        alone = run.endswith("-projection")  # of rates of their own
+        by_recipe.setdefault((RUNS[run].part.recipe().recipe, alone), []).append(config_of(run))
     for first, *others in by_recipe.values():
         for other in others:
             assert (other.data, other.optimization, other.seed) == (first.data, first.optimization, first.seed)
             fields = type(first.stage).model_fields
             differing = {name for name in fields if getattr(other.stage, name) != getattr(first.stage, name)}
             assert differing <= free
+
+
+def test_a_projection_alone_has_ten_times_the_rate_of_lora_and_the_scale_of_all_rates():
+    alone, lora = (config_of(f"pilot-seed-{way}", terms=Terms(3, 0.5, 0.25, 0.5)) for way in ("projection", "lora"))
+    assert lora.optimization.lr == recipes()["reader"]().optimization.lr / 2
+    assert alone.optimization.lr == pytest.approx(10 * lora.optimization.lr)
+    assert alone.optimization.min_lr == pytest.approx(10 * lora.optimization.min_lr)
+    assert alone.optimization.steps == lora.optimization.steps
 
 
 def test_table_3_has_equal_steps_data_and_lora():

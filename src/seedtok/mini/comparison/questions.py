@@ -128,10 +128,11 @@ TABLE3 = Question(
 
 PILOT = Question(
     "Pilot: do high-level tokens help?",
-    "The same OPT, scenes, captions, batch, rate and steps; code vectors, with zero mean and unit variance over the "
-    "codebook, through one FC layer. Each tokenizer is trained once, with a codebook of 8192 x 32 that starts from "
-    "k-means and restarts dead codes, for the same steps; before that SEED's Q-Former was trained, and the others have "
-    "no such part. Seeds are of the language model.",
+    "The same OPT, scenes, captions, batch and steps, and the same rate in rows of a projection alone, ten times that "
+    "of rows with LoRA; code vectors, with zero mean and unit variance over the codebook, through one FC layer. Each "
+    "tokenizer is trained once, with a codebook of 8192 x 32 that starts from k-means and restarts dead codes, for the "
+    "same steps; before that SEED's Q-Former was trained, and the others have no such part. Seeds are of the language "
+    "model.",
     (
         *(
             Row(f"{tokens}, {label}", f"{what}; {trained}", "reader", (f"pilot-{name}-{way}",))

@@ -15,6 +15,7 @@ from seedtok.stages.autoregression import AutoregressionSettings
 from seedtok.stages.quantization import QuantizationSettings
 
 VECTORS = 32  # of an image, which codes stand for
+PROJECTION_RATE = 10.0  # of a reader that trains its projection alone, of the rate of one with LoRA
 SMALL_CODEBOOK = ("stage.codebook_size=256", "stage.kmeans_per_code=1")  # of smoke tests
 
 
@@ -47,10 +48,14 @@ class Terms:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A training run that is repeated for each seed; `steps`, if given, replaces the recipe's number of steps."""
+    """A training run that is repeated for each seed.
+
+    `steps`, if given, replaces the recipe's number of steps; `rate` is what its learning rate is multiplied by.
+    """
 
     part: Part
     steps: int | None = None
+    rate: float = 1.0
 
     def budget(self, terms: Terms) -> list[str]:
         """Steps, warm-up, batch and rate, as settings; what a recipe counts in batches stays of as many pictures.
@@ -58,13 +63,13 @@ class ComparedRun:
         What starts from the mean and deviation of some first batches is of that many smaller ones.
         """
         recipe = self.part.recipe()
-        own, batches = recipe.optimization, 1 / terms.batch_scale
+        own, batches, rate = recipe.optimization, 1 / terms.batch_scale, self.rate * terms.rate_scale
         settings: dict[str, float] = {
             "optimization.steps": max(1, round((self.steps or own.steps) * terms.steps_scale)),
             "optimization.warmup_steps": max(1, round(own.warmup_steps * terms.steps_scale)),
             "optimization.batch_size": max(1, round(own.batch_size * terms.batch_scale)),
-            "optimization.lr": own.lr * terms.rate_scale,
-            "optimization.min_lr": own.min_lr * terms.rate_scale,
+            "optimization.lr": own.lr * rate,
+            "optimization.min_lr": own.min_lr * rate,
             "validate_batches": max(1, round(recipe.validate_batches * batches)),
         }
         if isinstance(recipe.stage, QuantizationSettings):
@@ -181,20 +186,27 @@ def _readers() -> list[Part]:
     ]
 
 
-def _pilots() -> list[Part]:
-    """The pilot: three kinds of tokens, each read with a projection alone and with LoRA."""
+def _pilots() -> list[ComparedRun]:
+    """The pilot: three kinds of tokens, each read with a projection alone and with LoRA.
+
+    At the rate of LoRA, one matrix hardly learns in as many steps.
+    """
     return [
-        Part(f"pilot-{name}-{way}", recipes.reader, {"stage.base": "opt", "stage.tokens": tokens}, settings=settings)
+        ComparedRun(
+            Part(f"pilot-{name}-{way}", recipes.reader, {"stage.base": "opt", "stage.tokens": tokens}, settings=ways),
+            rate=rate,
+        )
         for name, tokens in (("vqvae", "vqvae"), ("beit2", "beit2"), ("seed", "stage2"))
-        for way, settings in (("projection", ()), ("lora", _lora()))
+        for way, ways, rate in (("projection", (), PROJECTION_RATE), ("lora", _lora(), 1.0))
     ]
 
 
 def _runs() -> dict[str, ComparedRun]:
     seed_opt = recipes.stage3a().optimization.steps + recipes.stage3b().optimization.steps
     gill = Part("gill", recipes.gill, {"stage.base": "opt", "stage.image_decoder": "diffusion"})
-    parts = [*_qformers(), *_tokenizers(), *_language_models(), *_pilots(), gill]
-    return {p.name: ComparedRun(p) for p in parts} | {p.name: ComparedRun(p, seed_opt) for p in _readers()}
+    runs = [ComparedRun(part) for part in (*_qformers(), *_tokenizers(), *_language_models(), gill)]
+    readers = [ComparedRun(part, seed_opt) for part in _readers()]
+    return {run.part.name: run for run in (*runs, *_pilots(), *readers)}
 
 
 RUNS = _runs()
