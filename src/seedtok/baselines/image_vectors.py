@@ -231,7 +231,8 @@ def load_vqvae(folder: Path) -> VQModel:
         model = VQModel.from_pretrained(str(folder), torch_dtype=torch.float32).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot load a VQ-VAE from {folder}: {str(error).splitlines()[0]}") from None
-    channels = model.config.in_channels
+    config: Any = model.config
+    channels = config.in_channels
     if channels != 3 * isqrt(channels // 3) ** 2:
         raise CheckpointError(f"{folder} is a VQ-VAE of {channels} channels, not of pixels or square patches of them")
     return model
