@@ -239,19 +239,19 @@ class Codebook(FixedDtypeModule):  # rounded vectors would change which code is 
         decay, restart_after = self.config.ema_decay, self.config.restart_after
         if decay is None and restart_after is None:
             return
-        is_finite = z.isfinite().all(dim=1)
-        sizes, sums = _cluster(z[is_finite], codes[is_finite], self.config.size)
-        if not sizes.any():
-            return
+        is_finite = z.isfinite().all(dim=1)  # without values in the shapes, so that plans can count it
+        sizes, sums = _cluster(z.where(is_finite[:, None], 0), codes, self.config.size, is_finite)
+        is_any = sizes.any()
         if restart_after is not None:
-            self.unused_steps += 1
-            self.unused_steps[sizes > 0] = 0
+            self.unused_steps += is_any
+            self.unused_steps.masked_fill_(sizes > 0, 0)
         if decay is not None:
-            self.ema_sizes.lerp_(sizes.to(self.ema_sizes.dtype), 1 - decay)
-            self.ema_sums.lerp_(sums.to(self.ema_sums.dtype), 1 - decay)
+            share = ((1 - decay) * is_any).to(self.ema_sizes.dtype)
+            self.ema_sizes.lerp_(sizes.to(self.ema_sizes.dtype), share)
+            self.ema_sums.lerp_(sums.to(self.ema_sums.dtype), share)
             total, epsilon = self.ema_sizes.sum(), 1e-5
             smoothed = (self.ema_sizes + epsilon) / (total + self.config.size * epsilon) * total
-            self.weight.copy_(self.normalized(self.ema_sums / smoothed[:, None]))
+            self.weight.copy_(torch.where(is_any, self.normalized(self.ema_sums / smoothed[:, None]), self.weight))
 
 
 def nearest(
@@ -278,9 +278,13 @@ def _smallest(distances: Float[Tensor, "n size"], block: int = 64) -> tuple[Tens
     return values, which * block + within
 
 
-def _cluster(z: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The number of vectors assigned to each code (size,) and their sums (size, dim), over all ranks."""
-    sizes = z.new_zeros(size).index_add_(0, codes, z.new_ones(len(codes)))
+def _cluster(z: Tensor, codes: Tensor, size: int, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The number of vectors assigned to each code (size,) and their sums (size, dim), over all ranks.
+
+    With `counted` (n,), a vector where that is false, which has to be zero, is not counted.
+    """
+    ones = z.new_ones(len(codes)) if counted is None else counted.to(z.dtype)
+    sizes = z.new_zeros(size).index_add_(0, codes, ones)
     sums = z.new_zeros(size, z.shape[1]).index_add_(0, codes, z)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sizes)
