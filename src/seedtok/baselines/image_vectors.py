@@ -189,6 +189,11 @@ class VqvaeCodes(CodeVectors):
         super().__init__(config.vq_embed_dim)
         self.model, self.source = model, source
         self.patch_size = isqrt(config.in_channels // 3)
+        if config.in_channels != 3 * self.patch_size**2:
+            channels = config.in_channels
+            raise CheckpointError(
+                f"{source} is a VQ-VAE of {channels} channels, not of pixels or square patches of them"
+            )
         self.square = Square(config.sample_size * self.patch_size)
         self.count = (config.sample_size >> (len(config.block_out_channels) - 1)) ** 2
 
@@ -228,14 +233,9 @@ def load_vqvae(folder: Path) -> VQModel:
     from diffusers import VQModel
 
     try:
-        model = VQModel.from_pretrained(str(folder), torch_dtype=torch.float32).eval()
+        return VQModel.from_pretrained(str(folder), torch_dtype=torch.float32).eval()  # type: ignore[return-value]
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"cannot load a VQ-VAE from {folder}: {str(error).splitlines()[0]}") from None
-    config: Any = model.config
-    channels = config.in_channels
-    if channels != 3 * isqrt(channels // 3) ** 2:
-        raise CheckpointError(f"{folder} is a VQ-VAE of {channels} channels, not of pixels or square patches of them")
-    return model
 
 
 def save_vqvae(model: VQModel, folder: Path) -> None:

@@ -41,8 +41,8 @@ from seedtok.cli.evaluate_support import (
     is_scenes,
     place_of,
     readers_by_row,
-    recall_floors,
     report,
+    retrieval_floors,
     scene_scorer,
     with_beside,
     with_others,
@@ -88,7 +88,7 @@ def retrieval(
 
     def measured() -> dict[str, Any]:
         result = evaluate_retrieval(models, found, given.run)
-        return result | recall_floors(found) if result and is_scenes(data) else result
+        return result | retrieval_floors(found) if result and is_scenes(data) else result
 
     report(measured, given, found, as_json)
 

@@ -97,13 +97,12 @@ def answers_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
     return answer_floors(data)
 
 
-def recall_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
+def retrieval_floors(data: EvaluationSet) -> dict[str, dict[str, float]]:
     """What retrieval gives by background and places alone, in percent, among scenes."""
-    from seedtok.mini.evaluation import MiniSet
-    from seedtok.mini.evaluation import recall_floors as floors
+    from seedtok.mini.evaluation import MiniSet, recall_floors
 
     assert isinstance(data, MiniSet)
-    return floors(data)
+    return recall_floors(data)
 
 
 def drawing_judges(
