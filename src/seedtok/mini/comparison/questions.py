@@ -155,14 +155,16 @@ PILOT = Question(
 
 ORDER = Question(
     "Does causal order help the language model?",
-    "SEED-OPT's two stages on the codes of three tokenizers, with the same steps and, but for the mask, the same "
-    "stages I and II, without the loss that says what stands where, which orders codes by places. The loss, in nats a "
-    "code after the caption, compares causal with shuffled codes alone, which are the same ones: others may say less. "
-    "Beside what is right in drawings: in those from the picture's own codes.",
-    (
-        Row("causal codes", "the causal Q-Former's", "drawing", ("order-causal",)),
-        Row("bidirectional codes", "of stage II on the bidirectional Q-Former", "drawing", ("order-bidirectional",)),
-        Row("shuffled codes", "the causal Q-Former's in one fixed random order", "drawing", ("order-shuffled",)),
+    "Stage II and SEED-OPT's two stages for the same steps, on two Q-Formers that were trained before, of one seed, "
+    "from nothing for the same steps. The loss that says what stands where orders the codes of both by places. So what "
+    "tells of the mask is what shuffling costs, in one fixed random order: the loss, in nats a code after the caption, "
+    "compares the two orders of one tokenizer's codes, and not two tokenizers, one of which may say less. Beside what "
+    "is right in drawings: in those from the picture's own codes.",
+    tuple(
+        Row(f"{mask} codes{', shuffled' * bool(order)}", f"of stage II on the {mask} Q-Former{differs}", "drawing",
+            (f"order-{mask}{order}",))
+        for mask in MASKS
+        for order, differs in (("", ""), ("-shuffled", ", in a fixed random order"))
     ),
     count=100,
     smoke_count=4,

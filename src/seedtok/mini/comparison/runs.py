@@ -135,13 +135,17 @@ def _tokenizer(name: str, embedder: str, codebook: str) -> Part:
 
 
 def _tokenizers() -> list[Part]:
-    """Stage II with two codebooks on each of the Q-Formers, and with all codebooks on the reproduction's own."""
+    """Stage II with two codebooks on each of the Q-Formers, and with all codebooks on the reproduction's own.
+
+    Then as in the recipe on a Q-Former of each mask, from nothing.
+    """
     on_each = [
         _tokenizer(f"{qformer.name}-{codebook}", qformer.name, codebook)
         for qformer in _qformers()
         for codebook in ("published", "restart")
     ]
-    return [*on_each, *(_tokenizer(f"codebook-{name}", "stage1", name) for name in CODEBOOKS)]
+    of_codebooks = [_tokenizer(f"codebook-{name}", "stage1", name) for name in CODEBOOKS]
+    return [*on_each, *of_codebooks, *(_tokenizer(f"{mask}-codes", f"{mask}-from-nothing", "ema") for mask in MASKS)]
 
 
 # ---------------------------------------------------------------- language models
@@ -164,10 +168,11 @@ def _seed_opts(name: str, tokenizer: str, settings: tuple[str, ...] = ()) -> lis
 def _language_models() -> list[Part]:
     instructed = Part("seed-opt-instructed", recipes.instructed, LM | {"stage.start": "seed-opt"})
     without_text = _seed_opts("seed-opt-no-replay", "stage2", ("stage.replay=0",))
-    orders = [  # not named: naming has three codes tell of each place, in the order of places
-        *_seed_opts("order-causal", "causal-unnamed-restart"),
-        *_seed_opts("order-bidirectional", "bidirectional-unnamed-restart"),
-        *_seed_opts("order-shuffled", "causal-unnamed-restart", ("stage.shuffle_codes=0",)),
+    orders = [
+        part
+        for mask in MASKS
+        for order, settings in (("", ()), ("-shuffled", ("stage.shuffle_codes=0",)))
+        for part in _seed_opts(f"order-{mask}{order}", f"{mask}-codes", settings)
     ]
     return [*_seed_opts("seed-opt", "stage2"), instructed, *without_text, *orders]
 
@@ -214,6 +219,11 @@ FOUNDATIONS = (
     *PARTS,
     # of BLIP-2-style readers: as long in training as stage I's Q-Former, and with its losses
     Part("bidirectional-named", recipes.stage1, {"stage.start": "bidirectional"}, settings=(MASKS["bidirectional"],)),
+    # of codes of either mask: from nothing, since what one mask taught is of little use under the other
+    *(
+        Part(f"{mask}-from-nothing", recipes.stage1, {"stage.clip": "vision"}, settings=("stage.start=none", setting))
+        for mask, setting in MASKS.items()
+    ),
     Part("vqvae", recipes.vqvae, smoke=SMALL_CODEBOOK),
     Part("beit2", recipes.beit2, {"stage.teacher": "vision"}, SMALL_CODEBOOK),
 )
