@@ -30,7 +30,7 @@ class Part:
     def overrides(self, out: Path, smoke: bool) -> list[str]:
         """The settings of this run in that folder."""
         inputs = [f"{key}={result(out, part)}" for key, part in self.inputs.items()]
-        return [*inputs, *self.settings, *(SMOKE + self.smoke if smoke else ())]
+        return [*inputs, *(SMOKE + self.smoke if smoke else ()), *self.settings]
 
 
 def result(out: Path, part: str) -> Path:

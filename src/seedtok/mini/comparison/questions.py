@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from seedtok.mini.comparison.runs import MASKS, NAMINGS
+from seedtok.mini.comparison.runs import MASKS, NAMINGS, ORDERS
 from seedtok.mini.reproduction.parts import SETS
 from seedtok.mini.world.sets import WITH_NEAR_MISSES
 
@@ -161,10 +161,10 @@ ORDER = Question(
     "compares the two orders of one tokenizer's codes, and not two tokenizers, one of which may say less. Beside what "
     "is right in drawings: in those from the picture's own codes.",
     tuple(
-        Row(f"{mask} codes{', shuffled' * bool(order)}", f"of stage II on the {mask} Q-Former{differs}", "drawing",
-            (f"order-{mask}{order}",))
+        Row(f"{mask} codes{order.replace('-', ', ')}", f"of stage II on the {mask} Q-Former"
+            f"{', in a fixed random order' if order else ''}", "drawing", (f"order-{mask}{order}",))
         for mask in MASKS
-        for order, differs in (("", ""), ("-shuffled", ", in a fixed random order"))
+        for order in ORDERS
     ),
     count=100,
     smoke_count=4,

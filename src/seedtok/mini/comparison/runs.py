@@ -150,6 +150,8 @@ def _tokenizers() -> list[Part]:
 
 # ---------------------------------------------------------------- language models
 
+ORDERS = {"": (), "-shuffled": ("stage.shuffle_codes=0",)}  # of an image's codes
+
 
 def _lora() -> tuple[str, ...]:
     """LoRA of a `PrefixLM`, as that of SEED-OPT."""
@@ -171,7 +173,7 @@ def _language_models() -> list[Part]:
     orders = [
         part
         for mask in MASKS
-        for order, settings in (("", ()), ("-shuffled", ("stage.shuffle_codes=0",)))
+        for order, settings in ORDERS.items()
         for part in _seed_opts(f"order-{mask}{order}", f"{mask}-codes", settings)
     ]
     return [*_seed_opts("seed-opt", "stage2"), instructed, *without_text, *orders]
